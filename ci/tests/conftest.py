@@ -1,0 +1,104 @@
+"""Shared fixtures: tiny videos whose every frame carries its own number, so that a wrong frame shows."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+HEIGHT, WIDTH, COUNT = 48, 64, 30
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread():
+    torch.set_num_threads(1)
+
+
+def _numbered_frame(number: int, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
+    """A frame [h w 3] with seven bits of `number` as bright or dark blocks over a picture that moves."""
+    frame = np.full((height, width, 3), 40, np.uint8)
+    for bit in range(7):
+        if number >> bit & 1:
+            frame[4:20, 2 + 8 * bit : 8 + 8 * bit] = 230
+    frame[24:, :, 0] = np.arange(width) * 3 % 256
+    frame[24:, :, 1] = number * 5 % 256
+    return frame
+
+
+def _read_number(frame: np.ndarray | torch.Tensor) -> int:
+    frame = np.asarray(frame)
+    return sum((frame[8:16, 4 + 8 * bit : 6 + 8 * bit].mean() > 135) << bit for bit in range(7))
+
+
+def _write_numbered(
+    path: Path, times_ms: list[int], codec: str = "libx264", gop: int | None = None, **format: str
+) -> Path:
+    """Numbered frames shown at the given times; `format` goes to the container (such as movflags)."""
+    tick = Fraction(1, 1000)
+    with av.open(str(path), "w", options=format) as container:
+        stream = container.add_stream(codec, rate=25)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        stream.codec_context.time_base = tick
+        if codec == "libx264":
+            stream.options = {"crf": "12"}
+        if gop:
+            stream.codec_context.gop_size = gop
+        for number, time in enumerate(times_ms):
+            frame = av.VideoFrame.from_ndarray(_numbered_frame(number), format="rgb24")
+            frame.pts, frame.time_base = time, tick
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+@pytest.fixture(scope="session")
+def numbered_frame():
+    """numbered_frame(number) -> uint8 [48 64 3]."""
+    return _numbered_frame
+
+
+@pytest.fixture(scope="session")
+def read_number():
+    """read_number(frame) -> the number drawn in it."""
+    return _read_number
+
+
+@pytest.fixture(scope="session")
+def write_numbered():
+    """write_numbered(path, times_ms, gop=...) -> path of a video whose frame i carries the number i."""
+    return _write_numbered
+
+
+@pytest.fixture(scope="session")
+def videos(tmp_path_factory) -> dict[str, Path]:
+    """Videos of 30 numbered frames 48x64: constant rate, variable rate, late start, short GOP, Matroska."""
+    root = tmp_path_factory.mktemp("videos")
+    steady = [40 * i for i in range(COUNT)]
+    uneven = np.cumsum([0] + [20, 80, 40, 33, 100] * 6)[:COUNT].tolist()
+    return {
+        "cfr": _write_numbered(root / "cfr.mp4", steady),
+        "vfr": _write_numbered(root / "vfr.mp4", uneven),
+        "late": _write_numbered(root / "late.mp4", [2000 + time for time in steady]),
+        "keys": _write_numbered(root / "keys.mp4", steady, gop=7),
+        "mkv": _write_numbered(root / "vfr.mkv", uneven, gop=7),
+        "front": _write_numbered(root / "front.mp4", steady, gop=7, movflags="faststart"),
+    }
+
+
+@pytest.fixture
+def frame_folder(tmp_path):
+    """frame_folder(names) -> a folder of pictures; file k, in the order given, carries the number k."""
+
+    def make(names: list[str], folder: str = "frames") -> Path:
+        root = tmp_path / folder
+        root.mkdir(parents=True)
+        for number, name in enumerate(names):
+            Image.fromarray(_numbered_frame(number)).save(root / name)
+        return root
+
+    return make

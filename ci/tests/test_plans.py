@@ -1,0 +1,93 @@
+"""Which samples meet in which step: counts, determinism, balance, seeding."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from s4d_lib.plans import collate, collate_views, epoch_plan, keys, seeded, shuffled
+
+LABELS = {"image": np.array([0, 1, 2] * 67), "clip": np.array([0, 1] * 26)}  # 201 stills, 52 clips
+
+
+def plan(epoch=0, seed=0, drop_last=False, share=None, **more):
+    share = share or {"image": 1.0, "clip": 1.0}
+    return epoch_plan(LABELS, {"image": 16, "clip": 5}, share, seed, epoch, drop_last, **more)
+
+
+def test_pretraining_epoch_sees_every_image_and_a_quarter_of_the_clip_batches():
+    steps = plan(share={"image": 1.0, "clip": 0.25})
+    images = [i for step in steps if step.modality == "image" for i in step.indices]
+    assert sorted(images) == list(range(201)), "drop_last is off: the last, short batch counts too"
+    assert sum(step.modality == "clip" for step in steps) == 2  # int(0.25 · 11 batches)
+
+
+def test_fine_tuning_epoch_follows_the_released_counts():
+    # science 4.2, two GPUs as one process: DFEW 292 video steps and 2217 image steps an epoch.
+    labels = {"image": np.zeros(283_901, int), "clip": np.zeros(9356, int)}
+    steps = epoch_plan(labels, {"image": 64, "clip": 32}, {"image": 0.5, "clip": 1.0}, 0, 0, True)
+    assert sum(step.modality == "clip" for step in steps) == 292
+    assert sum(step.modality == "image" for step in steps) == 2217  # int(0.5 · 4435)
+    assert {len(step.indices) for step in steps} == {32, 64}
+
+
+def test_same_seed_and_epoch_same_plan_and_any_other_differs():
+    assert plan() == plan()
+    assert len({tuple(p) for p in (plan(), plan(epoch=1), plan(seed=1))}) == 3
+    assert plan()[3].modality in ("image", "clip")
+    order = [step.modality for step in plan()]
+    assert order != sorted(order), "modalities come in random order, not one after the other"
+
+
+@given(st.integers(0, 1000), st.integers(1, 40))
+def test_no_sample_twice_in_an_epoch(seed, size):
+    steps = epoch_plan({"clip": LABELS["clip"]}, {"clip": size}, {"clip": 1.0}, seed, 2, True)
+    seen = [i for step in steps for i in step.indices]
+    assert len(seen) == len(set(seen)) == 52 // size * size
+
+
+def test_balance_evens_out_the_classes():
+    rare = np.array([0] * 900 + [1] * 100)
+    balanced = np.bincount(rare[shuffled(rare, [0], balance=True)])
+    assert 0.8 < balanced[1] / balanced[0] < 1.25
+    assert np.bincount(rare[shuffled(rare, [0])]).tolist() == [900, 100]  # the control: without it, as they are
+
+
+def test_too_few_samples_is_an_error_that_counts_them():
+    with pytest.raises(ValueError, match="52 clip samples do not fill one batch of 60"):
+        epoch_plan({"clip": LABELS["clip"]}, {"clip": 60}, {"clip": 1.0}, 0, 0, True)
+
+
+def test_keys_carry_the_epoch():
+    steps = plan()[:2]
+    assert keys(steps, 7)[0][0] == (steps[0].modality, 7, steps[0].indices[0])
+
+
+def test_seeded_restores_every_generator():
+    random.seed(5), np.random.seed(5), torch.manual_seed(5)  # noqa: NPY002
+    expected = random.random(), np.random.rand(), torch.rand(1).item()  # noqa: NPY002
+    random.seed(5), np.random.seed(5), torch.manual_seed(5)  # noqa: NPY002
+    with seeded(1, 2) as rng:
+        inside = random.random(), np.random.rand(), torch.rand(1).item(), rng.random()  # noqa: NPY002
+    assert (random.random(), np.random.rand(), torch.rand(1).item()) == expected  # noqa: NPY002
+    with seeded(1, 2) as rng:
+        assert inside == (random.random(), np.random.rand(), torch.rand(1).item(), rng.random())  # noqa: NPY002
+    with seeded(1, 3):
+        assert torch.rand(1).item() != inside[2]
+
+
+def test_collate_counts_each_view_of_a_clip_as_a_sample():
+    items = [{"x": torch.full((2, 3, 4, 5, 6), float(i)), "label": i, "replicas": 2} for i in range(3)]
+    batch = collate(items)
+    assert batch["x"].shape == (6, 3, 4, 5, 6)
+    assert batch["label"].tolist() == [0, 0, 1, 1, 2, 2] == batch["x"][:, 0, 0, 0, 0].int().tolist()
+
+
+def test_collate_views_keeps_the_views_of_a_sample_together():
+    batch = collate_views([{"x": torch.full((2, 3, 4, 5, 6), float(i)), "label": i} for i in range(3)])
+    assert batch["views"] == 2
+    assert batch["x"].unflatten(0, (-1, 2))[:, :, 0, 0, 0, 0].tolist() == [[0, 0], [1, 1], [2, 2]]
+    assert collate_views([{"x": torch.zeros(3, 4, 5), "label": 0}])["views"] == 1

@@ -1,0 +1,136 @@
+"""latents → latents     bottleneck adapter, noisy top-k router, mixture of adapter experts (MoAE).
+
+Each token is sent to its k best of e small networks; their answers are added, weighted by the router's gates.
+Two behaviours exist, because the released code and sound use of it differ:
+
+    reference   Router noise at all times. Each expert serves the first C tokens of the flattened batch, at
+                test time too. Balance loss on raw noisy logits. A prediction depends on chance and on the
+                other samples of its batch.
+    clean       Noise and capacity while training only, balance loss on probabilities. A prediction depends
+                on its own sample alone.
+
+Derived in chapter 09.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from s4d_lib.losses import load_balance_loss
+
+BEHAVIOURS = ("clean", "reference")
+
+
+class Routing(NamedTuple):
+    """What a router decided in the last forward pass, cut from the graph; each `[b n k]`."""
+
+    gates: Tensor    # weights of the chosen experts, summing to 1 over k
+    indices: Tensor  # the chosen experts, best first
+    dropped: Tensor  # True where the expert was full and did not serve the token
+
+
+class Adapter(nn.Module):
+    """Two-layer bottleneck `[... d]` → `[... d]`: hidden width int(d/4), GELU, no skip connection.
+
+    The block's residual path runs around it, so the expert needs none of its own (released
+    `finetune/s4d/videomae.py:38-60, 241-252`).
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        hidden = int(0.25 * dim)
+        self.fc1 = nn.Linear(dim, hidden)
+        self.fc2 = nn.Linear(hidden, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+class NoisyTopKRouter(nn.Module):
+    """Chooses k of e experts for each token (arXiv 2409.06154; released `finetune/s4d/videomae.py:114-155`).
+
+    H = W_r z + ε ⊙ softplus(W_n z), ε ~ N(0, I); the k largest of H are kept and softmaxed among themselves.
+    """
+
+    def __init__(self, dim: int, experts: int, top_k: int, behaviour: str) -> None:
+        super().__init__()
+        if not 1 <= top_k <= experts:
+            raise ValueError(f"top_k must be from 1 to the number of experts ({experts}), got {top_k}")
+        self.topkroute_linear = nn.Linear(dim, experts)
+        self.noise_linear = nn.Linear(dim, experts)
+        self.top_k, self.behaviour = top_k, behaviour
+
+    def forward(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Tokens `[b n d]` → gates `[b n k]`, experts `[b n k]`, logits `[b n e]`, in float32."""
+        # Half precision makes neighbouring logits equal and the choice arbitrary, so autocast stops here.
+        with torch.autocast(z.device.type, enabled=False):
+            logits = _linear_float32(self.topkroute_linear, z)
+            if self.training or self.behaviour == "reference":
+                spread = F.softplus(_linear_float32(self.noise_linear, z))
+                logits = logits + torch.randn_like(logits) * spread
+        best, indices = logits.topk(self.top_k, dim=-1)
+        return best.softmax(dim=-1), indices, logits
+
+
+class MixtureOfAdapterExperts(nn.Module):
+    """MoAE: `[b n d]` → `[b n d]`, the gated sum of each token's k experts (arXiv 2409.06154).
+
+    Where capacity applies, an expert serves at most C = int(b·n·k/e · capacity_factor) tokens, first come in
+    flattened order. A token that finds an expert full gets nothing from it, and its gate is not given to
+    another (released `finetune/s4d/videomae.py:254-287`). `capacity_factor=math.inf` never drops.
+    """
+
+    def __init__(self, dim: int, experts: int = 8, top_k: int = 2, capacity_factor: float = 1.0,
+                 behaviour: str = "clean") -> None:
+        super().__init__()
+        if behaviour not in BEHAVIOURS:
+            raise ValueError(f"behaviour must be one of {BEHAVIOURS}, got {behaviour!r}")
+        if not capacity_factor > 0:
+            raise ValueError(f"capacity_factor must be positive, got {capacity_factor}")
+        self.router = NoisyTopKRouter(dim, experts, top_k, behaviour)
+        self.experts = nn.ModuleList(Adapter(dim) for _ in range(experts))
+        self.capacity_factor, self.behaviour = capacity_factor, behaviour
+        self.routing: Routing | None = None      # of the last forward pass
+        self.balance_loss: Tensor | None = None  # of the last forward pass, with its graph
+
+    def forward(self, z: Tensor) -> Tensor:
+        gates, indices, logits = self.router(z)
+        self.balance_loss = load_balance_loss(logits, indices, self.behaviour)
+        mixed, dropped = self._dispatch(z.flatten(0, 1), gates.flatten(), indices.flatten())
+        self.routing = Routing(gates.detach(), indices, dropped.view_as(indices))
+        return mixed.view_as(z)
+
+    def capacity(self, tokens: int) -> int:
+        """How many of a batch's b·n tokens one expert may serve."""
+        limited = self.training or self.behaviour == "reference"
+        if not limited or math.isinf(self.capacity_factor):
+            return tokens
+        return int(tokens * self.router.top_k / len(self.experts) * self.capacity_factor)
+
+    def _dispatch(self, z: Tensor, gates: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens `[(b n) d]`, gates and experts `[(b n k)]` → mixture `[(b n) d]`, dropped `[(b n k)]`."""
+        # One stable sort lines the (token, choice) pairs up by expert, tokens ascending within each. So a
+        # forward pass waits for the device once per layer, not once per expert.
+        order = indices.argsort(stable=True)
+        counts = torch.bincount(indices, minlength=len(self.experts)).tolist()
+        capacity = self.capacity(len(z))
+        mixed = torch.zeros_like(z)
+        dropped = torch.zeros_like(indices, dtype=torch.bool)
+        for expert, pairs in zip(self.experts, order.split(counts), strict=True):
+            dropped[pairs[capacity:]] = True
+            served = pairs[:capacity]
+            tokens = served // self.router.top_k
+            answer = gates[served, None] * expert(z[tokens])
+            mixed = mixed.index_add(0, tokens, answer.to(mixed.dtype))
+        return mixed, dropped
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy of the model (an average of weights, a worker's replica) must not drag the last graph along.
+        return {**self.__dict__, "routing": None, "balance_loss": None}
+
+
+def _linear_float32(layer: nn.Linear, z: Tensor) -> Tensor:
+    return F.linear(z.float(), layer.weight.float(), layer.bias.float())

@@ -1,0 +1,237 @@
+"""file → pictures     one class for each library that can decode; `frames.py` chooses among them.
+
+Every class opens its file when it is made and then offers `length`, `fps`, `size()`, `read()` and
+`close()`. It gets positions that are sorted, distinct and inside the file, and returns uint8 [t h w 3];
+anything it cannot do is an exception, which `frames.FrameReader` turns into an error that names the file.
+
+Two decoders may disagree about *which* frame has position 7, and a wrong frame looks like a right one.
+Where a container stores no display times (AVI, transport streams, raw H.264), decord was seen to return
+neighbours without a word, and seeking in PyAV does the same. Such files are therefore decoded from the
+start by PyAV, and decord refuses them.
+
+Derived in chapter 02.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import av
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+MODULE_OF = {"decord": "decord", "pyav": "av", "torchcodec": "torchcodec"}
+
+
+class Source(Protocol):
+    """What a back end offers once a file is open; `read` gets sorted distinct positions inside `length`."""
+
+    length: int
+    fps: float | None
+
+    def size(self) -> tuple[int, int]: ...
+    def read(self, indices: list[int]) -> np.ndarray: ...
+    def close(self) -> None: ...
+
+
+def _stores_display_times(path: Path) -> bool:
+    """Whether the first bytes are those of an MP4, QuickTime, Matroska or WebM file, whatever its name says."""
+    with open(path, "rb") as file:
+        start = file.read(8)
+    return start[:4] == b"\x1aE\xdf\xa3" or start[4:] in (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide")
+
+
+class Decord:
+    """decord, one thread: more threads in a worker only compete with the other workers."""
+
+    def __init__(self, path: Path):
+        import decord
+
+        if not _stores_display_times(path):
+            raise ValueError("decord is exact only for MP4, QuickTime and Matroska files; use pyav")
+        decord.logging.set_level(decord.logging.FATAL)  # the exception says it; the log would say it again
+        self.video = decord.VideoReader(str(path), ctx=decord.cpu(0), num_threads=1)
+        self.length, self.fps = len(self.video), float(self.video.get_avg_fps())
+
+    def size(self) -> tuple[int, int]:
+        return self.read([0]).shape[1:3]
+
+    def read(self, indices: list[int]) -> np.ndarray:
+        return self.video.get_batch(indices).asnumpy()
+
+    def close(self) -> None:
+        self.video = None
+
+
+class PyAV:
+    """Seek to the key frame before the wanted one and decode forward; positions come from the packets'
+    times.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._open()
+        rate = self.stream.average_rate or self.stream.guessed_rate
+        self.fps = float(rate) if rate else None
+        packets = [p for p in self.container.demux(self.stream) if p.size and not p.is_discard]
+        if any(p.is_corrupt for p in packets):
+            raise ValueError("it ends in the middle of a frame")
+        self.times = sorted(p.pts for p in packets if p.pts is not None)
+        self.timed = _stores_display_times(path) and len(set(self.times)) == len(packets)
+        if self.timed:
+            self.length = len(packets)
+            self.keys = sorted(self._position(p.pts) for p in packets if p.is_keyframe)
+        else:  # the only way to count these frames is to decode them
+            self.length, self.keys = sum(1 for _ in self._decode_from(0)), []
+
+    def _open(self) -> None:
+        import av
+
+        self.container = av.open(str(self.path))
+        if not self.container.streams.video:
+            raise ValueError("it has no video stream")
+        self.stream = self.container.streams.video[0]
+        self.stream.codec_context.thread_count = 1  # a thread pool in a forked worker can wait for ever
+
+    def _position(self, time: int) -> int:
+        return bisect_right(self.times, time) - 1
+
+    def _decode_from(self, key: int) -> Iterator[tuple[int, av.VideoFrame]]:
+        """(position, frame) in display order, from the key frame at position `key` where seeking can be
+        trusted.
+        """
+        if self.timed:
+            self.container.seek(self.times[key], stream=self.stream)
+            yield from ((self._position(f.pts), f) for f in self.container.decode(self.stream))
+        else:
+            self.container.close()
+            self._open()
+            yield from enumerate(self.container.decode(self.stream))
+
+    def _key_before(self, index: int) -> int:
+        before = bisect_right(self.keys, index) - 1
+        return self.keys[before] if before >= 0 else 0
+
+    def read(self, indices: list[int]) -> np.ndarray:
+        pictures, frames, reached = [], None, -1
+        for wanted in indices:
+            key = self._key_before(wanted)
+            if frames is None or key > reached:
+                frames = self._decode_from(key)
+                reached, frame = next(frames, (self.length, None))
+                if reached > wanted:  # the container's own index overshot
+                    frames = self._decode_from(0)
+                    reached, frame = next(frames, (self.length, None))
+            while reached < wanted:
+                reached, frame = next(frames, (self.length, None))
+            if reached > wanted:
+                raise ValueError(f"frame {wanted} of {self.length} cannot be decoded")
+            pictures.append(_upright(frame))
+        return np.stack(pictures)
+
+    def size(self) -> tuple[int, int]:
+        return self.read([0]).shape[1:3]
+
+    def close(self) -> None:
+        self.container.close()
+
+
+def _upright(frame: av.VideoFrame) -> np.ndarray:
+    """A PyAV frame as [h w 3], turned the way the recording device said it should be shown."""
+    quarter_turns = round(frame.rotation / 90) % 4
+    picture = frame.to_ndarray(format="rgb24")
+    return np.ascontiguousarray(np.rot90(picture, quarter_turns)) if quarter_turns else picture
+
+
+class TorchCodec:
+    """torchcodec in "exact" mode, which reads the whole index first; "approximate" may return a neighbour."""
+
+    def __init__(self, path: Path):
+        from torchcodec.decoders import VideoDecoder
+
+        self.video = VideoDecoder(str(path), seek_mode="exact", num_ffmpeg_threads=1, dimension_order="NHWC")
+        self.length, self.fps = len(self.video), self.video.metadata.average_fps
+
+    def size(self) -> tuple[int, int]:
+        return self.read([0]).shape[1:3]
+
+    def read(self, indices: list[int]) -> np.ndarray:
+        return self.video.get_frames_at(indices=indices).data.numpy()
+
+    def close(self) -> None:
+        self.video = None
+
+
+class Folder:
+    """Image files as frames; numbers in names are compared as numbers, so that 2.jpg comes before 10.jpg."""
+
+    fps = None
+
+    def __init__(self, path: Path):
+        names = [n for n in os.listdir(path) if n.lower().endswith(IMAGE_SUFFIXES) and not n.startswith(".")]
+        if not names:
+            raise ValueError(f"no image in this directory (looked for {', '.join(IMAGE_SUFFIXES)})")
+        self.files = [path / name for name in sorted(names, key=natural_order)]
+        self.length = len(self.files)
+
+    def size(self) -> tuple[int, int]:
+        return _read_image(self.files[0]).shape[:2]
+
+    def read(self, indices: list[int]) -> np.ndarray:
+        pictures = [_read_image(self.files[i]) for i in indices]
+        first_name, first = self.files[indices[0]].name, pictures[0]
+        for i, picture in zip(indices, pictures):
+            if picture.shape != first.shape:
+                sizes = [f"{height}x{width} px" for height, width, _ in (picture.shape, first.shape)]
+                raise ValueError(f"{self.files[i].name} is {sizes[0]}, {first_name} is {sizes[1]}")
+        return np.stack(pictures)
+
+    def close(self) -> None:
+        self.files = []
+
+
+class Image(Folder):
+    """One picture, read as a folder that holds nothing else."""
+
+    def __init__(self, path: Path):
+        self.files, self.length = [path], 1
+
+
+SOURCES: dict[str, Callable[[Path], Source]] = {
+    "decord": Decord,
+    "pyav": PyAV,
+    "torchcodec": TorchCodec,
+    "folder": Folder,
+    "image": Image,
+}
+
+
+def natural_order(name: str) -> tuple:
+    """A sort key that compares runs of digits by value: f2 < f10; equal values by spelling."""
+    parts = re.split(r"(\d+)", name)
+    return tuple(int(part) if i % 2 else part for i, part in enumerate(parts)), name
+
+
+def _read_image(path: Path) -> np.ndarray:
+    """One picture as [h w 3]; a camera's orientation tag is applied, transparency dropped."""
+    import PIL.Image
+    import PIL.ImageOps
+
+    try:
+        with PIL.Image.open(path) as image:
+            return np.array(PIL.ImageOps.exif_transpose(image).convert("RGB"))
+    except (OSError, SyntaxError, ValueError) as error:  # PIL reports broken PNG chunks as SyntaxError
+        raise ValueError(f"{path.name} is not a readable image ({error})") from error
+
+
+def installed_backends() -> list[str]:
+    """Names of the video back ends whose library is installed, in the order in which "auto" tries them."""
+    return [name for name, module in MODULE_OF.items() if importlib.util.find_spec(module)]

@@ -1,0 +1,80 @@
+"""visible → latents     the shared ViT (timm blocks).
+
+In pretraining the encoder sees visible tokens only: with 95 % of a clip hidden it runs on 40 tokens, not 800.
+The same class is the trunk of the classifier, which sees all of them. Derived in chapter 05.
+"""
+
+from collections.abc import Iterable
+from functools import partial
+
+import torch
+from einops import repeat
+from timm.models.beit import Block
+from torch import Tensor, nn
+
+from s4d_lib.adapters import MixtureOfAdapterExperts
+from s4d_lib.masking import visible_index
+from s4d_lib.tokens import TubeletEmbed
+
+layer_norm = partial(nn.LayerNorm, eps=1e-6)  # the released models' epsilon, a tenth of PyTorch's default
+
+
+class TransformerBlock(Block):
+    """Pre-norm block `[b n d]` → `[b n d]`: timm's BEiT block, whose keys equal the released ones.
+
+    Attention is global over space and time. Queries and values have a bias and keys have none, because one
+    vector added to all keys shifts every score of a query equally and cancels in the softmax.
+    """
+
+    def __init__(self, dim: int, heads: int, mlp_ratio: float = 4.0) -> None:
+        super().__init__(dim, heads, qkv_bias=True, mlp_ratio=mlp_ratio, norm_layer=layer_norm)
+
+
+class MoAEBlock(TransformerBlock):
+    """The same block with experts beside its dense network: out = y + FFN(z) + MoAE(z), z = LN₂(y).
+
+    Both branches read the same normalised tokens and share one residual (arXiv 2409.06154; released
+    `finetune/s4d/videomae.py:327-372`).
+    """
+
+    def __init__(self, dim: int, heads: int, mlp_ratio: float, moae: MixtureOfAdapterExperts) -> None:
+        super().__init__(dim, heads, mlp_ratio)
+        self.moe_layer = moae
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x + self.attn(self.norm1(x))
+        z = self.norm2(y)
+        return y + self.mlp(z) + self.moe_layer(z)
+
+
+class Encoder(nn.Module):
+    """Tubelet embedding, fixed positions `[n d]`, transformer blocks and a last norm."""
+
+    def __init__(self, patch_embed: TubeletEmbed, positions: Tensor, blocks: Iterable[nn.Module],
+                 norm: nn.Module) -> None:
+        super().__init__()
+        self.patch_embed = patch_embed
+        # Positions are a formula and no parameter: they stay out of the state dict, as in the released files.
+        self.register_buffer("positions", positions, persistent=False)
+        self.blocks = nn.ModuleList(blocks)
+        self.norm = norm
+
+    def encode(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Clips `[b 3 t h w]` or images `[b 3 h w]`, mask bool `[b n]`, True = hidden → latents `[b v d]`.
+
+        Visible tokens keep their order and their own positions. Without a mask v = n.
+        """
+        tokens = self.patch_embed(x)
+        tokens = tokens + self.positions[: tokens.shape[1]]  # an image is time slot 0
+        if mask is not None:
+            if mask.shape != tokens.shape[:2]:
+                raise ValueError(f"this input has [b n] = {list(tokens.shape[:2])} tokens, but the mask is "
+                                 f"{list(mask.shape)}; make it with this input's token grid")
+            index = repeat(visible_index(mask), "b v -> b v d", d=tokens.shape[-1])
+            tokens = torch.gather(tokens, 1, index)
+        for block in self.blocks:
+            tokens = block(tokens)
+        return self.norm(tokens)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        return self.encode(x, mask)

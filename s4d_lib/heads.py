@@ -1,0 +1,41 @@
+"""latents → logits     pooling and one head per task.
+
+Images and videos may carry different label sets, so each task has its own linear head on shared features. The
+rank of the input decides which one answers. Derived in chapter 07.
+"""
+
+from einops import rearrange, reduce
+from torch import Tensor, nn
+
+POOLS = ("mean", "positions")
+TASK_OF_RANK = {4: "image", 5: "video"}
+
+
+def pool_latents(latents: Tensor, norm: nn.Module, places: int, pool: str) -> Tensor:
+    """Latents `[b n d]` → one normalised feature vector per sample; `places` = h·w tokens of a time slot.
+
+    `mean` (the paper; released `finetune/s4d/videomae.py:585-586, 705-707`): mean over all tokens, then the
+    norm: `[b d]`. `positions`: mean over time only, the norm at each place, flattened: `[b (h w d)]`. A tiny
+    network trained for minutes cannot yet carry what it knows about the mouth through an average over the
+    face; keeping the places spares it that step.
+    """
+    if pool == "mean":
+        return norm(reduce(latents, "b n d -> b d", "mean"))
+    still = norm(reduce(latents, "b (t s) d -> b s d", "mean", s=places))
+    return rearrange(still, "b s d -> b (s d)")
+
+
+class TaskHeads(nn.ModuleDict):
+    """One linear head per task: features `[b f]` → logits `[b classes]`."""
+
+    def __init__(self, features: int, classes: dict[str, int]) -> None:
+        known = set(TASK_OF_RANK.values())
+        if not classes or not set(classes) <= known:
+            raise ValueError(f"classes maps {sorted(known)} to class counts, got {classes}")
+        super().__init__({task: nn.Linear(features, count) for task, count in classes.items()})
+
+    def forward(self, features: Tensor, task: str) -> Tensor:
+        if task not in self:
+            raise ValueError(f"this model has no head for {task} input, only for {', '.join(self)}; "
+                             f"give it one with classes={{{task!r}: ...}}")
+        return self[task](features)

@@ -1,0 +1,125 @@
+"""records → steps     which samples meet in which step: a pure function of seed and epoch.
+
+Every step holds one modality (released `ConcatDataset`, strategy `use_one`). Because nothing here depends on what ran
+before, a stopped run goes on with exactly the steps that were still to come. Derived in chapters 06 and 08.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset, default_collate
+
+MODALITIES = ("image", "clip")
+
+
+class Step(NamedTuple):
+    """One optimiser step: indices into the samples of one modality."""
+
+    modality: str
+    indices: tuple[int, ...]
+
+
+def shuffled(labels: np.ndarray, seed: list[int], balance: bool = False) -> np.ndarray:
+    """Indices 0 … n-1 in random order; with `balance`, n draws with replacement, each class equally likely.
+
+    Balancing is what the released code does to AffectNet (`run_class_finetuning.py:272-274`), and there only when it
+    runs on more than one GPU; here it is a choice that the record shows.
+    """
+    rng = np.random.default_rng(seed)
+    if not balance:
+        return rng.permutation(len(labels))
+    weight = 1.0 / np.bincount(labels)[labels]
+    return rng.choice(len(labels), size=len(labels), p=weight / weight.sum())
+
+
+def epoch_plan(
+    labels: dict[str, np.ndarray],
+    batch: dict[str, int],
+    share: dict[str, float],
+    seed: int,
+    epoch: int,
+    drop_last: bool,
+    balance: tuple[str, ...] = (),
+) -> list[Step]:
+    """All steps of one epoch, the modalities in random order.
+
+    labels: modality → labels `[n]` of its samples. share: modality → part of its batches used in an epoch, rounded down
+    (released: 1/4 of the video batches in pretraining, where each decoded clip serves four views; 1/2 of the image
+    batches in joint fine-tuning). Raises ValueError when a modality has fewer samples than one whole batch.
+    """
+    steps: list[Step] = []
+    for modality, known in labels.items():
+        size, n = batch[modality], len(known)
+        if n == 0 or (drop_last and n < size):
+            raise ValueError(f"{n} {modality} samples do not fill one batch of {size}; "
+                             "lower the batch size or add data")
+        order = shuffled(known, [seed, epoch, MODALITIES.index(modality)], modality in balance)
+        batches = [tuple(order[i : i + size].tolist()) for i in range(0, n, size)]
+        if drop_last and len(batches[-1]) < size:
+            batches.pop()
+        steps += [Step(modality, indices) for indices in batches[: max(1, int(share[modality] * len(batches)))]]
+    order = np.random.default_rng([seed, epoch, len(MODALITIES)]).permutation(len(steps))
+    return [steps[i] for i in order]
+
+
+class Mixed(Dataset):
+    """Several modalities behind one loader: the key (modality, epoch, index) picks data set and random draw."""
+
+    def __init__(self, parts: dict[str, Dataset]) -> None:
+        self.parts = parts
+
+    def __getitem__(self, key: tuple[str, int, int]) -> dict:
+        modality, epoch, index = key
+        item = self.parts[modality][(epoch, index)]
+        replicate = self.parts[modality].replicate
+        return item | {"replicas": replicate} if replicate > 1 else item
+
+    def __len__(self) -> int:
+        return sum(len(part) for part in self.parts.values())
+
+
+def keys(steps: list[Step], epoch: int) -> list[list[tuple[str, int, int]]]:
+    """Steps → what a DataLoader takes as its batch sampler."""
+    return [[(step.modality, epoch, index) for index in step.indices] for step in steps]
+
+
+def collate(items: list[dict]) -> dict:
+    """Samples → batch; a sample that brings several views `[r 3 …]` of one decoded clip counts as r samples."""
+    batch = default_collate(items)
+    if "replicas" in batch:
+        repeats = int(batch.pop("replicas")[0])
+        batch = {name: value.repeat_interleave(repeats) if name != "x" else value.flatten(0, 1)
+                 for name, value in batch.items()}
+    return batch
+
+
+def collate_views(items: list[dict]) -> dict:
+    """Test samples → batch whose `x` holds all views one after another and `views` says how many each sample has."""
+    batch = default_collate(items)
+    several = batch["x"].ndim == 6  # [b views 3 t h w]
+    batch["views"] = batch["x"].shape[1] if several else 1
+    if several:
+        batch["x"] = batch["x"].flatten(0, 1)
+    return batch
+
+
+@contextmanager
+def seeded(*numbers: int) -> Iterator[np.random.Generator]:
+    """Seed torch, numpy and random from these numbers for one step, hand out a generator, and put all states back."""
+    states = random.getstate(), np.random.get_state(), torch.random.get_rng_state()  # noqa: NPY002
+    seed = int(np.random.SeedSequence(numbers).generate_state(1)[0])
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002  timm's mixing and RandAugment draw from numpy's global state
+    torch.manual_seed(seed)
+    try:
+        yield np.random.default_rng([*numbers, 1])
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])  # noqa: NPY002
+        torch.random.set_rng_state(states[2])

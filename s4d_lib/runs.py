@@ -1,0 +1,280 @@
+"""config → run     train or load: a folder with the configuration, the steps, the weights and the record.
+
+    <runs>/<name>-<fingerprint>/    config.json  metrics.jsonl  checkpoint.safetensors  model.safetensors
+                                    predictions.npz (fine-tuning)  record.json (written last: its presence means done)
+
+The fingerprint covers the configuration and the content of the data, not the place they lie in. A finished run is
+loaded; an unfinished one goes on where it stopped. Derived in chapters 06 and 07.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+from s4d_lib.checkpoints import load_encoder, load_model, save_model
+from s4d_lib.datasets import SCHEMAS, FaceDataset, Sample, find_unreadable, read_affectnet, read_dfew
+from s4d_lib.metrics import score
+from s4d_lib.models import S4DClassifier
+from s4d_lib.plans import collate_views
+from s4d_lib.records import (
+    DataUse,
+    Record,
+    code_state,
+    device_state,
+    fingerprint,
+    peak_memory_mb,
+    read_record,
+    write_record,
+)
+from s4d_lib.stages import (
+    HEAD,
+    Config,
+    FinetuneConfig,
+    PretrainConfig,
+    finetune_job,
+    pretrain_job,
+    training_split,
+    views,
+)
+from s4d_lib.training import Progressed, run_job
+
+SCHEMA_OF = {"image": SCHEMAS["affectnet7"], "clip": SCHEMAS["dfew"]}
+SHIPPED = Path(__file__).parent / "weights" / "tiny_dual_modal_mae.safetensors"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run."""
+
+    folder: Path
+    record: Record
+
+    def model(self) -> nn.Module:
+        """The trained model, on the CPU, in evaluation mode."""
+        return load_model(self.folder / "model.safetensors")
+
+    @property
+    def weights(self) -> Path:
+        return self.folder / "model.safetensors"
+
+    def losses(self, modality: str | None = None) -> np.ndarray:
+        """(update, loss) of every step `[steps 2]`, of one modality or of both."""
+        lines = map(json.loads, (self.folder / "metrics.jsonl").read_text().splitlines())
+        kept = [(line["update"], line["loss"]) for line in lines
+                if "loss" in line and modality in (None, line["modality"])]
+        return np.array(kept).reshape(-1, 2)
+
+
+def runs_root() -> Path:
+    """Where runs go: $S4D_RUNS, or `runs` in the current folder."""
+    return Path(os.environ.get("S4D_RUNS", "runs"))
+
+
+def train(config: PretrainConfig | FinetuneConfig, root: Path | None = None, retrain: bool = False) -> Run:
+    """Train, or load the run that this configuration on this data has already left.
+
+    `retrain` throws an earlier run away first. Interrupting keeps every whole step; the same call goes on from there.
+    """
+    data = {modality: data_use(config, modality) for modality in config.modalities}
+    mark = fingerprint([config.model_dump(exclude={"stills", "clips", "workers", "cache", "checkpoint_minutes"}),
+                        [use.model_dump() for use in data.values()], _init_hash(config)])
+    folder = (root or runs_root()) / f"{config.name}-{mark}"
+    if retrain and folder.exists():
+        shutil.rmtree(folder)
+    if (folder / "record.json").exists():
+        return Run(folder, read_record(folder / "record.json"))
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(config.model_dump_json(indent=1))
+    stage = _pretrain if isinstance(config, PretrainConfig) else _finetune
+    record = stage(config, data, folder, mark)
+    write_record(folder / "record.json", record)
+    (folder / "checkpoint.safetensors").unlink(missing_ok=True)  # the run is done: nothing is left to resume
+    return Run(folder, record)
+
+
+def data_use(config: Config, modality: str) -> DataUse:
+    """Name and content hash of the data a stage reads: from its card if it has one, else from its lists."""
+    folder = _root(config, modality)
+    for place in (folder, folder.parent):
+        if (place / "card.json").exists():
+            card = json.loads((place / "card.json").read_text())
+            return DataUse(name=f"{card['recipe']['name']} ({folder.name})", sha256=card["sha256"])
+    lists = sorted([*folder.glob("*.txt"), *folder.glob("annotation/*/*.csv")])
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in lists)).hexdigest()
+    return DataUse(name=folder.name, sha256=digest)
+
+
+def read_samples(config: Config, modality: str, split: str) -> list[Sample]:
+    """The samples a stage finds in its data folders; `groups.csv` beside the lists keeps one person in one split."""
+    folder = _root(config, modality)
+    if modality == "image":
+        return read_affectnet(folder, split, groups=_groups(folder))
+    return read_dfew(folder, split, getattr(config, "fold", 1), config.frames, groups=_groups(folder))
+
+
+def _root(config: Config, modality: str) -> Path:
+    folder = config.stills if modality == "image" else config.clips
+    if folder is None:
+        field = "stills" if modality == "image" else "clips"
+        raise ValueError(f"configuration {config.name!r} trains on {modality}s but names no folder: set {field}=")
+    return Path(folder)
+
+
+def _groups(folder: Path) -> dict[str, str] | None:
+    path = folder / "groups.csv"
+    if not path.exists():
+        return None
+    return dict(line.rsplit(",", 1) for line in path.read_text().splitlines()[1:])
+
+
+def _init_hash(config: Config) -> str | None:
+    init = getattr(config, "init", None)
+    return hashlib.sha256(_init_path(init).read_bytes()).hexdigest() if init else None
+
+
+def _init_path(init: str) -> Path:
+    return SHIPPED if init == "shipped" else Path(init)
+
+
+def _readable(config: Config, samples: list[Sample], skipped: list[str]) -> list[Sample]:
+    """All samples, or, when the configuration says so, those that can be read; the others are printed and recorded."""
+    if config.on_unreadable == "raise":
+        return samples
+    bad = {error.path: error for error in find_unreadable(samples, progress=False)}
+    for sample in samples:
+        if sample.path in bad:
+            print(f"skipped: {bad[sample.path]}")
+            skipped.append(f"{sample.id}: {bad[sample.path].reason}")
+    return [sample for sample in samples if sample.path not in bad]
+
+
+# --- the two stages ------------------------------------------------------------------------------------------------
+
+
+def _pretrain(config: PretrainConfig, data: dict[str, DataUse], folder: Path, mark: str) -> Record:
+    skipped: dict[str, list[str]] = {m: [] for m in config.modalities}
+    samples = {m: _readable(config, read_samples(config, m, "train"), skipped[m]) for m in config.modalities}
+    job, loop = pretrain_job(config, samples)
+    where = run_job(job, loop, folder, mark)
+    save_model(folder / "model.safetensors", job.model, {"config": config.model_dump(exclude={"stills", "clips"})})
+    losses = {m: _tail_loss(folder, m) for m in config.modalities}
+    headline = "masked loss " + ", ".join(f"{m} {value:.3f}" for m, value in losses.items())
+    return _record(config, "pretrain", f"{headline} after {where.update} steps", where, {
+        "loss_last_tenth": losses, "updates": where.update,
+    }, data, {m: {"train": len(s)} for m, s in samples.items()}, skipped)
+
+
+def _tail_loss(folder: Path, modality: str) -> float:
+    """Mean loss over the last tenth of the steps of one modality; 1.0 is what predicting the mean scores."""
+    losses = Run(folder, None).losses(modality)[:, 1]
+    return float(losses[-max(1, len(losses) // 10) :].mean())
+
+
+def _finetune(config: FinetuneConfig, data: dict[str, DataUse], folder: Path, mark: str) -> Record:
+    skipped: dict[str, list[str]] = {m: [] for m in config.modalities}
+    train_set, validation, test, counts = {}, {}, {}, {}
+    for m in config.modalities:
+        listed = _readable(config, read_samples(config, m, "train"), skipped[m])
+        train_set[m], validation[m] = training_split(config, m, listed)
+        test[m] = _readable(config, read_samples(config, m, "test"), skipped[m])
+        counts[m] = {"train": len(train_set[m]), "validation": len(validation[m]), "test": len(test[m])}
+    model = build_classifier(config)
+    classes = {m: len(SCHEMA_OF[m]) for m in config.modalities}
+    job, loop = finetune_job(config, model, train_set, classes)
+    chosen_on = test if config.epoch_rule == "best_on_test" else validation
+    job.validate = lambda network: _validation_scores(config, network, chosen_on)
+    job.selects = None if config.epoch_rule == "last" else f"{config.primary}_{config.select}"
+    job.save_best = lambda network: save_model(folder / "model.safetensors", network)
+    where = run_job(job, loop, folder, mark)
+    model = load_model(folder / "model.safetensors")
+    outcome: dict = {"history": where.history, "chosen_epoch": where.best_epoch, "updates": where.update}
+    predictions = {}
+    for m in config.modalities:
+        probabilities, labels = predict(model, views(config, test[m], _test_sampling(m), 0), config)
+        outcome[f"test_{m}"] = score(probabilities, labels, SCHEMA_OF[m].classes).as_dict()
+        predictions |= {f"{m}_probabilities": probabilities, f"{m}_labels": labels,
+                        f"{m}_ids": np.array([sample.id for sample in test[m]])}
+    np.savez(folder / "predictions.npz", **predictions)
+    return _record(config, "finetune", _headline(config, outcome), where, outcome, data, counts, skipped)
+
+
+def build_classifier(config: FinetuneConfig) -> S4DClassifier:
+    """The model of a configuration, with the pretrained encoder in place when one is named."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        model = S4DClassifier(
+            config.size, {HEAD[m]: len(SCHEMA_OF[m]) for m in config.modalities}, config.expert_blocks, config.experts,
+            config.top_k, config.capacity_factor, config.behaviour, config.pool, config.dropout,
+        )
+    if config.init:
+        load_encoder(model, _init_path(config.init))
+    return model
+
+
+def _test_sampling(modality: str) -> str:
+    return "centre" if modality == "image" else "test"
+
+
+def _validation_scores(config: FinetuneConfig, network: nn.Module, sets: dict[str, list[Sample]]) -> dict[str, float]:
+    values = {}
+    for modality, samples in sets.items():
+        probabilities, labels = predict(network, views(config, samples, "centre", 0), config)
+        found = score(probabilities, labels, SCHEMA_OF[modality].classes)
+        values |= {f"{modality}_war": found.war.value, f"{modality}_uar": found.uar.value}
+    return values
+
+
+@torch.inference_mode()
+def predict(model: nn.Module, dataset: FaceDataset, config: Config, batch: int = 64) -> tuple[np.ndarray, np.ndarray]:
+    """Class probabilities `[n classes]` and labels `[n]`; several views of a clip count by their mean softmax."""
+    device = next(model.parameters()).device
+    model.eval()
+    probabilities, labels = [], []
+    for items in DataLoader(dataset, batch_size=batch, num_workers=config.workers, collate_fn=collate_views):
+        found = model(items["x"].to(device)).float().softmax(-1).cpu()
+        probabilities.append(found.unflatten(0, (-1, items["views"])).mean(1))
+        labels.append(items["label"])
+    return torch.cat(probabilities).double().numpy(), torch.cat(labels).numpy()
+
+
+def _headline(config: FinetuneConfig, outcome: dict) -> str:
+    parts = []
+    for modality in config.modalities:
+        found = outcome[f"test_{modality}"]
+        parts.append(f"{'DFER' if modality == 'clip' else 'SFER'} WAR {found['war']['value']:.1f} "
+                     f"UAR {found['uar']['value']:.1f}")
+    return f"{config.mode}: " + ", ".join(parts)
+
+
+def _record(config: Config, kind: str, headline: str, where: Progressed, outcome: dict, data: dict[str, DataUse],
+            counts: dict[str, dict[str, int]], skipped: dict[str, list[str]]) -> Record:
+    device = "cuda" if config.device == "auto" and torch.cuda.is_available() else "cpu"
+    protocol = {"test": "two temporal views, mean softmax (science 4.5)"}
+    if isinstance(config, FinetuneConfig):
+        protocol |= {"epoch_rule": config.epoch_rule, "fold": config.fold, "validation": config.validation,
+                     "split_seed": config.split_seed, "select": config.select}
+    return Record(
+        name=config.name, kind=kind, headline=headline, tier=config.tier, seeds=[config.seed],
+        config=config.model_dump(mode="json", exclude={"stills", "clips", "init"}) | {"init": _init_name(config)},
+        protocol=protocol if kind == "finetune" else {}, results=outcome,
+        data=[data[m].model_copy(update={"counts": counts[m], "skipped": skipped[m]}) for m in counts],
+        code=code_state(), device=device_state(device), wall_seconds=where.seconds,
+        peak_memory_mb=peak_memory_mb(device),
+    )
+
+
+def _init_name(config: Config) -> str | None:
+    """What the run started from, without the folder it lay in."""
+    init = getattr(config, "init", None)
+    return f"{_init_path(init).name} ({_init_hash(config)[:16]})" if init else None
+

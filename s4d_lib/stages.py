@@ -1,0 +1,241 @@
+"""config → job     what pretraining and fine-tuning are: their settings, their steps, their losses.
+
+`PretrainConfig` and `FinetuneConfig` hold every number that changes a result, under the names the papers use; a field
+that is unknown or of the wrong type is refused with its name. The defaults are the released recipes at base size
+(arXiv 2409.06154; numbers in pretrain/omnivision/config and finetune/run.sh); `tiers.py` holds the small ones.
+Derived in chapters 06, 07, 08 and 09.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from torch import Tensor, nn
+
+from s4d_lib import clips as clip_module
+from s4d_lib.clips import MixupCutmix
+from s4d_lib.datasets import FaceDataset, LabelSchema, Sample, few_labels, split_validation
+from s4d_lib.losses import soft_target_cross_entropy
+from s4d_lib.masking import random_mask
+from s4d_lib.plans import Mixed, Step, epoch_plan
+from s4d_lib.training import Job, Loop
+
+Modality = Literal["image", "clip"]
+
+
+class Config(BaseModel):
+    """What both stages share."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(pattern=r"^[\w.-]+$", description="names the run folder")
+    tier: Literal["smoke", "laptop", "full"] | None = None
+    size: str = "base"
+    stills: str | None = Field(None, description="folder in AffectNet layout")
+    clips: str | None = Field(None, description="folder in DFEW layout")
+    frames: str = Field("clip_jpg", description="folder inside `clips` that holds frame folders or videos")
+    stride: int = Field(4, ge=1, description="frames between two frames of a clip (released: sr)")
+    on_unreadable: Literal["raise", "skip"] = "raise"
+    cache: bool = Field(False, description="keep decoded frames in memory")
+    augment_stills: str = "PAPER_STILL_TRAIN"
+    augment_clips: str = "PAPER_CLIP_TRAIN"
+    epochs: int = Field(100, ge=1)
+    batch_stills: int = Field(32, ge=1)
+    batch_clips: int = Field(16, ge=1)
+    lr: float = Field(4e-5, gt=0, description="peak learning rate")
+    final_lr: float = Field(0.0, ge=0)
+    warmup_epochs: float = Field(5.0, ge=0)
+    weight_decay: float = Field(0.05, ge=0)
+    clip_norm: float | None = None
+    seed: int = 0
+    precision: Literal["no", "bf16", "fp16"] = "no"
+    accumulate: int = Field(1, ge=1)
+    ema: float | None = Field(None, gt=0, lt=1)
+    workers: int = Field(0, ge=0)
+    device: Literal["auto", "cpu"] = "auto"
+    checkpoint_minutes: float = Field(5.0, gt=0)
+
+    @model_validator(mode="after")
+    def _known_recipes(self) -> Config:
+        for name in (self.augment_stills, self.augment_clips):
+            if not isinstance(getattr(clip_module, name, None), clip_module.AugmentRecipe):
+                raise ValueError(f"{name!r} is not an AugmentRecipe of s4d_lib.clips")
+        if self.warmup_epochs > self.epochs:
+            raise ValueError(f"warmup_epochs={self.warmup_epochs} is more than epochs={self.epochs}")
+        return self
+
+    def loop(self, **more: object) -> Loop:
+        return Loop(
+            epochs=self.epochs, lr=self.lr, final_lr=self.final_lr, warmup_epochs=self.warmup_epochs, seed=self.seed,
+            precision=self.precision, accumulate=self.accumulate, clip_norm=self.clip_norm, ema=self.ema,
+            workers=self.workers, device=self.device, checkpoint_minutes=self.checkpoint_minutes, **more,
+        )
+
+
+class PretrainConfig(Config):
+    """Dual-modal masked pretraining (arXiv 2409.06154 §3; released videomae_base_vox2_affectnet.yaml)."""
+
+    stage: Literal["pretrain"] = "pretrain"
+    modalities: tuple[Modality, ...] = ("image", "clip")
+    mask_stills: float = Field(0.90, gt=0, lt=1, description="hidden share of an image's tokens")
+    mask_clips: float = Field(0.95, gt=0, lt=1, description="hidden share of a clip's tokens")
+    replicate: int = Field(4, ge=1, description="views made of one decoded clip; 1/replicate of the clips an epoch")
+    target_epsilon: float = Field(1e-6, gt=0, description="added to the variance of a target tubelet")
+    augment_stills: str = "PAPER_STILL_PRETRAIN"
+    augment_clips: str = "PAPER_CLIP_PRETRAIN"
+    batch_stills: int = 384
+    batch_clips: int = 96
+    lr: float = 1.2e-3
+    betas: tuple[float, float] = (0.9, 0.95)
+
+
+class FinetuneConfig(Config):
+    """Fine-tuning for static (SFER) and dynamic (DFER) expression recognition (released finetune/run.sh)."""
+
+    stage: Literal["finetune"] = "finetune"
+    mode: Literal["sfer", "dfer", "joint", "moae"] = Field(
+        description="sfer: stills alone; dfer: clips alone; joint: both, one shared network; moae: both, with experts"
+    )
+    init: str | None = Field(None, description="pretrained checkpoint, or 'shipped'; None: random weights")
+    fold: int = Field(1, ge=1, le=5)
+    validation: float = Field(0.1, gt=0, lt=1, description="share of the training list kept for choosing the epoch")
+    split_seed: int = Field(0, description="the same validation samples and few labels for every training seed")
+    epoch_rule: Literal["best_on_validation", "last", "best_on_test"] = Field(
+        "best_on_validation", description="best_on_test is what the released code does; it is recorded as such"
+    )
+    select: Literal["war", "uar"] = Field("war", description="the validation score that chooses the epoch")
+    validate_every: int = Field(1, ge=1)
+    train_clips: int | None = Field(None, ge=1, description="few-label run: keep this many labelled clips")
+    train_stills: int | None = Field(None, ge=1)
+    share_stills: float = Field(0.5, gt=0, le=1, description="released sfer_data_rate: part of the image batches")
+    share_clips: float = Field(1.0, gt=0, le=1, description="released dfer_data_rate")
+    balance: tuple[Modality, ...] = ()
+    pool: Literal["mean", "positions"] = "mean"
+    dropout: float = Field(0.0, ge=0, lt=1)
+    moae_blocks: tuple[int, ...] | None = Field(None, description="None: the last half in mode moae, else none")
+    experts: int = Field(8, ge=1)
+    top_k: int = Field(2, ge=1)
+    capacity_factor: float = Field(1.0, gt=0)
+    behaviour: Literal["clean", "reference"] = "clean"
+    balance_coeff: float = Field(1e-3, ge=0)
+    layer_decay: float = Field(0.75, gt=0, le=1)
+    mixup: float = Field(0.8, ge=0)
+    cutmix: float = Field(1.0, ge=0)
+    smoothing: float = Field(0.1, ge=0, lt=1)
+    final_lr: float = 1.25e-7
+    betas: tuple[float, float] = (0.9, 0.999)
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        return {"sfer": ("image",), "dfer": ("clip",)}.get(self.mode, ("image", "clip"))
+
+    @property
+    def primary(self) -> str:
+        """The modality whose validation score chooses the epoch."""
+        return "image" if self.mode == "sfer" else "clip"
+
+    @property
+    def expert_blocks(self) -> tuple[int, ...] | str:
+        if self.moae_blocks is not None:
+            return self.moae_blocks
+        return "last_half" if self.mode == "moae" else ()
+
+
+HEAD = {"image": "image", "clip": "video"}  # modality → released name of its head
+
+
+def views(config: Config, samples: list[Sample], sampling: str, seed: int, **more: object) -> FaceDataset:
+    """Samples of one kind as the stage reads them: varied in training, squared and centred in evaluation."""
+    from s4d_lib.models import resolve_size
+
+    size = resolve_size(config.size)
+    training = sampling in ("train", "pretrain")
+    recipe = config.augment_stills if samples[0].kind == "image" else config.augment_clips
+    return FaceDataset(
+        samples, getattr(clip_module, recipe) if training else clip_module.EVAL, size.image_size, size.frames,
+        config.stride, sampling, seed, cache=config.cache, **more,
+    )
+
+
+def pretrain_job(config: PretrainConfig, samples: dict[str, list[Sample]]) -> tuple[Job, Loop]:
+    """The released pretraining: one modality a step, random masks, pixels of hidden tubelets as the target."""
+    from timm.optim import param_groups_weight_decay
+
+    from s4d_lib.models import DualModalMAE
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        model = DualModalMAE(config.size, target_epsilon=config.target_epsilon)
+    parts = {m: views(config, samples[m], "pretrain", config.seed, replicate=config.replicate if m == "clip" else 1)
+             for m in config.modalities}
+    grids = {"image": model.size.image_grid, "clip": model.size.grid}
+    ratios = {"image": config.mask_stills, "clip": config.mask_clips}
+
+    def prepare(batch: dict, rng: np.random.Generator) -> dict:
+        modality = "clip" if batch["x"].ndim == 5 else "image"
+        mask = random_mask(len(batch["x"]), grids[modality], ratios[modality])
+        return {"x": batch["x"], "mask": mask.to(batch["x"].device)}
+
+    def loss(network: nn.Module, modality: str, batch: dict) -> Tensor:
+        return network(batch["x"], batch["mask"]).loss
+
+    job = Job(
+        model=model, groups=param_groups_weight_decay(model, config.weight_decay), betas=config.betas,
+        plan=_plan(config, parts, {"image": 1.0, "clip": 1.0 / config.replicate}, drop_last=False),
+        data=Mixed(parts), prepare=prepare, loss=loss, label="pretraining",
+    )
+    return job, config.loop(start_lr=1e-6, warmup_in_cosine=True)
+
+
+def finetune_job(config: FinetuneConfig, model: nn.Module, samples: dict[str, list[Sample]],
+                 classes: dict[str, int]) -> tuple[Job, Loop]:
+    """The released fine-tuning: steps of stills and steps of clips shuffled together, soft-target cross-entropy.
+
+    The balance loss is really added here (the released loop drops it silently, engine_for_finetuning.py:75-79), unless
+    `behaviour="reference"` asks for the released arithmetic.
+    """
+    from timm.optim import param_groups_layer_decay
+
+    parts = {m: views(config, samples[m], "train", config.seed) for m in config.modalities}
+    mixing = {m: MixupCutmix(classes[m], config.mixup, config.cutmix, float(config.mixup + config.cutmix > 0),
+                             smoothing=config.smoothing) for m in config.modalities}
+    both = len(config.modalities) == 2  # a single task sees all of its data in every epoch
+    share = {"image": config.share_stills if both else 1.0, "clip": config.share_clips if both else 1.0}
+    weigh = config.balance_coeff if config.behaviour == "clean" else 0.0
+
+    def prepare(batch: dict, rng: np.random.Generator) -> dict:
+        modality = "clip" if batch["x"].ndim == 5 else "image"
+        x, target = mixing[modality](batch["x"], batch["label"], rng)
+        return {"x": x, "target": target}
+
+    def loss(network: nn.Module, modality: str, batch: dict) -> Tensor:
+        return soft_target_cross_entropy(network(batch["x"]), batch["target"]) + weigh * model.balance_loss()
+
+    job = Job(
+        model=model, groups=param_groups_layer_decay(model, config.weight_decay, layer_decay=config.layer_decay),
+        betas=config.betas, plan=_plan(config, parts, share, drop_last=True, balance=config.balance),
+        data=Mixed(parts), prepare=prepare, loss=loss, label=f"fine-tuning ({config.mode})",
+    )
+    return job, config.loop(validate_every=config.validate_every)
+
+
+def _plan(config: Config, parts: dict[str, FaceDataset], share: dict[str, float], drop_last: bool,
+          balance: tuple[str, ...] = ()) -> Callable[[int], list[Step]]:
+    labels = {m: np.array([sample.label for sample in part.samples]) for m, part in parts.items()}
+    batch = {"image": config.batch_stills, "clip": config.batch_clips}
+    return lambda epoch: epoch_plan(labels, batch, share, config.seed, epoch, drop_last, balance)
+
+
+def training_split(config: FinetuneConfig, modality: str, listed: list[Sample]) -> tuple[list[Sample], list[Sample]]:
+    """(train, validation) of one modality: validation is cut off first, then the few labels are drawn from the rest."""
+    train, validation = split_validation(listed, config.validation, config.split_seed)
+    count = config.train_clips if modality == "clip" else config.train_stills
+    return (few_labels(train, count, config.split_seed) if count else train), validation
+
+
+def class_counts(schemas: dict[str, LabelSchema]) -> dict[str, int]:
+    return {HEAD[modality]: len(schema) for modality, schema in schemas.items()}

@@ -1,0 +1,297 @@
+"""recipe → frames     a procedural face laboratory: stills and clips of drawn faces with exact ground truth.
+
+    stills = make_stills(RECIPES["default"], count=300, seed=0)
+    clips = make_clips(RECIPES["default"], count=120, seed=0)
+
+A recipe is a frozen dataclass of dials (`dataclasses.replace` turns one). Same recipe and seed, same bytes; and face i
+does not depend on how many are asked for, so a longer set begins with the shorter one. Identical arithmetic is
+promised on one machine; another processor may round a pixel differently.
+
+Labels name an apparent expression. `emotions` holds what was scripted, `labels` what an annotator wrote: they differ by
+label noise and by look-alikes (a talking or resting face labelled as what that one frame resembles).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from .face_motion import (
+    EMOTIONS,
+    MAX_INTENSITY,
+    NEUTRAL,
+    Script,
+    drift,
+    expression,
+    look_alike,
+    resting_face,
+    script_clip,
+)
+from .face_people import View, sample_people, sample_views
+from .face_renderer import render
+
+STILLS, CLIPS = 0, 1        # separate streams of chance
+STILL_CHUNK = 48            # stills drawn together
+GOLDEN = 0.6180339887498949
+DFEW_PRIOR = (0.20, 0.17, 0.22, 0.17, 0.12, 0.04, 0.08)      # rounded from DFEW's single-label clips
+STILL_PRIOR = (0.22, 0.14, 0.18, 0.14, 0.12, 0.10, 0.10)     # stills are collected by keyword: more even
+
+
+@dataclass(frozen=True)
+class StillRecipe:
+    """Dials of the still images.
+
+    prior        class shares, order of EMOTIONS         intensity    (low, high) of the expression's apex
+    label_noise  share of labels drawn at random         look_alikes  share of talking/resting faces labelled by looks
+    rest         strength of the resting-face bias       view         crop, pose, light and picture quality
+    """
+
+    prior: tuple[float, ...] = STILL_PRIOR
+    intensity: tuple[float, float] = (0.65, 1.1)
+    label_noise: float = 0.05
+    look_alikes: float = 0.15
+    rest: float = 0.3
+    view: View = field(default_factory=View)
+
+
+@dataclass(frozen=True)
+class ClipRecipe:
+    """Dials of the clips.
+
+    sequence     share A → B labelled B (needs order)    flash        share with a brief other expression (needs duration)
+    talk         share that speaks (1.5 × if neutral)    polite       share of neutral clips with a quick social smile
+    frames       (fewest, most) frames                   fps          frames per second
+    clips_per_identity                                   others as in StillRecipe
+    """
+
+    prior: tuple[float, ...] = DFEW_PRIOR
+    intensity: tuple[float, float] = (0.55, 1.0)
+    label_noise: float = 0.0
+    sequence: float = 0.35
+    flash: float = 0.15
+    talk: float = 0.5
+    polite: float = 0.4
+    rest: float = 0.4
+    frames: tuple[int, int] = (16, 24)
+    fps: float = 12.5
+    clips_per_identity: int = 4
+    view: View = field(default_factory=View)
+
+
+@dataclass(frozen=True)
+class FaceRecipe:
+    """A whole laboratory: `size` in pixels (even, for H.264), how stills and how clips are made."""
+
+    name: str
+    size: int = 64
+    still: StillRecipe = field(default_factory=StillRecipe)
+    clip: ClipRecipe = field(default_factory=ClipRecipe)
+
+
+_ALIGNED = View(scale=(1.30, 1.38), shift=0.012, centre_y=-0.20, roll=0.03, yaw=0.08, pitch=0.05, gaze=0.15,
+                light=0.4, blur=(0.0, 0.3), noise=(0.0, 0.01), occlusion=0.0, drift=0.4)
+# Stills come from a photo archive, clips from films: other crops, cleaner pictures, a good share in grey.
+_PHOTOS = View(scale=(1.0, 1.35), shift=0.07, roll=0.13, yaw=0.22, pitch=0.11, light=0.6, grey=0.30, blur=(0.0, 0.8),
+               noise=(0.0, 0.015), occlusion=0.04)
+_FILMS = View(scale=(0.85, 1.30), shift=0.10, roll=0.15, yaw=0.28, pitch=0.14, light=0.9, blur=(0.2, 1.5),
+              noise=(0.005, 0.03), occlusion=0.06)
+
+RECIPES = {
+    "easy": FaceRecipe("easy",
+                       still=StillRecipe(label_noise=0.0, look_alikes=0.0, rest=0.15, intensity=(0.8, 1.1), view=_ALIGNED),
+                       clip=ClipRecipe(sequence=0.0, flash=0.0, talk=0.2, polite=0.0, rest=0.15, intensity=(0.8, 1.1),
+                                       view=_ALIGNED)),
+    "default": FaceRecipe("default", still=StillRecipe(view=_PHOTOS), clip=ClipRecipe(view=_FILMS)),
+}
+
+
+@dataclass(frozen=True)
+class Stills:
+    """n stills: frames u8 [n h w 3]; labels, emotions, identities i64 [n]; look_alike bool [n];
+    action_units f32 [n u]; landmarks f32 [n 68 2] in pixels; poses f32 [n 3] (yaw, pitch, roll in radians)."""
+
+    frames: Tensor
+    labels: Tensor
+    emotions: Tensor
+    identities: Tensor
+    look_alike: Tensor
+    action_units: Tensor
+    landmarks: Tensor
+    poses: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class Clips:
+    """n clips, ragged in time: lists of frames u8 [t h w 3], action_units [t u], landmarks [t 68 2], poses [t 3] and
+    presence [t 2] (see `face_motion.Script`); tensors labels, emotions, others (−1 = none), identities, kinds (index
+    into KINDS) [n] and segments [n 2 2] in seconds."""
+
+    frames: list[Tensor]
+    labels: Tensor
+    emotions: Tensor
+    others: Tensor
+    identities: Tensor
+    kinds: Tensor
+    segments: Tensor
+    action_units: list[Tensor]
+    landmarks: list[Tensor]
+    poses: list[Tensor]
+    presence: list[Tensor]
+    fps: float
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def make_stills(recipe: FaceRecipe, count: int, seed: int) -> Stills:
+    """`count` stills of a recipe; the first ones of a larger set with the same seed."""
+    parts = list(iter_stills(recipe, count, seed))
+    return Stills(*(torch.cat([getattr(part, f.name) for part in parts]) for f in fields(Stills)))
+
+
+def make_clips(recipe: FaceRecipe, count: int, seed: int) -> Clips:
+    """`count` clips of a recipe; the first ones of a larger set with the same seed."""
+    parts = list(iter_clips(recipe, count, seed))
+    def joined(name: str) -> list | Tensor | float:
+        values = [getattr(part, name) for part in parts]
+        if isinstance(values[0], list):
+            return [item for value in values for item in value]
+        return torch.cat(values) if isinstance(values[0], Tensor) else values[0]
+
+    return Clips(*(joined(f.name) for f in fields(Clips)))
+
+
+def iter_stills(recipe: FaceRecipe, count: int, seed: int) -> Iterator[Stills]:
+    """The same stills in chunks of constant memory."""
+    _check(count, seed)
+    for start in range(0, count, STILL_CHUNK):
+        # A chunk is always drawn whole and then cut, which is what makes face i independent of `count`.
+        chunk = _still_chunk(recipe, start, seed)
+        keep = min(STILL_CHUNK, count - start)
+        yield Stills(*(getattr(chunk, f.name)[:keep] for f in fields(Stills)))
+
+
+def iter_clips(recipe: FaceRecipe, count: int, seed: int) -> Iterator[Clips]:
+    """The same clips, one identity at a time."""
+    _check(count, seed)
+    together = recipe.clip.clips_per_identity
+    for identity in range(-(-count // together)):
+        yield _identity_clips(recipe, identity, min(together, count - identity * together), seed)
+
+
+def _check(count: int, seed: int) -> None:
+    if count < 1:
+        raise ValueError(f"count is {count}; ask for at least one face")
+    if seed < 0:
+        raise ValueError(f"seed is {seed}; seeds are whole numbers from 0 on")
+
+
+def scripted_classes(prior: tuple[float, ...], start: int, count: int, seed: int, stream: int) -> np.ndarray:
+    """Classes of items start … start + count: shares follow `prior` closely in every stretch.
+
+    Steps of the golden ratio fill the unit interval evenly, so a small set has its rare classes, the four clips of one
+    person show different expressions, and no item needs to know how many follow.
+    """
+    share = np.asarray(prior, dtype=np.float64)
+    if len(share) != len(EMOTIONS) or (share < 0).any() or share.sum() <= 0:
+        raise ValueError(f"prior {prior} needs {len(EMOTIONS)} shares ≥ 0, not all zero, in the order {EMOTIONS}")
+    offset = np.random.default_rng((seed, stream)).random()
+    position = (offset + GOLDEN * np.arange(start, start + count)) % 1
+    return np.searchsorted(np.cumsum(share / share.sum()), position, side="right").clip(max=len(share) - 1)
+
+
+def _with_noise(rng: np.random.Generator, labels: np.ndarray, share: float) -> np.ndarray:
+    """Replace a share of the labels by another class, as a careless annotator would."""
+    wrong = (labels + rng.integers(1, len(EMOTIONS), len(labels))) % len(EMOTIONS)
+    return np.where(rng.random(len(labels)) < share, wrong, labels)
+
+
+def _noise_source(rng: np.random.Generator) -> torch.Generator:
+    return torch.Generator().manual_seed(int(rng.integers(2**62)))
+
+
+def _still_chunk(recipe: FaceRecipe, start: int, seed: int) -> Stills:
+    dials, n = recipe.still, STILL_CHUNK
+    rng = np.random.default_rng((seed, STILLS, start))
+    emotions = scripted_classes(dials.prior, start, n, seed, STILLS)
+    units = expression(rng, emotions, rng.uniform(*dials.intensity, n))
+    alike = rng.random(n) < dials.look_alikes
+    alike_units, alike_classes = look_alike(rng, n)
+    units = np.where(alike[:, None], alike_units, units) + resting_face(rng, n, dials.rest)
+    labels = _with_noise(rng, np.where(alike, alike_classes, emotions), dials.label_noise)
+    emotions = np.where(alike, NEUTRAL, emotions)
+    face = sample_people(rng, n) | sample_views(rng, n, dials.view)
+    action_units = torch.from_numpy(units.clip(0, MAX_INTENSITY).astype(np.float32))
+    frames, landmarks = render(face, action_units, recipe.size, _noise_source(rng))
+    poses = torch.stack([face[name] for name in ("yaw", "pitch", "roll")], dim=1)
+    return Stills(frames, torch.from_numpy(labels), torch.from_numpy(emotions), torch.arange(start, start + n),
+                  torch.from_numpy(alike), action_units, landmarks, poses)
+
+
+def _identity_clips(recipe: FaceRecipe, identity: int, keep: int, seed: int) -> Clips:
+    dials, n = recipe.clip, recipe.clip.clips_per_identity
+    rng = np.random.default_rng((seed, CLIPS, identity))
+    person = sample_people(rng, 1)
+    rest = resting_face(rng, 1, dials.rest)[0]
+    emotions = scripted_classes(dials.prior, identity * n, n, seed, CLIPS)
+    labels = _with_noise(rng, emotions, dials.label_noise)
+    scripts, faces = [], []
+    for emotion in emotions:
+        times = np.arange(rng.integers(dials.frames[0], dials.frames[1] + 1)) / dials.fps
+        scripts.append(script_clip(rng, int(emotion), times, sequence=dials.sequence, flash=dials.flash,
+                                   talk=dials.talk, polite=dials.polite, rest=rest, intensity=dials.intensity))
+        faces.append(_filmed(rng, person, times, dials.view))
+    face = {name: torch.cat([one[name] for one in faces]) for name in faces[0]}
+    units = torch.from_numpy(np.concatenate([script.action_units for script in scripts]).astype(np.float32))
+    frames, landmarks = render(face, units, recipe.size, _noise_source(rng))
+    poses = torch.stack([face[name] for name in ("yaw", "pitch", "roll")], dim=1)
+    lengths = [len(script.action_units) for script in scripts]
+    def split(rows: Tensor) -> list[Tensor]:
+        return list(rows.split(lengths))[:keep]
+
+    def per_clip(values: list[int] | np.ndarray) -> Tensor:
+        return torch.as_tensor(np.asarray(values, dtype=np.int64))[:keep]
+
+    return Clips(split(frames), per_clip(labels), per_clip(emotions), per_clip([s.other for s in scripts]),
+                 per_clip([identity] * n), per_clip([s.kind for s in scripts]),
+                 torch.from_numpy(np.stack([s.segments for s in scripts]).astype(np.float32))[:keep],
+                 split(units), split(landmarks), split(poses), _presence(scripts)[:keep], dials.fps)
+
+
+def _presence(scripts: list[Script]) -> list[Tensor]:
+    return [torch.from_numpy(script.presence.astype(np.float32)) for script in scripts]
+
+
+def _filmed(rng: np.random.Generator, person: dict[str, Tensor], times: np.ndarray, view: View) -> dict[str, Tensor]:
+    """One person in one shot: the view holds for the clip, head and gaze wander."""
+    frames = len(times)
+    shot = person | sample_views(rng, 1, view)
+    face = {name: value.expand(frames, *value.shape[1:]).clone() for name, value in shot.items()}
+    for name, spread in (("yaw", 0.08), ("pitch", 0.05), ("roll", 0.04), ("shift_x", 0.02), ("shift_y", 0.015),
+                         ("gaze_x", 0.2), ("gaze_y", 0.1)):
+        face[name] += torch.from_numpy(drift(rng, times, spread * view.drift).astype(np.float32))
+    return face
+
+
+def contact_sheet(frames: Tensor, columns: int = 8, scale: int = 1, labels: list[str] | None = None) -> Image.Image:
+    """Frames u8 [n h w 3] side by side, enlarged `scale` times, each under its label."""
+    count, height, width, _ = frames.shape
+    head = 12 if labels else 0
+    cell_w, cell_h = width * scale + 2, height * scale + head + 2
+    sheet = Image.new("RGB", (min(columns, count) * cell_w, -(-count // columns) * cell_h), "white")
+    pen = ImageDraw.Draw(sheet)
+    for number, frame in enumerate(frames.numpy()):
+        x, y = number % columns * cell_w, number // columns * cell_h
+        picture = Image.fromarray(frame).resize((width * scale, height * scale), Image.Resampling.BICUBIC)
+        sheet.paste(picture, (x, y + head))
+        if labels:
+            pen.text((x + 1, y), labels[number], fill="black")
+    return sheet

@@ -1,0 +1,88 @@
+"""clip → tokens     image as one tubelet, tubelet embedding, positions.
+
+A clip is cut into tubelets: boxes of `tubelet` frames by `patch` × `patch` pixels. One linear map turns each
+box into a token, and a fixed sinusoid tells the token where its box sits. An image goes through the very same
+map as a one-tubelet clip of identical frames, which is what lets one network read both.
+
+Derived in chapter 03.
+"""
+
+import torch
+from einops import rearrange, repeat
+from torch import Tensor, nn
+
+Grid = tuple[int, int, int]  # tokens along time, height and width
+POSITIONS = ("flat", "separable")
+
+
+def pad_image_to_tubelet(image: Tensor, tubelet: int = 2) -> Tensor:
+    """Repeat an image in time until it fills one tubelet: `[b c h w]` → `[b c t h w]`, t = `tubelet`.
+
+    Source: arXiv 2409.06154, released `finetune/s4d/videomae.py:411-435`.
+    """
+    if image.ndim != 4:
+        raise ValueError(f"an image batch is [b c h w], but this tensor has shape {tuple(image.shape)}")
+    return repeat(image, "b c h w -> b c t h w", t=tubelet)
+
+
+class TubeletEmbed(nn.Module):
+    """Linear map of each tubelet to one token: a 3-D convolution whose kernel equals its stride.
+
+    Tokens are in raster order: time, then height, then width. Source: released
+    `finetune/s4d/videomae.py:438-465`.
+    """
+
+    def __init__(self, image_size: int, frames: int, patch: int, tubelet: int, dim: int) -> None:
+        super().__init__()
+        self.image_size, self.frames, self.tubelet = image_size, frames, tubelet
+        kernel = (tubelet, patch, patch)
+        self.proj = nn.Conv3d(3, dim, kernel_size=kernel, stride=kernel)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Clips `[b 3 t h w]` or images `[b 3 h w]`, ImageNet-normalised → tokens `[b n d]`.
+
+        Raises ValueError when the rank, channels, frame count or picture size is not what the model reads.
+        """
+        self._check(x)
+        if x.ndim == 4:
+            x = pad_image_to_tubelet(x, self.tubelet)
+        return rearrange(self.proj(x), "b d t h w -> b (t h w) d")
+
+    def _check(self, x: Tensor) -> None:
+        if x.ndim not in (4, 5):
+            raise ValueError(f"expected images [b 3 h w] or clips [b 3 t h w], got shape {tuple(x.shape)}")
+        if x.shape[1] != 3:
+            raise ValueError(f"expected 3 colour channels on axis 1, got shape {tuple(x.shape)}; "
+                             "a frame array [t h w 3] becomes a clip in clips.augment")
+        if x.ndim == 5 and x.shape[2] != self.frames:
+            raise ValueError(f"this model reads clips of {self.frames} frames, got {x.shape[2]}; "
+                             f"sample {self.frames} frames or build the model in another Size")
+        if tuple(x.shape[-2:]) != (self.image_size, self.image_size):
+            raise ValueError(f"this model reads {self.image_size}×{self.image_size} pixels, got "
+                             f"{x.shape[-2]}×{x.shape[-1]}; resize the frames or build it in another Size")
+
+
+def sincos_positions(index: Tensor, dim: int) -> Tensor:
+    """Fixed sinusoid of a 1-D coordinate: `[n]` → float64 `[n d]`, sine in even columns, cosine in odd ones.
+
+    angle(p, j) = p / 10000^(2⌊j/2⌋/d). Computed in float64 as released
+    (`finetune/s4d/videomae.py:471-482`): near p = 799 a float32 angle is already off in its fifth digit.
+    """
+    column = torch.arange(dim, dtype=torch.float64)
+    angle = index.double()[:, None] / 10000.0 ** (2 * (column // 2) / dim)
+    return torch.where(column % 2 == 0, angle.sin(), angle.cos())
+
+
+def position_table(grid: Grid, dim: int, kind: str) -> Tensor:
+    """Positions of every token of a clip, float32 `[n d]`; an image uses the first h·w rows (time slot 0).
+
+    `flat` (the paper) is one sinusoid over the flattened index, so a token and its neighbour below differ by
+    w steps. `separable` gives time, height and width a sinusoid each, side by side.
+    """
+    t, h, w = grid
+    if kind == "flat":
+        return sincos_positions(torch.arange(t * h * w), dim).float()
+    spatial = dim // 6 * 2  # an even width per axis; time takes what is left over
+    place = torch.cartesian_prod(torch.arange(t), torch.arange(h), torch.arange(w))
+    widths = (dim - 2 * spatial, spatial, spatial)
+    return torch.cat([sincos_positions(place[:, i], width) for i, width in enumerate(widths)], dim=1).float()
