@@ -153,6 +153,8 @@ def plain_metadata(chapter: Chapter) -> Iterator[str]:
     metadata = chapter.notebook.metadata
     for key in sorted(set(metadata) - NOTEBOOK_METADATA):
         yield f"the .ipynb has notebook metadata {key!r}"
+    for key in sorted(set(chapter.text.metadata) - NOTEBOOK_METADATA):
+        yield f"the .md has the header key {key!r}, which a save in JupyterLab would drop; write it into the text"
     for side, notebook in ((".md", chapter.text), (".ipynb", chapter.notebook)):
         if "formats" in notebook.metadata.get("jupytext", {}):
             yield f"the {side} sets jupytext.formats, which overrules jupytext.toml"
@@ -183,6 +185,12 @@ CHECKS: list[Callable[[Chapter], Iterator[str]]] = [
 ]
 
 
+def read_pair(path: Path) -> Chapter:
+    """The chapter whose .md is named."""
+    pair = path.with_suffix(".ipynb")
+    return Chapter(path.stem, read_chapter(path), nbformat.read(pair, as_version=4), pair.stat().st_size)
+
+
 def check_folder(chapters: Path) -> Iterator[str]:
     """All that is wrong with the chapters in a folder, one line each."""
     stems = {path.stem for path in chapters.glob("*.ipynb")}
@@ -190,9 +198,7 @@ def check_folder(chapters: Path) -> Iterator[str]:
         if path.stem not in stems:
             yield f"{path.name}: there is no {path.stem}.ipynb; {REMEDY.format(name=path.stem)}"
             continue
-        pair = path.with_suffix(".ipynb")
-        notebook = nbformat.read(pair, as_version=4)
-        chapter = Chapter(path.stem, read_chapter(path), notebook, pair.stat().st_size)
+        chapter = read_pair(path)
         for check in CHECKS:
             for problem in check(chapter):
                 yield f"{path.stem}: {problem}"
@@ -202,11 +208,11 @@ def check_folder(chapters: Path) -> Iterator[str]:
 
 def check_contents(chapters: Path, myst: Path) -> Iterator[str]:
     """The site's table of contents lists every chapter's .ipynb, once, in book order."""
-    listed = [entry for entry in _files(yaml.safe_load(myst.read_text())["project"]["toc"])]
-    listed = [Path(entry).name for entry in listed if Path(entry).parent.name == chapters.name]
-    wanted = [path.with_suffix(".ipynb").name for path in find_chapters(chapters)]
+    toc = yaml.safe_load(myst.read_text())["project"]["toc"]
+    listed = [file for file in _files(toc) if file.startswith(f"{chapters.name}/")]
+    wanted = [f"{chapters.name}/{path.stem}.ipynb" for path in find_chapters(chapters)]
     if listed != wanted:
-        yield f"{myst.name}: the toc lists {listed} of {chapters.name}/, but the chapters are {wanted}"
+        yield f"{myst.name}: its toc lists {listed}; in book order the chapters are {wanted}"
 
 
 def _files(entries: list[dict]) -> Iterator[str]:
@@ -218,11 +224,13 @@ def _files(entries: list[dict]) -> Iterator[str]:
 
 def main(arguments: list[str]) -> int:
     chapters = Path(arguments[0]) if arguments else ROOT / "chapters"
-    problems = [*check_folder(chapters), *check_contents(chapters, chapters.resolve().parent / "myst.yml")]
+    try:
+        problems = [*check_folder(chapters), *check_contents(chapters, chapters.resolve().parent / "myst.yml")]
+    except ChapterError as error:
+        problems = [str(error)]
     for problem in problems:
         print(problem)
     if problems:
-        print(f"{len(problems)} problems; most of them: {REMEDY.format(name='CHAPTER')}")
         return 1
     print(f"{len(find_chapters(chapters))} chapters: every pair is equal, executed in order and clean")
     return 0

@@ -72,21 +72,24 @@ create_venv() {
 }
 
 install_packages() {
-    say "installing the packages (about 2 GB, most of it PyTorch; 2 to 5 minutes on a good line) ..."
+    say "installing the packages: some minutes and 2 GB, most of it PyTorch (more where pip chooses its CUDA build) ..."
     (cd "$S4D_ROOT" && "$VENV/bin/python" -m pip install --no-input --disable-pip-version-check \
         -e '.[all]' -c ci/constraints.txt) >"$INSTALL_LOG" 2>&1 || {
         grep -v 'WARNING.*is ignored' "$INSTALL_LOG" | tail -n 20 >&2
         give_up "pip could not install the packages (its last words are above, all of them in .venv/install.log)" \
-            "Check the network and the free disk space (4 GB), then run this again; it repairs what is there."
+            "Check the network and the free disk space, then run this again; it repairs what is there."
     }
 }
 
 # Some package mirrors pair a CPU build of torch with a CUDA build of torchvision, which cannot be imported; see the shim.
 mend_torchvision() {
     local packages reason
+    local without_shim='import sys; sys.meta_path = [f for f in sys.meta_path if f.__module__ != "torchvision_cpu_shim"]'
     packages="$("$VENV/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
-    rm -f "$packages/torchvision_cpu_shim.pth" "$packages/torchvision_cpu_shim.py"
-    if reason="$("$VENV/bin/python" -c 'import torchvision' 2>&1)"; then return; fi
+    if reason="$("$VENV/bin/python" -c "$without_shim; import torchvision" 2>&1)"; then
+        rm -f "$packages/torchvision_cpu_shim.pth" "$packages/torchvision_cpu_shim.py"
+        return
+    fi
     if ! "$VENV/bin/python" -c 'import sys, torch; sys.exit(torch.version.cuda is not None)'; then
         printf '%s\n' "$reason" | tail -n 3 >&2
         give_up "torchvision cannot be imported beside this build of torch" \

@@ -5,9 +5,10 @@ Every class opens its file when it is made and then offers `length`, `fps`, `siz
 anything it cannot do is an exception, which `frames.FrameReader` turns into an error that names the file.
 
 Two decoders may disagree about *which* frame has position 7, and a wrong frame looks like a right one.
-Where a container stores no display times (AVI, transport streams, raw H.264), decord was seen to return
-neighbours without a word, and seeking in PyAV does the same. Such files are therefore decoded from the
-start by PyAV, and decord refuses them.
+Where a container stores no display times (AVI, transport streams, raw H.264), decord and torchcodec were
+seen to return neighbours without a word, and seeking in PyAV does the same. Such files are decoded from
+their start by PyAV, and the other two refuse them. All three take a file that was cut off between two
+frames for a shorter video; `require_whole` does not.
 
 Derived in chapter 02.
 """
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     import av
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+QUICKTIME_BOXES = tuple(b"ftyp moov mdat free skip wide moof sidx styp mfra uuid meta".split())
 MODULE_OF = {"decord": "decord", "pyav": "av", "torchcodec": "torchcodec"}
 
 
@@ -43,10 +45,32 @@ class Source(Protocol):
 
 
 def _stores_display_times(path: Path) -> bool:
-    """Whether the first bytes are those of an MP4, QuickTime, Matroska or WebM file, whatever its name says."""
+    """Whether the first bytes are those of an MP4, QuickTime, Matroska or WebM file, whatever it is called."""
     with open(path, "rb") as file:
         start = file.read(8)
-    return start[:4] == b"\x1aE\xdf\xa3" or start[4:] in (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide")
+    return start[:4] == b"\x1aE\xdf\xa3" or start[4:] in QUICKTIME_BOXES
+
+
+def require_whole(path: Path) -> None:
+    """ValueError if an MP4 or QuickTime file ends before its own boxes do, as after a broken copy or download."""
+    length, start = path.stat().st_size, 0
+    with open(path, "rb") as file:
+        while start + 8 <= length:
+            file.seek(start)
+            header = file.read(16)
+            size, kind = int.from_bytes(header[:4], "big"), header[4:8]
+            if size == 1:  # the true size follows in eight bytes
+                size = int.from_bytes(header[8:], "big")
+            if size < 8 or kind not in QUICKTIME_BOXES:  # the last box, bytes after it, or another container
+                return
+            start += size
+    if start > length:
+        raise ValueError(f"the file is cut short: {length} of at least {start} bytes")
+
+
+def _require_display_times(path: Path) -> None:
+    if not _stores_display_times(path):
+        raise ValueError("only MP4, QuickTime and Matroska files give it exact frames; pyav reads the others")
 
 
 class Decord:
@@ -55,8 +79,7 @@ class Decord:
     def __init__(self, path: Path):
         import decord
 
-        if not _stores_display_times(path):
-            raise ValueError("decord is exact only for MP4, QuickTime and Matroska files; use pyav")
+        _require_display_times(path)
         decord.logging.set_level(decord.logging.FATAL)  # the exception says it; the log would say it again
         self.video = decord.VideoReader(str(path), ctx=decord.cpu(0), num_threads=1)
         self.length, self.fps = len(self.video), float(self.video.get_avg_fps())
@@ -157,8 +180,10 @@ class TorchCodec:
     def __init__(self, path: Path):
         from torchcodec.decoders import VideoDecoder
 
+        _require_display_times(path)
         self.video = VideoDecoder(str(path), seek_mode="exact", num_ffmpeg_threads=1, dimension_order="NHWC")
-        self.length, self.fps = len(self.video), self.video.metadata.average_fps
+        self.length, about = len(self.video), self.video.metadata
+        self.fps = self.length / (about.duration_seconds_from_header or about.duration_seconds)
 
     def size(self) -> tuple[int, int]:
         return self.read([0]).shape[1:3]
@@ -233,5 +258,5 @@ def _read_image(path: Path) -> np.ndarray:
 
 
 def installed_backends() -> list[str]:
-    """Names of the video back ends whose library is installed, in the order in which "auto" tries them."""
+    """Names of the video back ends whose library is installed."""
     return [name for name, module in MODULE_OF.items() if importlib.util.find_spec(module)]

@@ -102,14 +102,15 @@ def chapter_parameters(cells: Sequence[Mapping], chapter: str) -> dict[str, Valu
     tagged = [cell for cell in cells if "parameters" in cell.get("metadata", {}).get("tags", [])]
     if len(tagged) > 1:
         raise ChapterError(f"{chapter}: {len(tagged)} cells are tagged 'parameters'; keep one")
+    source = tagged[0]["source"] if tagged else ""
     try:
-        statements = [line for cell in tagged for line in ast.parse(cell["source"]).body]
+        statements = ast.parse(source).body
     except SyntaxError as error:
         raise ChapterError(f"{chapter}: the parameters cell is not Python: {error}") from error
-    return dict(_literal_assignment(statement, chapter) for statement in statements)
+    return dict(_literal_assignment(statement, source, chapter) for statement in statements)
 
 
-def _literal_assignment(statement: ast.stmt, chapter: str) -> tuple[str, Value]:
+def _literal_assignment(statement: ast.stmt, source: str, chapter: str) -> tuple[str, Value]:
     targets = []
     if isinstance(statement, ast.Assign):
         targets = statement.targets
@@ -119,7 +120,7 @@ def _literal_assignment(statement: ast.stmt, chapter: str) -> tuple[str, Value]:
         with contextlib.suppress(ValueError, TypeError):
             return targets[0].id, ast.literal_eval(statement.value)
     raise ChapterError(
-        f"{chapter}: the parameters cell holds `{ast.unparse(statement)}`, which is not `name = literal`. "
+        f"{chapter}: `{ast.get_source_segment(source, statement)}` in the parameters cell is not `name = literal`. "
         "Compute it in the next cell, so that a parameter given from outside reaches it."
     )
 

@@ -160,8 +160,9 @@ def _own_model(path: Path, header: dict[str, str]) -> str | None:
 
 
 def _check_shapes(path: Path, tensors: dict[str, Tensor], model: dict[str, Tensor]) -> None:
-    wrong = [f"{key} is {list(tensor.shape)} in the file and {list(model[key].shape)} in the model"
-             for key, tensor in tensors.items() if key in model and tensor.shape != model[key].shape]
+    differ = [key for key, tensor in tensors.items() if key in model and tensor.shape != model[key].shape]
+    wrong = [f"{key} is {list(tensors[key].shape)} in the file and {list(model[key].shape)} in the model"
+             for key in sorted(differ, key=lambda key: -model[key].ndim)]  # kernels say more than biases
     if wrong:
         more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
         raise BadCheckpoint(path, wrong[0] + more, "build the model in the Size that the file was trained in")

@@ -131,25 +131,31 @@ def _per_channel(x: Tensor, axis: int) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class AugmentRecipe:
-    """How a clip is varied; every drawn number is shared by all its frames. Lengths are in units of the
-    output edge.
+    """How a clip is varied; every drawn number is shared by all its frames.
 
-    Order: window, resize, (RandAugment), crop, flip, (RandAugment), black erasing, normalisation, noise
-    erasing.
+    Order: window, resize, RandAugment (or after the flip), crop, flip, black erasing, normalisation, noise.
     """
 
     window: tuple[float, float, float, float] | None = None  # top, left, height, width to keep, as fractions
-    resize: float | None = None  # edge before the crop; None leaves the frames as stored
+    resize: float | None = None  # edge before the crop, in output edges; None: as stored
     keep_aspect: bool = False  # resize the shorter edge instead of both
     crop_scale: tuple[float, float] | None = None  # area of the random crop; None: a crop of the output size
     crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)  # width / height of the random crop
-    shift: float = 0.0  # the crop may leave the frame by this much; edge pixels are repeated there
+    shift: float = 0.0  # farthest move of the crop, in frame edges; outside, edge pixels are repeated
     flip: float = 0.0  # probability
     randaugment: str | None = None  # timm's notation
     randaugment_last: bool = False  # after crop and flip instead of before
     erase: float = 0.0  # probability of erasing one box of 2 % to 1/3 of the area
     erase_mode: Literal["noise", "black"] = "noise"  # normal noise after, or zeros before normalisation
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+
+    def __post_init__(self) -> None:
+        for name in ("flip", "erase"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be a probability, got {getattr(self, name)}")
+        for name, known in (("erase_mode", ("noise", "black")), ("interpolation", ("bilinear", "bicubic"))):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} must be {' or '.join(map(repr, known))}, got {getattr(self, name)!r}")
 
 
 PAPER_CLIP_TRAIN = AugmentRecipe(
@@ -251,12 +257,19 @@ def _crop(x: Tensor, size: int, recipe: AugmentRecipe, rng: np.random.Generator)
     reach = round(recipe.shift * min(height, width))
     if reach:
         down, right = rng.integers(-reach, reach + 1, size=2).tolist()
-        rows = torch.arange(top + down, top + down + box_height).clamp_(0, height - 1)
-        columns = torch.arange(left + right, left + right + box_width).clamp_(0, width - 1)
-        x = x.index_select(-2, rows).index_select(-1, columns)
-    else:
-        x = x[..., top : top + box_height, left : left + box_width]
+        top, left = top + down, left + right
+    x = _cut(x, top, left, box_height, box_width)
     return _resample(x, [size, size], recipe.interpolation)
+
+
+def _cut(x: Tensor, top: int, left: int, height: int, width: int) -> Tensor:
+    """A box of the picture; where it leaves the picture, the nearest pixel is repeated."""
+    inside = top >= 0 and left >= 0 and top + height <= x.shape[-2] and left + width <= x.shape[-1]
+    if inside:
+        return x[..., top : top + height, left : left + width]
+    rows = torch.arange(top, top + height).clamp_(0, x.shape[-2] - 1)
+    columns = torch.arange(left, left + width).clamp_(0, x.shape[-1] - 1)
+    return x.index_select(-2, rows).index_select(-1, columns)
 
 
 def _erase_box(x: Tensor, rng: np.random.Generator) -> tuple[slice, slice]:
@@ -346,12 +359,12 @@ class MixupCutmix:
             raise ValueError(f"x must be [b c h w] or [b c t h w] and labels [b], got {shapes}")
         if labels.min() < 0 or labels.max() >= self.classes:
             raise ValueError(f"labels must lie in 0..{self.classes - 1}, got {labels.tolist()}")
-        # timm wants an even batch: the middle sample is given twice and its copy dropped again.
-        order = torch.arange(batch + batch % 2, device=x.device)
-        order[(batch + 1) // 2 :] -= batch % 2
-        pictures = x[order].flatten(1, -3)
+        middle, odd = batch // 2, batch % 2
+        # timm wants an even batch, and mixes in place: a copy, with the middle sample of an odd batch twice.
+        order = [*range(middle + odd), *range(middle, batch)]
         with _borrowed_generators(rng):
-            pictures, targets = self._mix(pictures, labels[order])
-        keep = torch.arange(batch, device=x.device)
-        keep[(batch + 1) // 2 :] += batch % 2
-        return pictures[keep].view(x.shape), targets[keep]
+            pictures, targets = self._mix(x[order].flatten(1, -3), labels[order])
+        if odd:
+            kept = [i for i in range(batch + 1) if i != middle]
+            pictures, targets = pictures[kept], targets[kept]
+        return pictures.view(x.shape), targets

@@ -151,7 +151,7 @@ def _samples(
     for number, id, text in rows:
         where = f"{listing}:{number}"
         parts = PureWindowsPath(id)  # also understands forward slashes
-        if not id or parts.drive or parts.root or ".." in parts.parts:
+        if not parts.parts or parts.drive or parts.root or ".." in parts.parts:
             raise ValueError(f"{where}: {id!r} is not a name inside the data folder")
         if id in seen:
             raise ValueError(f"{where}: {id!r} is already on line {seen[id]}")

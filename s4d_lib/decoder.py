@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from s4d_lib.clips import denormalise
 from s4d_lib.encoder import TransformerBlock, layer_norm
 from s4d_lib.masking import visible_index
-from s4d_lib.tokens import Grid, pad_image_to_tubelet
+from s4d_lib.tokens import pad_image_to_tubelet
+
+RELEASED_EPSILON = 1e-6
 
 
 class Decoder(nn.Module):
@@ -53,41 +55,42 @@ def patchify(pixels: Tensor, patch: int, tubelet: int) -> Tensor:
     return rearrange(pixels, "b c (t u) (h p) (w q) -> b (t h w) c (u p q)", u=tubelet, p=patch, q=patch)
 
 
-def unpatchify(tubelets: Tensor, grid: Grid, patch: int, tubelet: int) -> Tensor:
-    """The way back: tubelets `[b n c s]` → clips `[b c t h w]`; an image comes back as a clip of copies."""
-    t, h, w = grid
+def unpatchify(tubelets: Tensor, height: int, width: int, patch: int, tubelet: int) -> Tensor:
+    """The way back: tubelets `[b n c s]` → clips `[b c t h w]` of height × width pixels."""
     return rearrange(tubelets, "b (t h w) c (u p q) -> b c (t u) (h p) (w q)",
-                     t=t, h=h, w=w, u=tubelet, p=patch, q=patch)
+                     h=height // patch, w=width // patch, u=tubelet, p=patch, q=patch)
 
 
-def normalised_target(x: Tensor, patch: int, tubelet: int) -> Tensor:
+def normalised_target(x: Tensor, patch: int, tubelet: int, epsilon: float = RELEASED_EPSILON) -> Tensor:
     """What the decoder must predict: ImageNet-normalised input → `[b n p]`, channel fastest, p = s·c.
 
     Each colour channel of each tubelet is brought to mean 0 and variance 1, so that the loss asks for
-    structure and not for brightness (released `pretrain/omnivision/losses/mae_loss.py:57-136`).
+    structure and not for brightness (released `pretrain/omnivision/losses/mae_loss.py:57-136`). `epsilon` is
+    added to the variance of pixels in [0, 1]: what varies far less than √epsilon, as the noise of a flat
+    background does, is not blown up to full size.
     """
     tubelets = patchify(denormalise(x.float()), patch, tubelet)
-    mean, spread = _mean_and_spread(tubelets)
+    mean, spread = _mean_and_spread(tubelets, epsilon)
     return rearrange((tubelets - mean) / spread, "b n c s -> b n (s c)")
 
 
-def paste_prediction(x: Tensor, prediction: Tensor, mask: Tensor, grid: Grid, patch: int,
-                     tubelet: int) -> Tensor:
+def paste_prediction(x: Tensor, prediction: Tensor, mask: Tensor, patch: int, tubelet: int,
+                     epsilon: float = RELEASED_EPSILON) -> Tensor:
     """Picture of a reconstruction: hidden tubelets predicted, visible ones original; `[b 3 t h w]` in [0, 1].
 
     A prediction `[b n p]` says nothing about brightness and contrast, so each hidden tubelet borrows its true
     mean and spread: the picture flatters the model. An image comes back as a clip of `tubelet` frames.
     """
     tubelets = patchify(denormalise(x.float()), patch, tubelet)
-    mean, spread = _mean_and_spread(tubelets)
+    mean, spread = _mean_and_spread(tubelets, epsilon)
     painted = rearrange(prediction.float(), "b n (s c) -> b n c s", c=tubelets.shape[2]) * spread + mean
     tubelets = torch.where(mask[:, :, None, None], painted, tubelets)
-    return unpatchify(tubelets, grid, patch, tubelet).clamp(0, 1)
+    return unpatchify(tubelets, *x.shape[-2:], patch, tubelet).clamp(0, 1)
 
 
-def _mean_and_spread(tubelets: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and √(unbiased variance + 1e-6) of each channel of each tubelet: `[b n c s]` → two `[b n c 1]`."""
+def _mean_and_spread(tubelets: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
+    """Mean and √(unbiased variance + ε) of each channel of each tubelet: `[b n c s]` → two `[b n c 1]`."""
     mean = tubelets.mean(dim=-1, keepdim=True)
     # Two plain reductions run three times faster on a CPU than torch.var_mean.
     variance = (tubelets - mean).square().sum(dim=-1, keepdim=True) / (tubelets.shape[-1] - 1)
-    return mean, (variance + 1e-6).sqrt()
+    return mean, (variance + epsilon).sqrt()

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .face_geometry import FaceShape, bump, coverage
+from .face_geometry import FaceShape, bump, coverage, fourth
 
 SHADOW_TINT = (0.82, 1.0, 1.06)      # shadows on skin lose least red: light bleeds through
 MOUTH_DARK = (0.20, 0.07, 0.07)
@@ -25,12 +25,14 @@ LASHES = (0.09, 0.065, 0.055)
 class Window:
     """Some pixels of b frames: where they lie on the face, how they are lit, and their colours.
 
-    u, v, light  [b n]     rgb  [b 3 n], changed by the strokes     index  [b n] flat pixel numbers in the frame
+    u, v, light  [b n]     skin   [b n] share of the pixel on the head     index  [b n] flat pixel numbers in the frame
+    rgb    [b 3 n], changed by the strokes
     """
 
     u: Tensor
     v: Tensor
     light: Tensor
+    skin: Tensor
     rgb: Tensor
     index: Tensor
     pixels: Tensor
@@ -65,14 +67,15 @@ def draw_forehead(window: Window, shape: FaceShape) -> None:
     raised = (0.60 * shape.mean_au(1) + 0.55 * shape.mean_au(2)).clamp(max=1.1)
     height = v - (brow - 0.20) - 0.25 * u * u
     lines = (torch.cos(height * 66) * 0.5 + 0.5) * bump((height / 0.16) ** 2 + (u / 0.46) ** 2)
-    dark = (0.26 * raised + 0.09 * age) * lines
+    dark = (0.24 * raised + 0.10 * age * age) * lines
     frown = shape.mean_au(4) + 0.35 * shape.mean_au(9)
     beside = (u.abs() - 0.052) / 0.034
     at_brow = ((v - brow + 0.005) / 0.12) ** 2
-    dark = dark + (0.50 * frown + 0.06 * age) * bump(beside**2 + at_brow) + 0.16 * frown * bump((u / 0.15) ** 2 + at_brow)
+    dark = dark + (0.44 * frown + 0.05 * age) * bump(beside**2 + at_brow)
+    dark = dark + 0.18 * frown * bump((u / 0.16) ** 2 + at_brow)
     root = v - (shape.eye_y + 0.055)
     creases = torch.cos(root * 80 + u * u * 160) * 0.5 + 0.5
-    dark = dark + 0.52 * shape.mean_au(9) * creases * bump((u / 0.13) ** 2 + (root / 0.115) ** 2)
+    dark = dark + 0.42 * shape.mean_au(9) * creases * bump((u / 0.13) ** 2 + (root / 0.115) ** 2)
     window.shade(dark)
 
 
@@ -98,13 +101,13 @@ def _shade_socket(window: Window, shape: FaceShape, side: int, u: Tensor, e: Ten
     dark = dark + 0.20 * bump(((u - 0.105) / 0.085) ** 2 + ((below + 0.02) / 0.14) ** 2)
     # The cheek pushed up by AU 6 makes a pouch and a fold below the eye; AU 7 tightens the lower lid; age sags it.
     fold = below - 0.082 + 0.035 * t2 + 0.012 * au6
-    dark = dark + (0.40 * au6 + 0.10 * au7 + 0.14 * age) * bump((fold / 0.030) ** 2 + (e / 0.17) ** 2)
+    dark = dark + (0.26 * au6 + 0.08 * au7 + 0.14 * age) * bump((fold / 0.034) ** 2 + (e / 0.17) ** 2)
     dark = dark - 0.10 * au6 * bump(((fold - 0.055) / 0.05) ** 2 + (e / 0.18) ** 2)
     beside = e - shape.eye_half_width - 0.060
     rays = torch.cos(below * 78 + beside * 22 * below.sign()) * 0.5 + 0.5
-    dark = dark + (0.42 * au6 + 0.12 * age) * rays * bump((beside / 0.085) ** 2 + (below / 0.115) ** 2)
+    dark = dark + (0.30 * au6 + 0.14 * age * age) * rays * bump((beside / 0.085) ** 2 + (below / 0.115) ** 2)
     crease = window.v - upper + (0.022 + 0.020 * shape.get("lid_fold")) * (1.15 - 0.45 * t2)
-    dark = dark + (0.16 + 0.20 * shape.get("lid_fold")) * bump((crease / 0.020) ** 2) * bump((t / 1.25) ** 4)
+    dark = dark + (0.16 + 0.20 * shape.get("lid_fold")) * bump((crease / 0.020) ** 2) * bump(fourth(t / 1.25))
     window.shade(dark)
 
 
@@ -124,7 +127,7 @@ def _paint_eyeball(window: Window, shape: FaceShape, side: int, e: Tensor, t: Te
     radius = shape.get("iris_radius")
     r = (across**2 + down**2).sqrt()
     iris = window.cover(r - radius) * eye
-    ring = 1.18 - 0.75 * ((r / radius - 0.45) / 0.55).clamp(0, 1) ** 3
+    ring = 1.18 - 0.75 * ((r / radius - 0.45) / 0.55).clamp(0, 1).square()
     ring = ring + 0.30 * bump((across / radius) ** 2 + ((down - 0.5 * radius) / radius) ** 2)
     window.paint(iris, shape.face["iris"], ring * lit.clamp(min=0.55))
     window.paint(window.cover(r - 0.46 * radius) * eye * 0.95, (0.03, 0.025, 0.025))
@@ -141,20 +144,21 @@ def _paint_brow(window: Window, shape: FaceShape, side: int, u: Tensor, v: Tenso
     t = (u - shape.brow_x[:, side : side + 1]) / shape.brow_half_width
     outer = ((1 + t) * 0.5).clamp(0, 1)
     # AU 4 bunches the inner ends, which is what makes a frown readable from afar.
-    thickness = shape.get("brow_thickness") * (1.10 - 0.60 * outer * outer) * (1 + 0.22 * shape.mean_au(4))
+    thickness = shape.get("brow_thickness") * (1.10 - 0.50 * outer * outer)
+    thickness = thickness * (1 - 0.65 * fourth(t)).clamp(min=0.2) * (1 + 0.22 * shape.mean_au(4))
     mask = window.cover((v - shape.brow(t, side)).abs() - thickness, 1.7)
     mask = mask * window.cover((t.abs() - 1) * shape.brow_half_width, 1.6)
-    hairs = 0.86 + 0.14 * torch.sin(u * 150 + v * 110)
+    hairs = 0.95 + 0.05 * torch.sin(u * 150 + v * 110)
     window.paint(mask * shape.get("brow_density") * hairs, shape.face["brow"], window.light.clamp(0.6, 1.1))
 
 
 def _paint_glasses(window: Window, shape: FaceShape, u: Tensor, e: Tensor, below: Tensor) -> None:
-    q = (((e - 0.004) / 0.172) ** 4 + ((below - 0.022) / 0.128) ** 4).sqrt().sqrt()
+    q = (fourth((e - 0.004) / 0.172) + fourth((below - 0.022) / 0.128)).sqrt().sqrt()
     worn = (shape.face["glasses"] > 0).to(u.dtype)[:, None]
     window.paint(window.cover((q - 1) * 0.14) * worn * 0.07, (0.92, 0.95, 1.0))
     rim = window.cover(((q - 1) * 0.14).abs() - 0.0095)
     bridge = window.cover(torch.maximum((below + 0.010).abs() - 0.0085, u - (shape.eye_x - 0.166)))
-    temple = window.cover(torch.maximum((below + 0.035).abs() - 0.0075, (shape.eye_x + 0.172) - u))
+    temple = window.cover(torch.maximum((below + 0.035).abs() - 0.0075, (shape.eye_x + 0.172) - u)) * window.skin
     window.paint(torch.maximum(rim, torch.maximum(bridge, temple)) * worn * 0.92, shape.face["frame"])
 
 
@@ -203,18 +207,19 @@ def _shade_lower_face(window: Window, shape: FaceShape, t: Tensor, lip_edge: Ten
     # Nasolabial fold: from the wing of the nose to beyond the mouth corner; dark in the fold, bright on the cheek.
     down = ((v - nose_y + 0.03) / (mouth_y - nose_y + 0.05)).clamp(0, 1)
     line = wing * 1.18 + (corner * 1.10 + 0.045 - wing * 1.18) * down * (1.25 - 0.25 * down)
-    deep = (0.05 + 0.20 * age + 0.42 * au[12] + 0.40 * au[9] + 0.36 * au[10] + 0.12 * au[20]).clamp(max=0.62)
+    deep = (0.04 + 0.15 * age + 0.22 * au[12] + 0.27 * au[9] + 0.24 * au[10] + 0.08 * au[20]).clamp(max=0.42)
     reach = bump((v - 0.5 * (nose_y + mouth_y)).square() / (0.62 * (mouth_y - nose_y) + 0.06) ** 2)
-    dark = deep * (bump(((beside - line) / 0.040) ** 2) - 0.35 * bump(((beside - line - 0.065) / 0.07) ** 2)) * reach
+    dark = deep * (bump(((beside - line) / 0.050) ** 2) - 0.40 * bump(((beside - line - 0.075) / 0.085) ** 2)) * reach
     dark = dark + 0.09 * bump(((beside - 0.030) / 0.022) ** 2 + ((v - 0.5 * (nose_y + mouth_y) + 0.01) / 0.08) ** 2)
     at_corner = bump(((beside - corner - 0.015) / 0.045) ** 2 + ((v - corner_y) / 0.045) ** 2)
-    dark = dark + (0.18 + 0.10 * au[12] + 0.55 * au[14] + 0.16 * au[15]) * at_corner
-    sag = bump(((beside - corner - 0.012 - 0.3 * (v - corner_y)) / 0.034) ** 2 + ((v - corner_y - 0.075) / 0.085) ** 2)
-    dark = dark + (0.10 * age + 0.32 * au[15] + 0.10 * au[20]) * sag
+    dark = dark + (0.15 + 0.10 * au[12] + 0.42 * au[14] + 0.12 * au[15]) * at_corner
+    sag = bump(((beside - corner + 0.004 - 0.3 * (v - corner_y)) / 0.050) ** 2 + ((v - corner_y - 0.07) / 0.085) ** 2)
+    dark = dark + (0.08 * age + 0.18 * au[15] + 0.06 * au[20]) * sag
     dark = dark + 0.26 * bump((u / 0.16) ** 2 + ((v - lip_edge - 0.028) / 0.042) ** 2)
     chin = v - 0.5 * (lip_edge + shape.chin)
     ball = bump((u / 0.15) ** 2 + (chin / 0.085) ** 2)
-    dark = dark - 0.07 * ball + 0.40 * shape.mean_au(17) * ball * (torch.cos(u * 74) * torch.cos(chin * 74) * 0.5 + 0.5)
+    pits = torch.cos(u * 58 + 0.6) * torch.cos(chin * 66 + 9 * u) * 0.5 + 0.5
+    dark = dark - 0.07 * ball + shape.mean_au(17) * ball * (0.08 + 0.20 * pits)
     window.shade(dark)
 
 
@@ -238,10 +243,10 @@ def _paint_lips(window: Window, shape: FaceShape, t: Tensor, curves: tuple[Tenso
     colour = torch.lerp(dark, window.rgb.new_tensor(TONGUE)[None, :, None], tongue[:, None])
     rounded = 1 - 0.35 * t * t
     seams = 1 - 0.10 * bump((torch.cos(window.u * 88) + 1) * 3)
-    upper_teeth = window.cover(v - upper_in - 0.040 * rounded) * bump((t / 1.02) ** 8)
+    upper_teeth = window.cover(v - upper_in - 0.040 * rounded) * bump(fourth(t / 1.02).square())
     shown = 0.35 + (0.65 * shape.mean_au(12) + 0.6 * shape.mean_au(10) + 0.5 * shape.mean_au(20)).clamp(max=0.6)
     lower_shown = (0.75 * shape.mean_au(16) + 0.45 * shape.mean_au(20)).clamp(max=0.85)
-    lower_teeth = window.cover(lower_in - 0.026 * rounded - v) * bump((t / 0.85) ** 4) * lower_shown
+    lower_teeth = window.cover(lower_in - 0.026 * rounded - v) * bump(fourth(t / 0.85)) * lower_shown
     teeth = torch.maximum(upper_teeth * shown, lower_teeth)
     shaded = window.rgb.new_tensor(TEETH)[None, :, None] * (seams * (1 - 0.35 * t * t))[:, None]
     colour = torch.lerp(colour.expand_as(window.rgb), shaded, teeth[:, None])

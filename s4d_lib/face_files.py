@@ -7,13 +7,15 @@
     OUT/stills/train_affectnet7.txt, test_affectnet7.txt       `<relative path> <label>`, AffectNet-7 order
     OUT/clips/clip_mp4/<id>.mp4, OUT/clips/clip_jpg/<id>/<00001…>.jpg
     OUT/clips/annotation/<split>(single-labeled)/<split>_set_{1..5}.csv      `video_name,label`, DFEW order
-    OUT/stills/truth.npz, OUT/clips/truth.npz                  exact ground truth; ragged rows are offsets[i]:offsets[i+1]
+    OUT/stills/groups.csv, OUT/clips/groups.csv                `id,group`: who is shown
+    OUT/stills/truth.npz, OUT/clips/truth.npz                exact ground truth; clip i has rows offsets[i]:offsets[i+1]
 
 Lists carry the annotator's label, mistakes included, as real lists do; the scripted emotion is in truth.npz. All clips
 of one drawn person are in one test fold, so nobody is in a training and its test list.
 
 The folder appears whole or not at all: it is built beside its place and renamed at the end. Asking again for the same
-returns the card; two writers at once both end well; a killed writer leaves a hidden `.part` folder that blocks nobody.
+returns the card; two writers at once both end well; what a killed writer leaves is removed by
+the next one.
 """
 
 from __future__ import annotations
@@ -65,7 +67,8 @@ def write_faces(out: Path, recipe: str | FaceRecipe, stills: int, clips: int, se
                                      "frames": sorted(frames), "renderer": RENDERER_VERSION}))
     if card := _existing(out, request):
         return card
-    part = out.parent / f".{out.name}.{uuid.uuid4().hex}.part"
+    _remove_leftovers(out)
+    part = out.parent / f".{out.name}.{os.getpid()}.{uuid.uuid4().hex}.part"
     part.mkdir(parents=True)
     try:
         with Progress(stills + clips, "drawing faces") if progress else nullcontext() as bar:
@@ -75,6 +78,18 @@ def write_faces(out: Path, recipe: str | FaceRecipe, stills: int, clips: int, se
         return _publish(part, out, card)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def _remove_leftovers(out: Path) -> None:
+    """Delete what killed writers of this folder left: their process number is in the name and no longer alive."""
+    for part in out.parent.glob(f".{out.name}.*.part"):
+        number = part.name.removeprefix(f".{out.name}.").split(".")[0]
+        try:
+            os.kill(int(number), 0)
+        except ProcessLookupError:
+            shutil.rmtree(part, ignore_errors=True)
+        except (ValueError, PermissionError):  # not ours, or alive under another user
+            continue
 
 
 def _named(recipe: str | FaceRecipe) -> FaceRecipe:
@@ -111,7 +126,8 @@ def _existing(out: Path, request: dict) -> dict | None:
     card = json.loads(path.read_text(encoding="utf-8"))
     held = card.get("request", {})
     if held != request:
-        other = [f"{key}: {held.get(key)} there, {request[key]} asked" for key in request if held.get(key) != request[key]]
+        other = [f"{key}: {held.get(key)} there, {value} asked" for key, value in request.items()
+                 if held.get(key) != value]
         raise FileExistsError(f"{out} holds other faces ({'; '.join(other)[:600]}); choose another folder or remove it")
     return card
 
@@ -143,6 +159,7 @@ def _build(part: Path, recipe: FaceRecipe, stills: int, clips: int, seed: int, f
 def _write_stills(folder: Path, recipe: FaceRecipe, count: int, seed: int, digest: hashlib._Hash,
                   done: Callable[[int], None]) -> None:
     lists: dict[str, list[str]] = {"train": [], "test": []}
+    groups: list[str] = []  # who is shown, so that a validation split can keep one person on one side
     with Truth(folder) as truth:
         for chunk in iter_stills(recipe, count, seed):
             digest.update(chunk.frames.numpy())
@@ -153,11 +170,13 @@ def _write_stills(folder: Path, recipe: FaceRecipe, count: int, seed: int, diges
                 place.parent.mkdir(parents=True)
                 Image.fromarray(frame).save(place, compress_level=3)
                 # Every still shows another person, so every fifth one can be set aside for the test list.
+                groups.append(f"{path},{number}")
                 lists["test" if number % FOLDS == FOLDS - 1 else "train"].append(f"{path} {AFFECTNET[label]}")
             _still_truth(truth, chunk, paths)
             done(len(chunk))
     for split, lines in lists.items():
         _write_list(folder / f"{split}_affectnet7.txt", lines, digest)
+    _write_list(folder / "groups.csv", ["id,group", *groups], digest)
 
 
 def _still_path(seed: int, number: int) -> str:
@@ -166,14 +185,15 @@ def _still_path(seed: int, number: int) -> str:
 
 
 def _still_truth(truth: Truth, chunk: Stills, paths: list[str]) -> None:
-    truth.add(ids=np.array(paths), labels=chunk.labels, emotions=chunk.emotions, identities=chunk.identities,
-              look_alike=chunk.look_alike, action_units=chunk.action_units, landmarks=chunk.landmarks,
+    truth.add(ids=np.array(paths, dtype="U96"), labels=chunk.labels, emotions=chunk.emotions,
+              identities=chunk.identities, look_alike=chunk.look_alike, action_units=chunk.action_units, landmarks=chunk.landmarks,
               poses=chunk.poses)
 
 
 def _write_clips(folder: Path, recipe: FaceRecipe, count: int, seed: int, frames: tuple[str, ...],
                  digest: hashlib._Hash, done: Callable[[int], None]) -> None:
     folds: list[list[str]] = [[] for _ in range(FOLDS)]
+    groups: list[str] = []
     for kind in frames:
         (folder / f"clip_{kind}").mkdir(parents=True)
     number = 0
@@ -189,9 +209,11 @@ def _write_clips(folder: Path, recipe: FaceRecipe, count: int, seed: int, frames
                     _write_jpgs(folder / "clip_jpg" / name, pixels)
             for name, label, person in zip(names, chunk.labels.tolist(), chunk.identities.tolist()):
                 folds[person % FOLDS].append(f"{name},{label}")
+                groups.append(f"{name},{person}")
             _clip_truth(truth, chunk, names)
             number += len(chunk)
             done(len(chunk))
+    _write_list(folder / "groups.csv", ["id,group", *groups], digest)
     for fold, tested in enumerate(folds, 1):
         trained = sorted(line for other in folds if other is not tested for line in other)
         for split, lines in (("train", trained), ("test", tested)):
@@ -229,7 +251,7 @@ class Truth:
     """
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
         self.path, self.scratch = folder / "truth.npz", folder / ".truth"
         self._count: dict[str, int] = {}
         self._kind: dict[str, tuple[np.dtype, tuple[int, ...]]] = {}

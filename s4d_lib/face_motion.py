@@ -164,7 +164,8 @@ def speech(rng: np.random.Generator, times: np.ndarray) -> np.ndarray:
     units = np.zeros((len(times), len(ACTION_UNITS)))
     for unit, weight in SPEECH.items():
         rate, phase = rng.uniform(1.0, 2.6), rng.uniform(0, 2 * np.pi, 2)
-        wave = 0.5 * np.sin(2 * np.pi * rate * times + phase[0]) + 0.35 * np.sin(2 * np.pi * 1.7 * rate * times + phase[1])
+        turns = 2 * np.pi * rate * times
+        wave = 0.5 * np.sin(turns + phase[0]) + 0.35 * np.sin(1.7 * turns + phase[1])
         units[:, AU_INDEX[unit]] = wave.clip(0) * weight
     return units
 

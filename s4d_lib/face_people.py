@@ -16,10 +16,10 @@ from torch import Tensor
 
 from .face_geometry import ACTION_UNITS
 
-SKIN = np.array([(248, 219, 201), (236, 196, 170), (219, 170, 138), (190, 138, 103),
-                 (150, 102, 72), (112, 74, 52), (80, 53, 40)]) / 255
+SKIN = np.array([(243, 209, 187), (231, 188, 160), (219, 170, 138), (190, 138, 103),
+                 (150, 102, 72), (116, 77, 55), (90, 60, 46)]) / 255
 HAIR = {"black": (30, 25, 24), "dark brown": (55, 39, 31), "brown": (88, 60, 42), "light brown": (128, 93, 63),
-        "blond": (192, 158, 108), "red": (138, 70, 40), "grey": (148, 145, 142), "white": (205, 202, 198)}
+        "blond": (192, 158, 108), "red": (138, 70, 40), "grey": (148, 145, 142), "white": (186, 183, 179)}
 HAIR_LIGHT_SKIN = (0.14, 0.22, 0.24, 0.15, 0.17, 0.08, 0.0, 0.0)
 HAIR_DEEP_SKIN = (0.72, 0.22, 0.06, 0.0, 0.0, 0.0, 0.0, 0.0)
 IRIS = np.array([(58, 38, 26), (92, 60, 38), (118, 92, 54), (102, 112, 80), (92, 124, 150), (122, 132, 138)]) / 255
@@ -34,10 +34,10 @@ PROPORTIONS = {
     "eye_opening": (0.056, 0.080), "eye_tilt": (-0.008, 0.024), "iris_radius": (0.050, 0.060),
     "lid_fold": (0.0, 1.0),
     "brow_y": (-0.165, -0.122), "brow_half_width": (0.128, 0.165), "brow_thickness": (0.014, 0.030),
-    "brow_arch": (0.005, 0.045), "brow_tilt": (-0.020, 0.014), "brow_density": (0.55, 0.95),
+    "brow_arch": (0.005, 0.045), "brow_tilt": (-0.008, 0.022), "brow_density": (0.55, 0.95),
     "nose_y": (0.165, 0.225), "nose_half_width": (0.078, 0.112), "nose_strength": (0.7, 1.3),
     "mouth_y": (0.385, 0.435), "mouth_half_width": (0.175, 0.228), "lip_upper": (0.024, 0.042),
-    "lip_lower": (0.034, 0.054), "mouth_curve": (-0.014, 0.016),
+    "lip_lower": (0.034, 0.054), "mouth_curve": (-0.024, 0.006),
     "hairline": (-0.66, -0.48), "hair_peak": (-0.10, 0.16), "hair_slant": (-0.16, 0.16),
     "hair_volume": (0.035, 0.13), "hair_phase": (0.0, 6.28), "hair_wave": (0.0, 1.0),
     "cheekbone": (0.3, 1.0), "blush": (0.05, 0.5), "neck_half_width": (0.25, 0.33),
@@ -98,21 +98,21 @@ def muted_colours(rng: np.random.Generator, count: int, value: tuple[float, floa
 def sample_people(rng: np.random.Generator, count: int) -> dict[str, Tensor]:
     """Identities: proportions, colours, hair, age cues, glasses, beard. Named tensors with leading axis `count`."""
     person = {name: rng.uniform(low, high, count) for name, (low, high) in PROPORTIONS.items()}
-    tone, age = rng.random(count), rng.random(count) ** 1.4
+    tone, age = rng.random(count), rng.random(count) ** 1.8
     person |= _colours(rng, tone, age)
     long = rng.random(count) < 0.45
     beard = ~long & (rng.random(count) < 0.30)
     bald = ~long & (rng.random(count) < 0.06 + 0.22 * age)
     fringe = rng.random(count) < 0.18
     person["age"] = age
-    person["hair_length"] = np.where(long, rng.uniform(0.55, 1.25, count), rng.uniform(0.10, 0.30, count))
-    person["hair_volume"] *= np.where(bald, 0.15, 1)
-    person["hairline"] = np.where(bald, rng.uniform(-1.05, -0.80, count), person["hairline"])
+    person["hair_length"] = np.where(long, rng.uniform(0.55, 1.25, count), rng.uniform(0.06, 0.24, count))
+    person["hair_sides"] = np.where(long, rng.uniform(0.8, 1.4, count), rng.uniform(0.0, 0.6, count))
+    person["hair_volume"] = np.where(bald, -0.06, person["hair_volume"])
+    person["hairline"] = np.where(bald, rng.uniform(-1.25, -1.0, count), person["hairline"])
     person["hairline"] = np.where(fringe & ~bald, rng.uniform(-0.42, -0.36, count), person["hairline"])
     person["hair_peak"] = np.where(fringe, 0.10 * person["hair_peak"], person["hair_peak"])
     person["sideburns"] = np.where(long, 0.6, rng.uniform(0.0, 0.25, count))
     person["beard"] = beard * rng.uniform(0.25, 0.95, count)
-    person["beard_length"] = rng.uniform(0, 1, count)
     person["glasses"] = (rng.random(count) < 0.14 + 0.12 * age).astype(float)
     person["asymmetry"] = 0.10 * rng.standard_normal((count, len(ACTION_UNITS))).clip(-2, 2)
     return _tensors(person)
@@ -137,7 +137,8 @@ def _colours(rng: np.random.Generator, tone: np.ndarray, age: np.ndarray) -> dic
     brow = hair * 0.75 * np.where(hair.mean(1, keepdims=True) > 0.5, 0.75, 1)
     sclera = np.array([0.93, 0.915, 0.90]) * rng.uniform(0.94, 1.02, (count, 1))
     return {"skin": skin, "hair": hair, "iris": iris, "lip": _jitter(rng, lip, 0.06, 0.02), "brow": brow,
-            "sclera": sclera.clip(0, 1), "cloth": muted_colours(rng, count), "frame": muted_colours(rng, count, (0.05, 0.3))}
+            "sclera": sclera.clip(0, 1), "cloth": muted_colours(rng, count),
+            "frame": muted_colours(rng, count, (0.05, 0.3))}
 
 
 def sample_views(rng: np.random.Generator, count: int, view: View) -> dict[str, Tensor]:
@@ -152,15 +153,15 @@ def sample_views(rng: np.random.Generator, count: int, view: View) -> dict[str, 
         "shift_x": normal(view.shift), "shift_y": view.centre_y + normal(view.shift),
         "scale": rng.uniform(*view.scale, count),
         "light_x": np.cos(direction) * strength, "light_y": 0.6 * np.sin(direction) * strength - 0.10,
-        "gain": 1 + 0.25 * view.light * rng.uniform(-1, 0.6, count),
-        "warmth": 0.07 * view.light * rng.standard_normal(count).clip(-2, 2),
+        "gain": 1 + 0.20 * view.light * rng.uniform(-1, 0.5, count),
+        "warmth": 0.05 * view.light * rng.standard_normal(count).clip(-2, 2),
         "grey": (rng.random(count) < view.grey).astype(float),
         "blur": rng.uniform(*view.blur, count), "noise": rng.uniform(*view.noise, count),
         "backdrop_angle": rng.uniform(0, 2 * np.pi, count), "backdrop_x": rng.uniform(-1, 1, count),
         "backdrop_y": rng.uniform(-1, 0.4, count), "backdrop_radius": rng.uniform(0.4, 1.2, count),
         "occluder": (rng.random(count) < view.occlusion).astype(float),
         "occluder_x": rng.uniform(-0.8, 0.8, count), "occluder_y": rng.uniform(0.1, 1.0, count),
-        "occluder_radius": rng.uniform(0.18, 0.34, count), "occluder_angle": rng.uniform(-0.8, 0.8, count),
+        "occluder_radius": rng.uniform(0.14, 0.28, count), "occluder_angle": rng.uniform(-0.8, 0.8, count),
     }
     near, far, spot = (muted_colours(rng, count) for _ in range(3))
     seen |= {"backdrop": near, "backdrop_far": 0.5 * near + 0.5 * far, "backdrop_spot": 0.4 * near + 0.6 * spot,

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from .face_features import Window, draw_eye, draw_forehead, draw_mouth, draw_nose
-from .face_geometry import FaceShape, bump, coverage
+from .face_geometry import PARALLAX, FaceShape, bump, coverage, fourth
 
 RENDERER_VERSION = 1    # raise it whenever the same parameters give other pixels: written data sets name it
-CHUNK = 24              # frames painted together: few enough for the processor's cache, enough to hide call overhead
+CHUNK = 48              # frames painted together: few enough for the processor's cache, enough to hide call overhead
 
 
 @torch.no_grad()
@@ -59,8 +59,8 @@ class Canvas:
         self.x, self.y = shape.to_head(self.frame_x, self.frame_y)
         self.radius2, self.height = shape.head_radius(self.x, self.y)
         self.depth = (1 - self.radius2).clamp_(min=0)
-        self.u = self.x - shape.yaw * 0.40 * self.depth
-        self.v = self.y - shape.pitch * 0.40 * self.depth
+        self.u = self.x - PARALLAX * shape.yaw * self.depth
+        self.v = self.y - PARALLAX * shape.pitch * self.depth
         self.rgb = self._backdrop()
 
     def cover(self, distance: Tensor, softness: float = 1.0) -> Tensor:
@@ -104,12 +104,16 @@ class Canvas:
         # The near ear turns into view, the far one hides behind the cheek.
         ear_x = shape.half_width * 0.975 - 0.10 * shape.yaw * x.sign()
         ear = (((x.abs() - ear_x) / 0.085) ** 2 + ((y - 0.03 + 0.10 * shape.pitch) / 0.150) ** 2)
-        self.blend(self.cover((ear.sqrt() - 1) * 0.085), torch.lerp(skin * 0.95, shadow, bump(ear * 1.6)[:, None] * 0.8))
+        inner = torch.lerp(skin * 0.95, shadow, bump(ear * 1.6)[:, None] * 0.8)
+        self.blend(self.cover((ear.sqrt() - 1) * 0.085), inner)
 
         self.light = self._light()
-        lit = shadow + (skin * 1.06 - shadow) * self.light[:, None]
+        # Deep skin shows form by its sheen where light skin shows it by its shadows.
+        sheen = 0.20 * (0.75 - skin.mean(1)).clamp(min=0) * (self.light - 0.70).clamp(min=0)
+        lit = shadow + (skin * 1.03 - shadow) * self.light[:, None] + sheen[:, None]
         lit = lit * (1 + self._blush()[:, None] * skin.new_tensor((0.05, -0.10, -0.08))[None, :, None])
-        self.blend(self.cover((self.radius2.sqrt() - 1) * 0.62), lit)
+        self.on_head = self.cover((self.radius2.sqrt() - 1) * 0.62)
+        self.blend(self.on_head, lit)
         self._paint_beard()
 
     def _light(self) -> Tensor:
@@ -122,7 +126,7 @@ class Canvas:
         hollow = bump(((beside - 0.43) / 0.20) ** 2 + ((v - 0.42) / 0.26) ** 2)
         raised = 0.35 * shape.mean_au(6) + 0.35 * shape.mean_au(12)
         self._cheek = cheek
-        return (light + (0.07 + 0.16 * raised) * cheek - 0.13 * self.get("cheekbone") * hollow).clamp_(0.02, 1.25)
+        return (light + (0.07 + 0.16 * raised) * cheek - 0.13 * self.get("cheekbone") * hollow).clamp_(0.02, 1.20)
 
     def _blush(self) -> Tensor:
         return self.get("blush") * self._cheek
@@ -132,19 +136,20 @@ class Canvas:
         x, y, shape = self.x, self.y, self.shape
         strands = torch.sin(x * 46 + 9 * torch.sin(y * 5 + self.get("hair_phase")) * self.get("hair_wave"))
         sheen = bump(((y + 0.72 * shape.crown + 0.5 * x * x - 0.05) / 0.26) ** 2)
-        shade = 0.86 + 0.10 * strands + 0.38 * sheen + 0.35 * self.get("light_x") * x - 0.22 * (y - 0.1).clamp(0, 1)
+        shade = 0.86 + 0.055 * strands + 0.30 * sheen + 0.35 * self.get("light_x") * x - 0.22 * (y - 0.1).clamp(0, 1)
         return (self.colour("hair") * shade[:, None]).clamp(0, 1)
 
     def _hair_behind(self) -> Tensor:
         # Hair behind the head moves against the turn.
         x, y = self.x + 0.07 * self.shape.yaw, self.y + 0.05 * self.shape.pitch
         volume = self.get("hair_volume")
-        width = self.shape.half_width + 0.02 + volume * (1 + 0.5 * self.get("hair_wave") * (y > 0))
+        sides = 0.6 + (self.get("hair_sides") - 0.6) * (2 * y + 0.5).clamp(0, 1)
+        width = self.shape.half_width + 0.01 + volume * sides
         tall = torch.where(y < 0, self.shape.crown + volume, self.get("hair_length"))
         across, along = (x / width) ** 2, (y / tall) ** 2
-        # Long hair falls straight: a rounded box below, an ellipse above.
-        radius = torch.where(y < 0, across + along, across**2 + along**2)
-        return self.cover((radius.sqrt() - 1) * 0.55, 2.0)
+        # Long hair falls straight: a rounded box below, an ellipse above; both meet at the widest row.
+        along = torch.where(y < 0, along, along * along)
+        return self.cover(((across + along).sqrt() - 1) * 0.55, 2.0)
 
     def _paint_beard(self) -> None:
         rows = (self.shape.face["beard"] > 0).nonzero()[:, 0]
@@ -157,12 +162,13 @@ class Canvas:
         u, v, nose_y, mouth_y = part(self.u), part(self.v), part(shape.nose_y), part(shape.mouth_y)
         beside = u.abs() / part(shape.half_width)
         # Cheek line: high in front of the ears, dipping towards the mouth; moustache below the nose.
-        cheek_line = 0.40 - 0.55 * (beside - 0.35).clamp(min=0) ** 1.0 + 0.10 * (0.35 - beside).clamp(min=0)
+        cheek_line = 0.40 - 0.55 * (beside - 0.35).clamp(min=0) + 0.10 * (0.35 - beside).clamp(min=0)
         cheeks = ((v - cheek_line) / 0.10).clamp(0, 1)
-        moustache = bump((u / (1.25 * part(shape.mouth_half_width).mean(1, keepdim=True))) ** 4
-                         + ((v - 0.55 * nose_y - 0.45 * mouth_y - 0.02) / (0.50 * (mouth_y - nose_y))) ** 4)
+        droop = 0.35 * u.abs()
+        moustache = bump(fourth(u / (1.30 * part(shape.mouth_half_width).mean(1, keepdim=True)))
+                         + fourth((v - droop - 0.45 * nose_y - 0.55 * mouth_y + 0.02) / (0.42 * (mouth_y - nose_y))))
         inside = (1.6 * part(self.depth) / 0.25).clamp(0, 1) * 0.35 + 0.65
-        amount = torch.maximum(cheeks * inside, moustache) * part(self.get("beard")) * 0.85
+        amount = torch.maximum(cheeks * inside, 0.75 * moustache) * part(self.get("beard")) * 0.85
         face_only = coverage((part(self.radius2).sqrt() - 1) * 0.62, part(shape.pixels))
         texture = 0.9 + 0.1 * torch.sin(part(self.x) * 120 + part(self.y) * 170)
         hair = part(self.colour("brow")) * (part(self.light) * texture)[:, None].clamp(0.4, 1.1)
@@ -223,8 +229,8 @@ class Canvas:
         columns = x0[:, None] + torch.arange(width, device=x0.device)
         index = (rows[:, :, None] * self.shape.size + columns[:, None, :]).flatten(1)
         rgb = self.rgb.gather(2, index[:, None].expand(-1, 3, -1))
-        u, v, light = (field.gather(1, index) for field in (self.u, self.v, self.light))
-        return Window(u, v, light, rgb, index, self.shape.pixels)
+        u, v, light, skin = (field.gather(1, index) for field in (self.u, self.v, self.light, self.on_head))
+        return Window(u, v, light, skin, rgb, index, self.shape.pixels)
 
     def _put_back(self, window: Window) -> None:
         self.rgb = self.rgb.scatter_(2, window.index[:, None].expand(-1, 3, -1), window.rgb)
@@ -236,11 +242,14 @@ class Canvas:
         u, v, shape = self.u, self.v, self.shape
         q = (u / (0.97 * shape.half_width)) ** 2
         hairline, peak = self.get("hairline"), self.get("hair_peak")
-        line = (hairline + (self.get("sideburns") - hairline) * (q * q * q).clamp(max=1.5) - peak * q * (1 - q)
+        fall = self.get("sideburns") - hairline
+        line = (hairline + fall * (q * q * q).clamp(max=1.5) - peak * q * (1 - q)
                 + self.get("hair_slant") * u
                 + 0.018 * self.get("hair_wave") * torch.sin(u * 21 + self.get("hair_phase")))
         on_head = self.cover((self.radius2.sqrt() - 1.02) * 0.62)
-        self.blend(self.cover(v - line, 2.2) * on_head, self.hair)
+        # At the temples the line drops steeply: divide by its slope so that the edge stays equally soft.
+        slope = 6 * fall * q * q * u / shape.half_width**2
+        self.blend(self.cover((v - line) / (1 + slope * slope).sqrt(), 1.8) * on_head, self.hair)
         rows = (shape.face["occluder"] > 0).nonzero()[:, 0]
         if len(rows):
             self._paint_occluder(rows)
@@ -252,7 +261,7 @@ class Canvas:
         x, y = self.frame_x - part("occluder_x"), self.frame_y - part("occluder_y")
         cos, sin = torch.cos(part("occluder_angle")), torch.sin(part("occluder_angle"))
         across, along = (cos * x + sin * y) / part("occluder_radius"), (cos * y - sin * x) / part("occluder_radius")
-        radius = (across**4 + (0.55 * along) ** 4).sqrt().sqrt()
+        radius = (fourth(across) + fourth(0.55 * along)).sqrt().sqrt()
         mask = coverage((radius - 1) * part("occluder_radius"), self.shape.size / 2, 1.5)
         colour = self.colour("occluder_colour")[rows] * (1.1 - 0.35 * across.clamp(-1, 1) ** 2)[:, None]
         self.rgb[rows] = torch.lerp(self.rgb[rows], colour, mask[:, None])
@@ -267,6 +276,7 @@ def _photograph(canvas: Canvas, generator: torch.Generator) -> Tensor:
     exposure = get("gain") * (1 + 0.12 * (get("light_x") * canvas.frame_x + get("light_y") * canvas.frame_y))
     warmth = canvas.shape.face["warmth"][:, None] * get("warmth").new_tensor((1.0, 0.1, -1.0))[None]
     rgb = canvas.rgb * exposure[:, None] * (1 + warmth)[:, :, None]
+    rgb = rgb - 0.6 * (rgb - 0.7).clamp_(min=0).square_()    # film-like shoulder: highlights fade, not clip
     grey = (canvas.shape.face["grey"] > 0).nonzero()[:, 0]
     if len(grey):
         weights = rgb.new_tensor((0.299, 0.587, 0.114))[None, :, None]

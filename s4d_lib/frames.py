@@ -6,7 +6,7 @@ so that every back end returns the same bytes:
 
     decord       tried first where it is installed (x86-64)
     pyav         everywhere; also opens what decord cannot (AV1, AVI, GIF, recordings turned on their side)
-    torchcodec   optional; needs the FFmpeg libraries of the system
+    torchcodec   optional and only when asked for; needs the FFmpeg libraries of the system
     folder       a directory of jpg or png files, numeric names in numeric order
     image        one picture: a clip of length one
 
@@ -34,8 +34,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from s4d_lib.backends import IMAGE_SUFFIXES, MODULE_OF, SOURCES, Source, installed_backends
+from s4d_lib.backends import IMAGE_SUFFIXES, MODULE_OF, SOURCES, Source, installed_backends, require_whole
 
+AUTO = ("decord", "pyav")  # PyAV last: it opens most, and says best why it cannot
 _REPLACE = "Fetch or extract it again, or list every such file with find_unreadable() and leave them out"
 
 
@@ -140,6 +141,8 @@ class FrameReader:
 
     def _open(self) -> Source:
         if self._source is None:
+            if self._backends[0] in MODULE_OF:
+                require_whole(self.path)
             source = SOURCES[self._backends[0]](self.path)
             if source.length == 0:
                 raise ValueError("it holds no frames")
@@ -187,7 +190,7 @@ def open_frames(path: str | os.PathLike, backend: str = "auto") -> FrameReader:
     kind = "folder" if path.is_dir() else "image" if path.suffix.lower() in IMAGE_SUFFIXES else "video"
     installed = installed_backends()
     if backend == "auto":
-        return FrameReader(path, installed if kind == "video" else [kind])
+        return FrameReader(path, [b for b in AUTO if b in installed] if kind == "video" else [kind])
     if backend not in SOURCES:
         raise ValueError(f"no back end is called {backend!r}; there are {', '.join(('auto', *SOURCES))}")
     if backend in MODULE_OF and backend not in installed:

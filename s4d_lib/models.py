@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from s4d_lib.adapters import MixtureOfAdapterExperts, Routing
-from s4d_lib.decoder import Decoder, normalised_target, paste_prediction, place_mask_tokens
+from s4d_lib.decoder import RELEASED_EPSILON, Decoder, normalised_target, paste_prediction, place_mask_tokens
 from s4d_lib.encoder import Encoder, MoAEBlock, TransformerBlock, layer_norm
 from s4d_lib.heads import POOLS, TASK_OF_RANK, TaskHeads, pool_latents
 from s4d_lib.losses import masked_mse
@@ -92,12 +92,14 @@ class DualModalMAE(nn.Module):
     """Masked autoencoder of images and clips (arXiv 2409.06154): hide most tubelets, predict their pixels.
 
     One encoder, one decoder and one mask token serve both modalities; a batch holds one of them.
+    `target_epsilon` is explained in `decoder.normalised_target`.
     """
 
-    def __init__(self, size: str | Size) -> None:
+    def __init__(self, size: str | Size, target_epsilon: float = RELEASED_EPSILON) -> None:
         super().__init__()
         self.size = s = resolve_size(size)
-        self.config: dict[str, Any] = {"size": asdict(s)}
+        self.target_epsilon = target_epsilon
+        self.config: dict[str, Any] = {"size": asdict(s), "target_epsilon": target_epsilon}
         blocks = [TransformerBlock(s.dim, s.heads, s.mlp_ratio) for _ in range(s.depth)]
         positions = position_table(s.grid, s.decoder_dim, s.positions)
         self.encoder = Encoder(*_stem(s), blocks, layer_norm(s.dim))
@@ -120,7 +122,7 @@ class DualModalMAE(nn.Module):
 
     def patches(self, x: Tensor) -> Tensor:
         """The target of every token: pixels normalised per tubelet and channel, `[b n p]`."""
-        return normalised_target(x, self.size.patch, self.size.tubelet)
+        return normalised_target(x, self.size.patch, self.size.tubelet, self.target_epsilon)
 
     @torch.no_grad()
     def reconstruct(self, x: Tensor, mask: Tensor) -> Tensor:
@@ -128,9 +130,8 @@ class DualModalMAE(nn.Module):
 
         An image comes back as a clip of one tubelet. What the picture flatters: `decoder.paste_prediction`.
         """
-        s = self.size
-        grid = s.image_grid if x.ndim == 4 else s.grid
-        return paste_prediction(x, self(x, mask).prediction, mask, grid, s.patch, s.tubelet)
+        s, prediction = self.size, self(x, mask).prediction
+        return paste_prediction(x, prediction, mask, s.patch, s.tubelet, self.target_epsilon)
 
     def no_weight_decay(self) -> set[str]:
         """Matrices without weight decay: none, the released recipe decays the mask token too."""

@@ -108,7 +108,7 @@ def data_use(config: Config, modality: str) -> DataUse:
     for place in (folder, folder.parent):
         if (place / "card.json").exists():
             card = json.loads((place / "card.json").read_text())
-            return DataUse(name=f"{card['recipe']['name']} ({folder.name})", sha256=card["sha256"])
+            return DataUse(name=f"{card['name']} ({folder.name})", sha256=card["content_sha256"])
     lists = sorted([*folder.glob("*.txt"), *folder.glob("annotation/*/*.csv")])
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in lists)).hexdigest()
     return DataUse(name=folder.name, sha256=digest)

@@ -69,7 +69,7 @@ def sincos_positions(index: Tensor, dim: int) -> Tensor:
     (`finetune/s4d/videomae.py:471-482`): near p = 799 a float32 angle is already off in its fifth digit.
     """
     column = torch.arange(dim, dtype=torch.float64)
-    angle = index.double()[:, None] / 10000.0 ** (2 * (column // 2) / dim)
+    angle = index[:, None] / 10000.0 ** (2 * (column // 2) / dim)
     return torch.where(column % 2 == 0, angle.sin(), angle.cos())
 
 

@@ -102,3 +102,13 @@ def frame_folder(tmp_path):
         return root
 
     return make
+
+
+@pytest.fixture(scope="session")
+def faces(tmp_path_factory) -> Path:
+    """A small set of easy drawn faces on disk in the real layouts: 60 stills, 40 clips of ten people."""
+    from s4d_lib.face_files import write_faces
+
+    folder = tmp_path_factory.mktemp("faces") / "easy"
+    write_faces(folder, "easy", stills=60, clips=40, seed=3, progress=False, frames=("mp4",))
+    return folder

@@ -50,7 +50,7 @@ def test_tubelets_are_cut_in_token_order():
 def test_cutting_and_joining_are_inverse(grid, patch, tubelet):
     t, h, w = grid
     clip = torch.arange(2.0 * 3 * t * tubelet * h * w * patch**2).view(2, 3, t * tubelet, h * patch, w * patch)
-    assert torch.equal(unpatchify(patchify(clip, patch, tubelet), grid, patch, tubelet), clip)
+    assert torch.equal(unpatchify(patchify(clip, patch, tubelet), h * patch, w * patch, patch, tubelet), clip)
 
 
 def slow_target(x: torch.Tensor, patch: int, correction: int = 1, joint: bool = False) -> torch.Tensor:
@@ -79,6 +79,13 @@ def test_the_target_is_normalised_per_channel_of_each_tubelet():
     assert not torch.allclose(target, slow_target(clip, 3, joint=True), atol=1e-2)
 
 
+def test_the_variance_is_that_of_pixels_from_zero_to_one():
+    torch.manual_seed(0)
+    clip = torch.randn(3, 4, 6, 15) * 0.004  # one thousandth of white: the size of √epsilon
+    target = normalised_target(clip[None], patch=3, tubelet=2)[0]
+    torch.testing.assert_close(target, slow_target(clip, 3), rtol=1e-3, atol=1e-3)
+
+
 def test_an_images_target_is_that_of_two_equal_frames():
     torch.manual_seed(0)
     image = torch.randn(2, 3, 6, 15)
@@ -99,6 +106,15 @@ def test_a_flat_tubelet_has_a_finite_target():
     assert normalised_target(torch.full((1, 3, 2, 3, 3), 0.25), 3, 2).abs().max() < 1e-2
 
 
+def test_epsilon_decides_what_counts_as_noise():
+    torch.manual_seed(0)
+    noise = torch.rand(1, 3, 2, 3, 3) / 255 / 0.225  # one grey level, as a codec leaves on a flat background
+    std = [normalised_target(noise, 3, 2, epsilon).std().item() for epsilon in (1e-6, 1e-2)]
+    assert 0.5 < std[0] < 1 and std[1] < 0.02
+    face = torch.randn(1, 3, 2, 3, 3)
+    assert normalised_target(face, 3, 2, 1e-2).std() > 0.8, "structure stays"
+
+
 @pytest.mark.parametrize("shape, grid", [((2, 3, 4, 6, 15), (2, 2, 5)), ((2, 3, 6, 15), (1, 2, 5))])
 def test_a_perfect_prediction_paints_the_original(shape, grid):
     torch.manual_seed(0)
@@ -108,10 +124,12 @@ def test_a_perfect_prediction_paints_the_original(shape, grid):
     x, mask = (pixels - mean) / std, random_mask(2, grid, 0.5, torch.Generator().manual_seed(0))
     target = normalised_target(x, 3, 2)
     original = pixels if len(shape) == 5 else torch.stack([pixels, pixels], dim=2)
-    painted = paste_prediction(x, target, mask, grid, 3, 2)
+    painted = paste_prediction(x, target, mask, 3, 2)
     torch.testing.assert_close(painted, original, rtol=0, atol=1e-4)
+    wild = paste_prediction(x, 100 * target, mask, 3, 2)
+    assert wild.min() >= 0 and wild.max() <= 1, "a bad prediction is still a picture"
     # Only hidden tubelets are painted: a prediction of zeros shows each one's mean colour, and nothing else.
-    grey = patchify(paste_prediction(x, torch.zeros_like(target), mask, grid, 3, 2), 3, 2)
+    grey = patchify(paste_prediction(x, torch.zeros_like(target), mask, 3, 2), 3, 2)
     tubelets = patchify(original, 3, 2)
     torch.testing.assert_close(grey[~mask], tubelets[~mask], rtol=0, atol=1e-5)
     expected = tubelets[mask].mean(-1, keepdim=True).expand_as(tubelets[mask])

@@ -25,7 +25,7 @@ def encoder() -> Encoder:
 
 
 def written_out_block(block: TransformerBlock, x: torch.Tensor) -> torch.Tensor:
-    """The block with every sum visible (science: pre-norm, q and v biases, exact GELU, eps 1e-6)."""
+    """The block with every sum visible (pre-norm, biases on q and v, exact GELU, eps 1e-6)."""
     def norm(layer, v):
         centred = v - v.mean(-1, keepdim=True)
         return centred / (centred.square().mean(-1, keepdim=True) + 1e-6).sqrt() * layer.weight + layer.bias

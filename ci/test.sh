@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# Everything that must hold before a change lands: lint, our own checks, unit tests, and every chapter run again by nbval.
+# The last line printed is pytest's own summary, of the unit tests and the chapters together.
+#
+#   bash ci/test.sh [further words for pytest, such as -k masking]
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+cd "$S4D_ROOT"
+export S4D_RUNS="${S4D_RUNS:-$S4D_ROOT/runs}" # one place for the runs of all chapters, whatever folder a kernel starts in
+
+step() { # name, remedy, command ...
+    local name="$1" remedy="$2"
+    shift 2
+    printf '\n== %s\n' "$name"
+    "$@" || {
+        printf '\n%s failed. %s\n' "$name" "$remedy" >&2
+        exit 1
+    }
+}
+
+step "lint" "Most of it is mended by: ruff check --fix ." \
+    ruff check --quiet .
+step "environment files" "Bring environment.yml, pyproject.toml and ci/constraints.txt into step as said above." \
+    python ci/check_environment.py
+
+shopt -s nullglob
+texts=(chapters/*.md)
+chapters=(chapters/*.ipynb)
+if ((${#texts[@]} + ${#chapters[@]})); then
+    step "chapter pairs" "Edit the .md, then: .venv/bin/python ci/execute_chapters.py CHAPTER" \
+        python ci/check_pairs.py
+    step "data for the chapters" "Remove the folder that is named above and run this again." \
+        s4d data --tier smoke
+fi
+
+# One pytest for both, so that one summary, the last line printed, counts both. `loadfile` keeps the cells of a notebook, which
+# share a kernel, together. (The odd form of the list is for the bash of macOS, to which an empty one is unset.)
+printf '\n== unit tests and chapters (%d notebooks)\n' "${#chapters[@]}"
+echo "To run one test alone: .venv/bin/python -m pytest PATH::NAME. To mend a chapter whose cell fails: edit its .md, then"
+echo "write its .ipynb anew with .venv/bin/python ci/execute_chapters.py CHAPTER."
+exec python -m pytest ci/tests ${chapters[@]+"${chapters[@]}"} --nbval-lax --nbval-current-env --nbval-cell-timeout=300 \
+    -n 2 --dist loadfile "$@"

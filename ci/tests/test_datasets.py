@@ -1,0 +1,473 @@
+"""folder → records: lists read as written, splits that leak nothing, items fixed by (seed, epoch, index)."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from s4d_lib.clips import EVAL, LIGHT, PAPER_CLIP_TRAIN, augment, test_views
+from s4d_lib.datasets import (
+    SCHEMAS,
+    FaceDataset,
+    LabelSchema,
+    Sample,
+    few_labels,
+    find_unreadable,
+    read_affectnet,
+    read_dfew,
+    split_validation,
+)
+from s4d_lib.frames import UnreadableMedia, open_frames, write_mp4
+
+IDS = ["00001", "00002", "00010", "02522", "16372"]
+LABELS = [5, 0, 6, 3, 1]
+LENGTHS = [3, 9, 17, 26, 40]
+
+
+def write_list(root: Path, text: str, split: str = "train", fold: int = 1) -> Path:
+    path = root / "annotation" / f"{split}(single-labeled)" / f"{split}_set_{fold}.csv"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, newline="")
+    return path
+
+
+@pytest.fixture(scope="module")
+def dfew_source(tmp_path_factory, numbered_frame) -> Path:
+    """Five clips of numbered frames in the DFEW layout, as folders of jpg and as mp4."""
+    root = tmp_path_factory.mktemp("dfew")
+    for id, length in zip(IDS, LENGTHS):
+        frames = np.stack([numbered_frame(number) for number in range(length)])
+        (root / "clip_jpg" / id).mkdir(parents=True)
+        for number, frame in enumerate(frames, 1):
+            Image.fromarray(frame).save(root / "clip_jpg" / id / f"{number:05d}.jpg", quality=95)
+        (root / "clip_mp4").mkdir(exist_ok=True)
+        write_mp4(root / "clip_mp4" / f"{id}.mp4", frames, fps=12.5)
+    rows = "".join(f"{id},{label}\n" for id, label in zip(IDS, LABELS))
+    write_list(root, "video_name,label\n" + rows)
+    return root
+
+
+@pytest.fixture
+def dfew(dfew_source, tmp_path) -> Path:
+    """A copy that a test may break."""
+    return Path(shutil.copytree(dfew_source, tmp_path / "dfew"))
+
+
+@pytest.fixture
+def affectnet(tmp_path) -> Path:
+    root = tmp_path / "affectnet"
+    lines = []
+    for number, label in enumerate([0, 6, 3]):
+        path = f"{680 + number}/cfa{number}f726_aligned/face_det_000000.bmp"
+        (root / "Manually_Annotated_Images" / path).parent.mkdir(parents=True)
+        picture = np.full((20, 24, 3), 60 * number, np.uint8)
+        Image.fromarray(picture).save(root / "Manually_Annotated_Images" / path)
+        lines.append(f"{path} {label}\n")
+    (root / "train_affectnet7.txt").write_text("".join(lines))
+    return root
+
+
+def samples_of(labels: list[int], groups: list | None = None) -> list[Sample]:
+    groups = groups or [None] * len(labels)
+    rows = enumerate(zip(labels, groups))
+    return [Sample(f"{i:05d}", Path(f"{i}.mp4"), label, "clip", group) for i, (label, group) in rows]
+
+
+# -------------------------------------------------------------------------------- labels
+
+
+def test_schemas_agree_with_the_shipped_label_files():
+    counts = {name: len(schema) for name, schema in SCHEMAS.items()}
+    assert counts == {
+        "dfew": 7, "ferv39k": 7, "mafw": 11, "affectnet7": 7, "affectnet8": 8, "rafdb": 7, "ferplus": 8,
+        "sfew2": 7,
+    }  # fmt: skip
+    for schema in SCHEMAS.values():
+        assert len(set(schema.classes)) == len(schema)
+    assert SCHEMAS["affectnet8"].classes[:7] == SCHEMAS["affectnet7"].classes
+    seven = {frozenset(SCHEMAS[name].classes) for name in ("dfew", "ferv39k", "affectnet7", "rafdb", "sfew2")}
+    assert len(seven) == 1, "the same seven classes, in other orders"
+    position = {name: schema.classes.index("Happiness") for name, schema in SCHEMAS.items()}
+    assert position == {
+        "dfew": 0, "ferv39k": 3, "mafw": 6, "affectnet7": 1, "affectnet8": 1, "rafdb": 3, "ferplus": 1,
+        "sfew2": 3,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("text", ["-1", "7", "3.0", "Happiness", ""])
+def test_labels_outside_the_schema(text):
+    with pytest.raises(ValueError, match=r"list\.csv:4: label"):
+        SCHEMAS["dfew"].label(text, "list.csv:4")
+
+
+def test_label_just_past_the_end_hints_at_counting_from_one():
+    with pytest.raises(ValueError, match="counts from 1"):
+        LabelSchema("two", ("a", "b")).label("2", "here")
+    assert LabelSchema("two", ("a", "b")).label("1", "here") == 1
+
+
+# -------------------------------------------------------------------------------- DFEW
+
+
+@pytest.mark.parametrize(("frames", "suffix"), [("clip_jpg", ""), ("clip_mp4", ".mp4")])
+def test_dfew_keeps_the_zeros_of_its_ids(dfew_source, frames, suffix):
+    samples = read_dfew(dfew_source, "train", frames=frames)
+    assert [sample.id for sample in samples] == IDS
+    assert [sample.label for sample in samples] == LABELS
+    assert [sample.path for sample in samples] == [dfew_source / frames / f"{id}{suffix}" for id in IDS]
+    assert {(sample.kind, sample.group) for sample in samples} == {("clip", None)}
+
+
+def test_dfew_folds_splits_patterns_and_groups(dfew):
+    write_list(dfew, "video_name,label\r\n00010,6\r\n\r\n", "test", 3)  # as a spreadsheet would save it
+    sample = read_dfew(dfew, "test", 3, frames="clip_mp4", pattern="{id}.mp4", groups={"00010": "Ada"})
+    assert sample == [Sample("00010", dfew / "clip_mp4" / "00010.mp4", 6, "clip", "Ada")]
+    (dfew / "clip_jpg_256").mkdir()
+    (dfew / "clip_jpg" / "00010").rename(dfew / "clip_jpg_256" / "00010")
+    assert read_dfew(dfew, "test", 3, frames="clip_jpg_256")[0].path.parent.name == "clip_jpg_256"
+
+
+def test_dfew_list_with_a_byte_order_mark(dfew):
+    write_list(dfew, "\ufeffvideo_name,label\n00001,2\n")
+    assert read_dfew(dfew, "train")[0].id == "00001"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("path,id\n00001,2\n", r"train_set_1\.csv:1: expected the header video_name,label, got 'path,id'"),
+        ("", "expected the header video_name,label, got ''"),
+        ("video_name,label\n", "has no rows"),
+        ("video_name,label\n00001,2\n00002\n", r"train_set_1\.csv:3: expected video_name,label, got '00002'"),
+        ("video_name,label\n00001,2\n00002,2,3\n", r"train_set_1\.csv:3: expected"),
+        ("video_name,label\n00001,7\n", r"train_set_1\.csv:2: label 7 is not in 0\.\.6 \(dfew: Happiness"),
+        ("video_name,label\n00001,joy\n", r"train_set_1\.csv:2: label 'joy' is not a whole number"),
+        ("video_name,label\n00001,2\n\n00001,2\n", r"train_set_1\.csv:4: '00001' is already on line 2"),
+        ("video_name,label\n../clip_mp4/00001.mp4,2\n", "is not a name inside the data folder"),
+        ("video_name,label\n..\\clip_mp4,2\n", "is not a name inside the data folder"),
+        ("video_name,label\n/etc/passwd,2\n", "is not a name inside the data folder"),
+        ("video_name,label\nC:/secret,2\n", "is not a name inside the data folder"),
+        ("video_name,label\n,2\n", "'' is not a name inside the data folder"),
+        ("video_name,label\n.,2\n", r"'\.' is not a name inside the data folder"),
+    ],
+)
+def test_dfew_lists_that_are_wrong(dfew, text, message):
+    write_list(dfew, text)
+    with pytest.raises(ValueError, match=message):
+        read_dfew(dfew, "train")
+
+
+def test_missing_clips_are_counted_and_five_are_named(dfew):
+    rows = "".join(f"{number:05d},0\n" for number in range(1, 13))
+    write_list(dfew, "video_name,label\n" + rows)
+    with pytest.raises(FileNotFoundError) as caught:
+        read_dfew(dfew, "train")
+    message = str(caught.value)
+    assert "9 of 12 files are missing" in message and "train_set_1.csv" in message
+    assert [f"{number:05d}" in message for number in (3, 4, 5, 6, 7, 8)] == [True] * 5 + [False]
+
+
+def test_missing_lists_folders_splits_and_groups(dfew):
+    with pytest.raises(FileNotFoundError, match=r"train_set_7\.csv: no such list; .*train_set_1\.csv"):
+        read_dfew(dfew, "train", fold=7)
+    with pytest.raises(FileNotFoundError, match=r"clip_jpg_256: no such folder"):
+        read_dfew(dfew, "train", frames="clip_jpg_256")
+    with pytest.raises(ValueError, match="split must be 'train' or 'test', got 'val'"):
+        read_dfew(dfew, "val")
+    with pytest.raises(ValueError, match=r"'00002' has no group"):
+        read_dfew(dfew, "train", groups={"00001": "Ada"})
+
+
+# -------------------------------------------------------------------------------- AffectNet
+
+
+def test_affectnet_list(affectnet):
+    samples = read_affectnet(affectnet, "train")
+    assert [sample.label for sample in samples] == [0, 6, 3]
+    assert samples[1].id == "681/cfa1f726_aligned/face_det_000000.bmp"
+    assert samples[1].path == affectnet / "Manually_Annotated_Images" / samples[1].id
+    assert {sample.kind for sample in samples} == {"image"}
+
+
+def test_affectnet_released_list_name_and_names_with_spaces(affectnet):
+    folder = affectnet / "Manually_Annotated_Images" / "a folder"
+    folder.mkdir()
+    Image.new("RGB", (4, 4)).save(folder / "1.png")
+    (affectnet / "test_affectnet7_2w.txt").write_text("a folder/1.png 4\n\n")
+    samples = read_affectnet(affectnet, "test", listing="test_affectnet7_2w.txt")
+    assert [(sample.id, sample.label) for sample in samples] == [("a folder/1.png", 4)]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("680/cfa0f726_aligned/face_det_000000.bmp\n", r"affectnet7\.txt:1: expected `<relative path>"),
+        ("680/cfa0f726_aligned/face_det_000000.bmp 7\n", "label 7 is not in 0..6"),
+        ("../train_affectnet7.txt 1\n", "not a name inside"),
+        ("\n", "has no rows"),
+    ],
+)
+def test_affectnet_lists_that_are_wrong(affectnet, text, message):
+    (affectnet / "train_affectnet7.txt").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read_affectnet(affectnet, "train")
+    with pytest.raises(FileNotFoundError, match=r"test_affectnet7\.txt: no such list"):
+        read_affectnet(affectnet, "test")
+
+
+# -------------------------------------------------------------------------------- splits
+
+
+label_lists = st.lists(st.integers(0, 4), min_size=5, max_size=60)
+
+
+@given(labels=label_lists, fraction=st.floats(0.1, 0.6), seed=st.integers(0, 99))
+def test_validation_is_stratified_and_covers(labels, fraction, seed):
+    samples = samples_of(labels)
+    train, validation = split_validation(samples, fraction, seed)
+    assert Counter(train) + Counter(validation) == Counter(samples)
+    assert split_validation(samples, fraction, seed) == (train, validation)
+    for label, count in Counter(labels).items():
+        held_out = sum(sample.label == label for sample in validation)
+        assert held_out < count, "a class must not leave the training set"
+    possible = len(labels) - len(set(labels))
+    assert len(validation) == min(round(fraction * len(labels)), possible)
+
+
+def test_validation_keeps_proportions():
+    _, validation = split_validation(samples_of([0] * 100 + [1] * 50 + [2] * 10), 0.2, 3)
+    assert Counter(sample.label for sample in validation) == {0: 20, 1: 10, 2: 2}
+    other = split_validation(samples_of([0] * 100 + [1] * 50 + [2] * 10), 0.2, 4)[1]
+    assert validation != other
+
+
+@settings(deadline=None, max_examples=15)
+@given(people=st.integers(2, 12), per_person=st.integers(1, 6), seed=st.integers(0, 99))
+def test_no_group_is_on_both_sides(people, per_person, seed):
+    numbers = range(people * per_person)
+    samples = samples_of([i % 3 for i in numbers], [f"p{i % people}" for i in numbers])
+    train, validation = split_validation(samples, 0.3, seed)
+    assert train and validation
+    assert not {sample.group for sample in train} & {sample.group for sample in validation}
+    assert Counter(train) + Counter(validation) == Counter(samples)
+    assert split_validation(samples, 0.3, seed) == (train, validation)
+
+
+def test_grouped_validation_stays_near_the_class_proportions():
+    """Control: a division that looks at groups only is further from them."""
+    rng = np.random.default_rng(0)
+    groups = [f"p{i // 4}" for i in range(160)]
+    labels = [int(rng.integers(2)) if i // 4 % 2 else 2 for i in range(160)]  # half the people show one class
+
+    def distance(validation):
+        held_out = Counter(sample.label for sample in validation)
+        return sum(abs(held_out[label] - 0.25 * count) for label, count in Counter(labels).items())
+
+    chosen = distance(split_validation(samples_of(labels, groups), 0.25, 0)[1])
+    blind = []
+    for seed in range(20):
+        people = np.random.default_rng(seed).permutation(40)[:10]
+        blind.append(distance([s for s in samples_of(labels, groups) if int(s.group[1:]) in people]))
+    assert chosen <= min(blind) + 2 and chosen < np.mean(blind) / 2
+
+
+def test_splits_that_cannot_be_made():
+    with pytest.raises(ValueError, match="fraction must lie between 0 and 1, got 1.0"):
+        split_validation(samples_of([0, 1]), 1.0, 0)
+    with pytest.raises(ValueError, match="1 of 2 samples have a group"):
+        split_validation(samples_of([0, 1], ["a", None]), 0.5, 0)
+    with pytest.raises(ValueError, match="all samples are in one group"):
+        split_validation(samples_of([0, 1], ["a", "a"]), 0.5, 0)
+
+
+@given(labels=label_lists, seed=st.integers(0, 99), data=st.data())
+def test_few_labels_are_nested_proportional_and_cover_every_class(labels, seed, data):
+    samples = samples_of(labels)
+    classes = Counter(labels)
+    small = data.draw(st.integers(len(classes), len(labels)))
+    large = data.draw(st.integers(small, len(labels)))
+    few, more = few_labels(samples, small, seed), few_labels(samples, large, seed)
+    assert len(few) == small and few == sorted(few, key=lambda sample: sample.id)
+    assert set(few) <= set(more)
+    chosen = Counter(sample.label for sample in few)
+    assert set(chosen) == set(classes)
+    for label, count in classes.items():
+        # Rounding costs less than one; the guaranteed first sample of the other classes at most one each.
+        assert chosen[label] <= max(1, small * count / len(labels) + 1)
+        assert chosen[label] >= small * count / len(labels) - len(classes)
+
+
+def test_few_labels_worked_by_hand_and_its_limits():
+    samples = samples_of([0] * 60 + [1] * 30 + [2] * 9 + [3])
+    counted = Counter(sample.label for sample in few_labels(samples, 20, 0))
+    assert counted == {0: 11, 1: 6, 2: 2, 3: 1}, "the one sample of class 3 costs class 0 its twelfth"
+    assert few_labels(samples, 20, 0) != few_labels(samples, 20, 1)
+    for count in (3, 101):
+        with pytest.raises(ValueError, match=rf"between 4 \(one per class\) and 100, got {count}"):
+            few_labels(samples, count, 0)
+
+
+# -------------------------------------------------------------------------------- records
+
+
+def dataset_of(root: Path, frames="clip_jpg", **changes) -> FaceDataset:
+    arguments = {"recipe": LIGHT, "size": 32, "clip_frames": 4, "stride": 2, "sampling": "train", "seed": 3}
+    return FaceDataset(read_dfew(root, "train", frames=frames), **(arguments | changes))
+
+
+def test_items_of_clips(dfew_source):
+    dataset = dataset_of(dfew_source)
+    assert len(dataset) == 5
+    for index in range(5):
+        item = dataset[index]
+        assert item["x"].shape == (3, 4, 32, 32) and item["x"].dtype == torch.float32
+        assert (item["label"], item["index"]) == (LABELS[index], index)
+    with pytest.raises(IndexError, match="sample 5 of 5"):
+        dataset[5]
+    assert len(list(dataset)) == 5, "iteration ends"
+
+
+def test_items_of_stills(affectnet):
+    dataset = FaceDataset(read_affectnet(affectnet, "train"), EVAL, 16)
+    item = dataset[2]
+    with open_frames(dataset.samples[2].path) as reader:
+        expected = augment(reader.read([0]), EVAL, 16, np.random.default_rng(0))[:, 0]
+    assert item["x"].shape == (3, 16, 16) and torch.equal(item["x"], expected)
+    assert FaceDataset(dataset.samples, EVAL, 16, replicate=2)[0]["x"].shape == (2, 3, 16, 16)
+    assert FaceDataset(dataset.samples, EVAL, 16, sampling="test")[0]["x"].shape == (1, 3, 16, 16)
+
+
+@pytest.mark.parametrize("frames", ["clip_jpg", "clip_mp4"])
+def test_views_show_the_frames_that_the_rule_names(dfew_source, read_number, frames):
+    """At the stored width nothing is resized, so the drawn numbers can be read back from the tensor."""
+    dataset = dataset_of(dfew_source, frames, recipe=EVAL, size=64, sampling="test")
+    for index, length in enumerate(LENGTHS):
+        x = dataset[index]["x"]
+        assert x.shape == (2, 3, 4, 64, 64)
+        shown = [[_number_in(view[:, t], read_number) for t in range(4)] for view in x]
+        assert shown == test_views(length, 4, 2)
+
+
+def _number_in(x: torch.Tensor, read_number) -> int:
+    """The number drawn in a normalised frame [3 64 64] that was stretched from 48 to 64 rows."""
+    picture = x.sum(0)[11:21]  # rows 8:16 of the 48
+    return read_number((picture[:8, :, None] > 0.6).float().expand(-1, -1, 3).numpy().repeat(3, 0) * 255)
+
+
+@pytest.mark.parametrize("frames", ["clip_jpg", "clip_mp4"])
+@pytest.mark.parametrize("sampling", ["train", "pretrain", "centre", "test"])
+def test_items_do_not_depend_on_workers_order_or_cache(dfew_source, frames, sampling):
+    keys = [(1, 4), (0, 2), (1, 0), (2, 3), (0, 1), (1, 1)]
+    settings = {"sampling": sampling, "recipe": PAPER_CLIP_TRAIN}
+    expected = [dataset_of(dfew_source, frames, **settings)[key]["x"] for key in keys]
+    for workers in (0, 2):
+        dataset, patience = dataset_of(dfew_source, frames, **settings), 60 * (workers > 0)
+        loader = DataLoader(dataset, 2, sampler=keys, num_workers=workers, timeout=patience)
+        assert torch.equal(torch.cat([batch["x"] for batch in loader]), torch.stack(expected))
+    cached = dataset_of(dfew_source, frames, cache=True, **settings)
+    for _ in range(2):
+        for key, x in reversed(list(zip(keys, expected))):
+            assert torch.equal(cached[key]["x"], x)
+
+
+def test_spawned_workers_return_the_same(dfew_source):
+    dataset = dataset_of(dfew_source, "clip_mp4")
+    dataset[0]
+    loader = DataLoader(dataset, 5, num_workers=1, timeout=90, multiprocessing_context="spawn")
+    (batch,) = loader
+    assert torch.equal(batch["x"], torch.stack([dataset[i]["x"] for i in range(5)]))
+
+
+def test_epochs_and_seeds_give_other_crops(dfew_source):
+    dataset = dataset_of(dfew_source)
+    assert torch.equal(dataset[3]["x"], dataset[0, 3]["x"])
+    assert not torch.equal(dataset[0, 3]["x"], dataset[1, 3]["x"])
+    assert not torch.equal(dataset[0, 3]["x"], dataset_of(dfew_source, seed=4)[0, 3]["x"])
+    still = dataset_of(dfew_source, recipe=EVAL, sampling="centre")
+    assert torch.equal(still[0, 3]["x"], still[1, 3]["x"]), "validation must not change from epoch to epoch"
+
+
+def test_replicas_are_other_crops_of_the_same_frames(dfew_source, monkeypatch):
+    dataset = dataset_of(dfew_source, sampling="pretrain", replicate=3)
+    opened = []
+    monkeypatch.setattr("s4d_lib.datasets.open_frames", lambda path: opened.append(path) or open_frames(path))
+    x = dataset[3]["x"]
+    assert len(opened) == 1, "decoded once"
+    assert x.shape == (3, 3, 4, 32, 32)
+    assert not torch.equal(x[0], x[1]) and not torch.equal(x[1], x[2])
+    plain = dataset_of(dfew_source, recipe=EVAL, sampling="pretrain", replicate=3)[3]["x"]
+    assert torch.equal(plain[0], plain[1]), "the frames are the same, only the crops differ"
+
+
+def test_cache_reads_every_file_once(dfew_source, monkeypatch):
+    dataset = dataset_of(dfew_source, cache=True)
+    opened = []
+    monkeypatch.setattr("s4d_lib.datasets.open_frames", lambda path: opened.append(path) or open_frames(path))
+    for epoch in range(3):
+        for index in range(5):
+            dataset[epoch, index]
+    assert len(opened) == 5
+
+
+def test_a_dataset_refuses_what_it_cannot_hold(dfew_source, affectnet):
+    clips, stills = read_dfew(dfew_source, "train"), read_affectnet(affectnet, "train")
+    with pytest.raises(ValueError, match="stills or clips"):
+        FaceDataset(clips + stills, LIGHT, 32)
+    with pytest.raises(ValueError, match="at least one"):
+        FaceDataset([], LIGHT, 32)
+    two_views = {"replicate": 2, "sampling": "test"}
+    for wrong in ({"sampling": "all"}, {"on_error": "skip"}, {"replicate": 0}, two_views):
+        with pytest.raises(ValueError, match=f"{next(iter(wrong))} must be"):
+            FaceDataset(clips, LIGHT, 32, **wrong)
+
+
+# -------------------------------------------------------------------------------- unreadable files
+
+
+@pytest.fixture
+def broken(dfew) -> Path:
+    """The second clip is cut short, and a frame in the middle of the fourth one is empty."""
+    video = dfew / "clip_mp4" / "00002.mp4"
+    video.write_bytes(video.read_bytes()[:900])
+    (dfew / "clip_jpg" / "02522" / "00013.jpg").write_bytes(b"")
+    return dfew
+
+
+def test_find_unreadable_lists_them_all(broken):
+    (error,) = find_unreadable(read_dfew(broken, "train", frames="clip_mp4"), progress=False)
+    assert error.path == broken / "clip_mp4" / "00002.mp4"
+    (error,) = find_unreadable(read_dfew(broken, "train"), progress=False)
+    assert error.path.name == "02522" and "00013.jpg" in error.reason
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_unreadable_file_stops_the_run_and_is_named(broken, workers):
+    loader = DataLoader(dataset_of(broken, "clip_mp4"), 2, num_workers=workers, timeout=60 * (workers > 0))
+    batches = iter(loader)
+    with pytest.raises(UnreadableMedia, match=r"00002\.mp4") as caught:
+        list(batches)
+    assert "find_unreadable" in str(caught.value)
+    assert len(list(batches)) == 2, "the other batches still come (and their workers end at once)"
+
+
+def test_unreadable_files_are_left_out_only_when_told_to(broken):
+    with pytest.warns(UserWarning, match=r"1 unreadable files left out:\n.*00002\.mp4"):
+        dataset = dataset_of(broken, "clip_mp4", on_error="drop")
+    assert [error.path.name for error in dataset.unreadable] == ["00002.mp4"]
+    assert [sample.id for sample in dataset.samples] == [id for id in IDS if id != "00002"]
+    assert len(list(dataset)) == 4
+
+
+def test_small_folders_are_not_taken_for_broken_ones(dfew_source):
+    """The released loader calls a folder broken whose directory entry is under 1024 bytes (xfs, tmpfs)."""
+    assert find_unreadable(read_dfew(dfew_source, "train"), progress=False) == []
+    assert dataset_of(dfew_source)[0]["label"] == LABELS[0], "and no other sample takes its place"

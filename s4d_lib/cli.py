@@ -1,0 +1,166 @@
+"""words → calls     the `s4d` command: draw faces, prepare data, train, run the book.
+
+Every command imports what it needs when it is called, so that `s4d --help` answers at once. What this library refuses
+(an unknown recipe, an unreadable video, a wrong configuration) is printed in one sentence, with exit code 2; an error
+that comes from anywhere else keeps its traceback, because it is a defect and not an answer.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from s4d_lib import __version__
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+
+def main() -> None:
+    """Entry point of the `s4d` command."""
+    try:
+        app()
+    except (ValueError, OSError) as error:
+        if not _is_ours(error):
+            raise
+        print(f"s4d: {_one_line(error)}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _is_ours(error: Exception) -> bool:
+    """Whether a file of this library raised the error, or pydantic did on behalf of one of its configurations."""
+    if type(error).__module__.startswith("pydantic"):
+        return True
+    trace = error.__traceback__
+    while trace.tb_next:
+        trace = trace.tb_next
+    return Path(trace.tb_frame.f_code.co_filename).parent == Path(__file__).parent
+
+
+def _one_line(error: Exception) -> str:
+    if type(error).__module__.startswith("pydantic"):
+        found = [f"{'.'.join(map(str, item['loc'])) or 'configuration'}: {item['msg']}" for item in error.errors()]
+        return f"{error.title}: {'; '.join(found)}"
+    return " ".join(str(error).split())
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"s4d {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def s4d(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Static for Dynamic: facial expression recognition in images and videos."""
+
+
+@app.command()
+def faces(
+    out: Annotated[Path, typer.Argument(help="Folder to write; made if it is not there.")],
+    recipe: Annotated[str, typer.Option(help="How the faces are drawn: easy or default.")] = "default",
+    stills: Annotated[int, typer.Option(min=0, help="Number of still images.")] = 1000,
+    clips: Annotated[int, typer.Option(min=0, help="Number of video clips.")] = 200,
+    seed: Annotated[int, typer.Option(help="The same seed draws the same faces.")] = 0,
+    size: Annotated[int | None, typer.Option(help="Edge of a frame in pixels; the recipe's own if not given.")] = None,
+    frames: Annotated[str, typer.Option(help="How clips are stored: mp4, jpg or mp4,jpg.")] = "mp4,jpg",
+) -> None:
+    """Draw synthetic faces with exact ground truth, in the folder layouts of AffectNet and DFEW."""
+    from dataclasses import replace
+
+    from s4d_lib.face_files import write_faces
+    from s4d_lib.synthetic_faces import RECIPES
+
+    if recipe not in RECIPES:
+        raise ValueError(f"unknown recipe {recipe!r}; there are: {', '.join(RECIPES)}")
+    chosen = RECIPES[recipe] if size is None else replace(RECIPES[recipe], size=size)
+    card = write_faces(out, chosen, stills, clips, seed, frames=tuple(frames.split(",")))
+    print(f"{out}: {stills} stills and {clips} clips of recipe {recipe}, content {card['content_sha256'][:16]}")
+
+
+@app.command()
+def data(tier: Annotated[str, typer.Option(help="smoke, laptop or full.")] = "smoke") -> None:
+    """Write the synthetic data sets that the chapters read at a tier; what is there already is kept."""
+    from s4d_lib.batch import TIERS
+
+    if tier not in TIERS:
+        raise ValueError(f"unknown tier {tier!r}; the tiers are {', '.join(TIERS)}")
+    from s4d_lib.experiments import prepare_data
+
+    prepare_data(tier)
+
+
+@app.command()
+def train(
+    config: Annotated[Path, typer.Argument(help="YAML file: stage (pretrain or finetune) and its settings.")],
+    retrain: Annotated[bool, typer.Option(help="Throw an earlier run of this configuration away.")] = False,
+) -> None:
+    """Train one model, or load the run that this configuration has already left."""
+    settings = _settings(config)
+    from s4d_lib.runs import train as train_or_load
+    from s4d_lib.stages import FinetuneConfig, PretrainConfig
+
+    stage = PretrainConfig if settings["stage"] == "pretrain" else FinetuneConfig
+    run = train_or_load(stage(**settings), retrain=retrain)
+    print(f"{run.folder}: {run.record.headline}")
+
+
+@app.command()
+def book(
+    chapter: Annotated[list[str] | None, typer.Argument(help="Chapters, such as 06; all if none is named.")] = None,
+    tier: Annotated[str, typer.Option(help="smoke, laptop or full.")] = "smoke",
+    jobs: Annotated[int, typer.Option(min=1, help="Chapters at a time.")] = 2,
+    timeout: Annotated[float | None, typer.Option(help="Seconds a chapter may take.")] = None,
+    resume: Annotated[bool, typer.Option(help="Keep what finished with the same chapter and library.")] = False,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="name=value, for every chapter.")] = None,
+    chapters: Annotated[Path, typer.Option(help="Folder that holds the chapters.")] = Path("chapters"),
+) -> None:
+    """Run the book headless: data, every chapter through Papermill, then a table of what was measured."""
+    from s4d_lib.batch import plan_runs, print_table, run_book
+
+    given = dict(_setting(words) for words in set_ or [])
+    out = Path(os.environ.get("S4D_RUNS", "runs"))
+    plan_runs(chapters, out, tier, chapter or [], given)  # refuses what it must before anything is written
+    from s4d_lib.experiments import prepare_data
+
+    prepare_data(tier)
+    try:
+        runs = run_book(chapters, out, tier, chapter or [], given, jobs, timeout, resume)
+    except KeyboardInterrupt:
+        print("s4d: interrupted; `s4d book --resume` keeps the chapters that had finished", file=sys.stderr)
+        raise typer.Exit(130) from None
+    print_table(runs)
+    if not all(run.succeeded for run in runs):
+        raise typer.Exit(1)
+
+
+def _settings(config: Path) -> dict:
+    import yaml
+
+    if not config.is_file():
+        raise ValueError(f"{config}: there is no such file")
+    try:
+        settings = yaml.safe_load(config.read_text())
+    except yaml.YAMLError as error:
+        raise ValueError(f"{config} is not YAML: {error}") from error
+    if not isinstance(settings, dict) or settings.get("stage") not in ("pretrain", "finetune"):
+        raise ValueError(f"{config} must set stage: pretrain or stage: finetune")
+    return settings
+
+
+def _setting(words: str) -> tuple[str, object]:
+    import yaml
+
+    name, equals, value = words.partition("=")
+    if not equals:
+        raise ValueError(f"--set takes name=value, not {words!r}")
+    return name, yaml.safe_load(value)
+
+
+if __name__ == "__main__":
+    main()

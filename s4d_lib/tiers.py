@@ -1,0 +1,94 @@
+"""tier → data and budgets     what smoke, laptop and full mean, decided in one place.
+
+smoke (two CPU cores, at most 90 s a chapter), laptop (CPU, minutes) and full (a GPU, the papers' sizes and schedule).
+The first two run the tiny model on drawn faces; the third takes the released recipe as it is, on drawn faces or on the
+data sets a lab holds (`stills=`, `clips=`).
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from s4d_lib.stages import FinetuneConfig, PretrainConfig
+
+
+@dataclass(frozen=True)
+class Faces:
+    """How many drawn faces a tier uses, and how large they are."""
+
+    stills: int
+    clips: int
+    seed: int
+    recipe: str = "default"
+    size: int = 64
+    frames: tuple[str, ...] = ("mp4", "jpg")
+
+
+# Seeds differ, so nobody in the unlabelled set is in the labelled one.
+LABELLED = {"smoke": Faces(300, 120, 0), "laptop": Faces(3000, 2500, 0, frames=("mp4",)),
+            "full": Faces(20_000, 12_000, 0, size=160, frames=("mp4",))}
+UNLABELLED = {"smoke": LABELLED["smoke"], "laptop": Faces(12_000, 3000, 1, frames=("mp4",)),
+              "full": Faces(100_000, 40_000, 1, size=160, frames=("mp4",))}
+
+_TINY: dict[str, Any] = {"size": "tiny", "frames": "clip_mp4", "stride": 2, "augment_stills": "LIGHT",
+                         "augment_clips": "LIGHT", "cache": True}
+PRETRAIN: dict[str, dict[str, Any]] = {
+    "smoke": _TINY | {"epochs": 2, "batch_stills": 32, "batch_clips": 8, "mask_stills": 0.75, "mask_clips": 0.9,
+                      "target_epsilon": 1e-3, "replicate": 2, "lr": 1e-3, "warmup_epochs": 0.2, "clip_norm": 2.0},
+    "laptop": _TINY | {"epochs": 60, "batch_stills": 64, "batch_clips": 16, "mask_stills": 0.75, "mask_clips": 0.9,
+                       "target_epsilon": 1e-3, "replicate": 2, "lr": 2e-3, "warmup_epochs": 3.0, "clip_norm": 2.0},
+    "full": {"size": "base", "frames": "clip_mp4", "precision": "bf16", "workers": 8},
+}
+_TINY_TUNING: dict[str, Any] = _TINY | {
+    "init": "shipped", "pool": "positions", "dropout": 0.1, "weight_decay": 0.05, "clip_norm": 1.0, "mixup": 0.0,
+    "cutmix": 0.0, "experts": 4, "capacity_factor": 1.5, "batch_clips": 24, "batch_stills": 48, "lr": 2e-3,
+    "final_lr": 0.0,
+}
+FINETUNE: dict[str, dict[str, Any]] = {
+    "smoke": _TINY_TUNING | {"epochs": 5, "warmup_epochs": 0.5, "validation": 0.2, "batch_clips": 16,
+                             "batch_stills": 32},
+    "laptop": _TINY_TUNING | {"epochs": 20, "warmup_epochs": 2.0, "validate_every": 2},
+    "full": {"frames": "clip_mp4", "precision": "bf16", "workers": 8},
+}
+
+
+def data_root() -> Path:
+    """Where drawn faces are kept: $S4D_DATA, or `data` beside the chapters folder."""
+    return Path(os.environ.get("S4D_DATA", Path(__file__).resolve().parent.parent / "data"))
+
+
+def prepare_data(tier: str, kind: str = "labelled") -> Path:
+    """The folder of a tier's faces, drawn now if it is not there; `kind` is "labelled" or "unlabelled"."""
+    from s4d_lib.face_files import write_faces
+    from s4d_lib.synthetic_faces import RECIPES
+
+    tiers = {"labelled": LABELLED, "unlabelled": UNLABELLED}[kind]
+    if tier not in tiers:
+        raise ValueError(f"tier must be one of {', '.join(tiers)}, got {tier!r}")
+    faces = tiers[tier]
+    folder = data_root() / f"{faces.recipe}-{faces.size}px-{faces.stills}-{faces.clips}-seed{faces.seed}"
+    write_faces(folder, replace(RECIPES[faces.recipe], size=faces.size), faces.stills, faces.clips, faces.seed,
+                frames=faces.frames)
+    return folder
+
+
+def pretraining(tier: str, name: str = "pretraining", **changes: Any) -> PretrainConfig:
+    """The tier's pretraining on its unlabelled faces; keyword arguments change single settings."""
+    return PretrainConfig(**{"name": name, "tier": tier} | _folders(tier, "unlabelled", changes) | PRETRAIN[tier]
+                          | changes)
+
+
+def finetuning(tier: str, mode: str, name: str | None = None, **changes: Any) -> FinetuneConfig:
+    """The tier's fine-tuning on its labelled faces; keyword arguments change single settings."""
+    return FinetuneConfig(**{"name": name or mode, "mode": mode, "tier": tier}
+                          | _folders(tier, "labelled", changes) | FINETUNE[tier] | changes)
+
+
+def _folders(tier: str, kind: str, changes: dict[str, Any]) -> dict[str, str]:
+    if "stills" in changes and "clips" in changes:  # a lab's own data: nothing to draw
+        return {}
+    folder = prepare_data(tier, kind)
+    return {"stills": str(folder / "stills"), "clips": str(folder / "clips")}
