@@ -74,7 +74,7 @@ def _without_machine(text: str) -> str:
 
 
 def main(names: list[str]) -> int:
-    from s4d_lib.experiments import prepare_data
+    from s4d_lib.tiers import prepare_data
 
     prepare_data("smoke")
     chapters = ROOT / "chapters"

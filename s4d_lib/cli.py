@@ -90,7 +90,7 @@ def data(tier: Annotated[str, typer.Option(help="smoke, laptop or full.")] = "sm
 
     if tier not in TIERS:
         raise ValueError(f"unknown tier {tier!r}; the tiers are {', '.join(TIERS)}")
-    from s4d_lib.experiments import prepare_data
+    from s4d_lib.tiers import prepare_data
 
     prepare_data(tier)
 
@@ -126,7 +126,7 @@ def book(
     given = dict(_setting(words) for words in set_ or [])
     out = Path(os.environ.get("S4D_RUNS", "runs"))
     plan_runs(chapters, out, tier, chapter or [], given)  # refuses what it must before anything is written
-    from s4d_lib.experiments import prepare_data
+    from s4d_lib.tiers import prepare_data
 
     prepare_data(tier)
     try:

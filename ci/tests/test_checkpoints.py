@@ -74,6 +74,14 @@ def test_an_interrupted_write_leaves_the_old_file(mae, monkeypatch):
     assert path.read_bytes() == before and list(path.parent.iterdir()) == [path], "no half-written file is left"
 
 
+def test_content_is_on_the_disk_before_the_name_is(tmp_path, monkeypatch):
+    order, sync, replace = [], os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda fd: (order.append("content"), sync(fd)))
+    monkeypatch.setattr(os, "replace", lambda a, b: (order.append("name"), replace(a, b)))
+    save_model(tmp_path / "model.safetensors", DualModalMAE(SIZE))
+    assert order == ["content", "name"]
+
+
 def test_readers_never_see_half_a_file(mae):
     model, path = mae
     writers = [threading.Thread(target=lambda: [save_model(path, model) for _ in range(8)]) for _ in range(2)]

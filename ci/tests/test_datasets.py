@@ -392,6 +392,8 @@ def test_epochs_and_seeds_give_other_crops(dfew_source):
     assert torch.equal(dataset[3]["x"], dataset[0, 3]["x"])
     assert not torch.equal(dataset[0, 3]["x"], dataset[1, 3]["x"])
     assert not torch.equal(dataset[0, 3]["x"], dataset_of(dfew_source, seed=4)[0, 3]["x"])
+    twice = FaceDataset([dataset.samples[3]] * 2, LIGHT, 32, 4, 2, "centre")
+    assert not torch.equal(twice[0]["x"], twice[1]["x"]), "neighbours must not share their chance"
     still = dataset_of(dfew_source, recipe=EVAL, sampling="centre")
     assert torch.equal(still[0, 3]["x"], still[1, 3]["x"]), "validation must not change from epoch to epoch"
 

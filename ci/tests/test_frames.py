@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from s4d_lib.backends import PyAV
 from s4d_lib.frames import UnreadableMedia, installed_backends, open_frames, write_mp4
 
 VIDEO_BACKENDS = installed_backends()
@@ -77,6 +78,28 @@ def test_control_seeking_by_time_alone_lands_on_a_key_frame(videos, read_number)
     assert read_number(found) < 12
     with open_frames(videos["keys"], "pyav") as reader:
         assert read_number(reader.read([12])[0]) == 12
+
+
+def test_a_seek_that_goes_too_far_is_made_good(videos, read_number, monkeypatch):
+    """Some containers' own indices land one key frame late; here all of them do."""
+    monkeypatch.setattr(PyAV, "_key_before", lambda self, index: next((k for k in self.keys if k > index), 0))
+    with open_frames(videos["keys"], "pyav") as reader:
+        assert [read_number(frame) for frame in reader.read([2, 3, 12])] == [2, 3, 12]
+
+
+def test_frames_far_apart_are_sought_not_decoded_through(videos, monkeypatch):
+    decoded = []
+    decode_from = PyAV._decode_from
+
+    def counting(self, key):
+        for position, frame in decode_from(self, key):
+            decoded.append(position)
+            yield position, frame
+
+    monkeypatch.setattr(PyAV, "_decode_from", counting)
+    with open_frames(videos["keys"], "pyav") as reader:
+        reader.read([0, 1, 28])
+    assert len(decoded) < 12, decoded
 
 
 @pytest.mark.parametrize("name", ["x.avi", "x.ts"])  # AVI, transport stream
