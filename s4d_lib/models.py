@@ -66,8 +66,8 @@ class Size:
 # `pretrain/omnivision/models/videomae_pretraining.py:460-582`); tiny is ours, for a CPU.
 _PAPER = {"image_size": 160, "frames": 16, "patch": 16, "tubelet": 2, "decoder_depth": 4}
 SIZES = {
-    "tiny": Size(image_size=64, frames=8, patch=8, tubelet=2, dim=128, depth=4, heads=4,
-                 decoder_dim=64, decoder_depth=2, decoder_heads=4, positions="separable"),
+    "tiny": Size(image_size=48, frames=8, patch=8, tubelet=2, dim=128, depth=4, heads=4,
+                 decoder_dim=64, decoder_depth=2, decoder_heads=2, positions="separable"),
     "small": Size(dim=384, depth=12, heads=6, decoder_dim=192, decoder_heads=3, **_PAPER),
     "base": Size(dim=768, depth=12, heads=12, decoder_dim=384, decoder_heads=6, **_PAPER),
     "large": Size(dim=1024, depth=24, heads=16, decoder_dim=512, decoder_heads=8, **_PAPER),
