@@ -45,14 +45,14 @@ class Source(Protocol):
 
 
 def _stores_display_times(path: Path) -> bool:
-    """Whether the first bytes are those of an MP4, QuickTime, Matroska or WebM file, whatever it is called."""
+    """Whether the first bytes are those of an MP4, QuickTime, Matroska or WebM file, whatever its name."""
     with open(path, "rb") as file:
         start = file.read(8)
     return start[:4] == b"\x1aE\xdf\xa3" or start[4:] in QUICKTIME_BOXES
 
 
 def require_whole(path: Path) -> None:
-    """ValueError if an MP4 or QuickTime file ends before its own boxes do, as after a broken copy or download."""
+    """ValueError if an MP4 or QuickTime file ends before its own boxes do, as after a broken copy."""
     length, start = path.stat().st_size, 0
     with open(path, "rb") as file:
         while start + 8 <= length:
@@ -95,9 +95,7 @@ class Decord:
 
 
 class PyAV:
-    """Seek to the key frame before the wanted one and decode forward; positions come from the packets'
-    times.
-    """
+    """Seek to the key frame before the wanted one, decode forward; positions come from the packets' times."""
 
     def __init__(self, path: Path):
         self.path = path

@@ -94,7 +94,7 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
 
 
 def load_encoder(classifier: S4DClassifier, path: str | Path) -> KeyReport:
-    """Copy a pretrained encoder into a classifier, in place; print and return what became of every key.
+    """Copy a pretrained encoder into a classifier, in place; return what became of every key.
 
     Reads files that `save_model` wrote and bare safetensors in the released layout, with or without the
     prefix `encoder.`. Heads and `fc_norm` stay as they are, and so do experts that the file lacks. An encoder
@@ -111,7 +111,6 @@ def load_encoder(classifier: S4DClassifier, path: str | Path) -> KeyReport:
     _check_shapes(path, found, model)
     classifier.load_state_dict(found, strict=False)
     report = KeyReport(path, tuple(found), missing, dropped, _size_notes(path, header, classifier.size))
-    print(report)
     return report
 
 

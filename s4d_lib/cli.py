@@ -111,6 +111,24 @@ def train(
 
 
 @app.command()
+def study(
+    name: Annotated[str, typer.Argument(help="few_labels or four_modes.")],
+    tier: Annotated[str, typer.Option(help="smoke, laptop or full.")] = "laptop",
+    seeds: Annotated[int, typer.Option(min=1, help="How many training seeds, counted from 0.")] = 3,
+    jobs: Annotated[int, typer.Option(min=1, help="Runs at a time, one thread each.")] = 2,
+    out: Annotated[Path, typer.Option(help="Folder for the record.")] = Path("chapters/results"),
+) -> None:
+    """Run one of the book's studies and write its record; stopped, it goes on where it was."""
+    from s4d_lib.records import write_record
+    from s4d_lib.studies import STUDIES
+
+    if name not in STUDIES:
+        raise ValueError(f"unknown study {name!r}; there are: {', '.join(STUDIES)}")
+    record = STUDIES[name](tier, tuple(range(seeds)), jobs)
+    print(f"{write_record(out / f'{name}.json', record)}: {record.headline}")
+
+
+@app.command()
 def book(
     chapter: Annotated[list[str] | None, typer.Argument(help="Chapters, such as 06; all if none is named.")] = None,
     tier: Annotated[str, typer.Option(help="smoke, laptop or full.")] = "smoke",

@@ -155,7 +155,8 @@ class AugmentRecipe:
                 raise ValueError(f"{name} must be a probability, got {getattr(self, name)}")
         for name, known in (("erase_mode", ("noise", "black")), ("interpolation", ("bilinear", "bicubic"))):
             if getattr(self, name) not in known:
-                raise ValueError(f"{name} must be {' or '.join(map(repr, known))}, got {getattr(self, name)!r}")
+                choices = " or ".join(map(repr, known))
+                raise ValueError(f"{name} must be {choices}, got {getattr(self, name)!r}")
 
 
 PAPER_CLIP_TRAIN = AugmentRecipe(

@@ -194,6 +194,8 @@ def split_validation(
         order, rank, count = _proportional_order(labels, seed)
         order = order[(rank < count - 1)[order]]
         chosen = set(order[: round(fraction * len(samples))].tolist())
+    if not chosen:
+        raise ValueError(f"fraction {fraction} of {len(samples)} samples leaves no validation sample")
     train = [sample for i, sample in enumerate(samples) if i not in chosen]
     return train, [samples[i] for i in sorted(chosen)]
 
@@ -289,6 +291,8 @@ class FaceDataset(Dataset):
         bad = {error.path for error in self.unreadable}
         if bad:
             self.samples = [sample for sample in self.samples if sample.path not in bad]
+            if not self.samples:
+                raise self.unreadable[0]
             listed = "\n  ".join(map(str, self.unreadable))
             warnings.warn(f"{len(bad)} unreadable files left out:\n  {listed}", stacklevel=3)
 
@@ -331,9 +335,7 @@ class FaceDataset(Dataset):
 
 
 def find_unreadable(samples: Iterable[Sample], progress: bool = True) -> list[UnreadableMedia]:
-    """Read every frame of every sample once and list the errors; costs as much as an epoch of full
-    decoding.
-    """
+    """Read every frame of every sample once and list the errors; costs an epoch of full decoding."""
     from tqdm import tqdm
 
     found = []

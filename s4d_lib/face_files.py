@@ -186,8 +186,8 @@ def _still_path(seed: int, number: int) -> str:
 
 def _still_truth(truth: Truth, chunk: Stills, paths: list[str]) -> None:
     truth.add(ids=np.array(paths, dtype="U96"), labels=chunk.labels, emotions=chunk.emotions,
-              identities=chunk.identities, look_alike=chunk.look_alike, action_units=chunk.action_units, landmarks=chunk.landmarks,
-              poses=chunk.poses)
+              identities=chunk.identities, look_alike=chunk.look_alike, action_units=chunk.action_units,
+              landmarks=chunk.landmarks, poses=chunk.poses)
 
 
 def _write_clips(folder: Path, recipe: FaceRecipe, count: int, seed: int, frames: tuple[str, ...],

@@ -1,7 +1,8 @@
 """config → run     train or load: a folder with the configuration, the steps, the weights and the record.
 
     <runs>/<name>-<fingerprint>/    config.json  metrics.jsonl  checkpoint.safetensors  model.safetensors
-                                    predictions.npz (fine-tuning)  record.json (written last: its presence means done)
+                                    encoder_report.txt, predictions.npz (fine-tuning)
+                                    record.json (written last: its presence means done)
 
 The fingerprint covers the configuration and the content of the data, not the place they lie in. A finished run is
 loaded; an unfinished one goes on where it stopped. Derived in chapters 06 and 07.
@@ -188,7 +189,7 @@ def _finetune(config: FinetuneConfig, data: dict[str, DataUse], folder: Path, ma
         train_set[m], validation[m] = training_split(config, m, listed)
         test[m] = _readable(config, read_samples(config, m, "test"), skipped[m])
         counts[m] = {"train": len(train_set[m]), "validation": len(validation[m]), "test": len(test[m])}
-    model = build_classifier(config)
+    model = build_classifier(config, folder / "encoder_report.txt")
     classes = {m: len(SCHEMA_OF[m]) for m in config.modalities}
     job, loop = finetune_job(config, model, train_set, classes)
     chosen_on = test if config.epoch_rule == "best_on_test" else validation
@@ -208,8 +209,11 @@ def _finetune(config: FinetuneConfig, data: dict[str, DataUse], folder: Path, ma
     return _record(config, "finetune", _headline(config, outcome), where, outcome, data, counts, skipped)
 
 
-def build_classifier(config: FinetuneConfig) -> S4DClassifier:
-    """The model of a configuration, with the pretrained encoder in place when one is named."""
+def build_classifier(config: FinetuneConfig, report_to: Path | None = None) -> S4DClassifier:
+    """The model of a configuration, with the pretrained encoder in place when one is named.
+
+    One line is printed about what was loaded; the fate of every key goes to `report_to`.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         model = S4DClassifier(
@@ -217,7 +221,10 @@ def build_classifier(config: FinetuneConfig) -> S4DClassifier:
             config.top_k, config.capacity_factor, config.behaviour, config.pool, config.dropout,
         )
     if config.init:
-        load_encoder(model, _init_path(config.init))
+        report = str(load_encoder(model, _init_path(config.init)))
+        print(report.splitlines()[0])
+        if report_to:
+            report_to.write_text(report + "\n")
     return model
 
 

@@ -44,8 +44,8 @@ class Config(BaseModel):
     augment_stills: str = "PAPER_STILL_TRAIN"
     augment_clips: str = "PAPER_CLIP_TRAIN"
     epochs: int = Field(100, ge=1)
-    batch_stills: int = Field(32, ge=1)
-    batch_clips: int = Field(16, ge=1)
+    batch_stills: int = Field(64, ge=1)
+    batch_clips: int = Field(32, ge=1)
     lr: float = Field(4e-5, gt=0, description="peak learning rate")
     final_lr: float = Field(0.0, ge=0)
     warmup_epochs: float = Field(5.0, ge=0)
@@ -87,9 +87,9 @@ class PretrainConfig(Config):
     target_epsilon: float = Field(1e-6, gt=0, description="added to the variance of a target tubelet")
     augment_stills: str = "PAPER_STILL_PRETRAIN"
     augment_clips: str = "PAPER_CLIP_PRETRAIN"
-    batch_stills: int = 384
-    batch_clips: int = 96
-    lr: float = 1.2e-3
+    batch_stills: int = Field(384, ge=1)
+    batch_clips: int = Field(96, ge=1)
+    lr: float = Field(1.2e-3, gt=0)
     betas: tuple[float, float] = (0.9, 0.95)
 
 
@@ -126,7 +126,7 @@ class FinetuneConfig(Config):
     mixup: float = Field(0.8, ge=0)
     cutmix: float = Field(1.0, ge=0)
     smoothing: float = Field(0.1, ge=0, lt=1)
-    final_lr: float = 1.25e-7
+    final_lr: float = Field(1.25e-7, ge=0)
     betas: tuple[float, float] = (0.9, 0.999)
 
     @property

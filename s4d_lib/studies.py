@@ -15,11 +15,12 @@ from pathlib import Path
 
 import numpy as np
 
+from s4d_lib.floors import floors
 from s4d_lib.metrics import over_seeds
 from s4d_lib.progress import Progress
 from s4d_lib.records import Record, code_state, device_state, peak_memory_mb
-from s4d_lib.runs import Run, runs_root, train
-from s4d_lib.stages import FinetuneConfig
+from s4d_lib.runs import SCHEMA_OF, Run, read_samples, runs_root, train
+from s4d_lib.stages import FinetuneConfig, training_split
 
 Grid = dict[str, list[Run]]  # cell → one run a seed
 
@@ -64,7 +65,8 @@ def summarise(grid: Grid) -> dict[str, dict]:
                        "updates": [run.record.results["updates"] for run in runs]}
         for modality in ("clip", "image"):
             if f"test_{modality}" in runs[0].record.results:
-                table[name] |= {f"{modality}_{metric}": _spread(scores(runs, modality, metric)) for metric in ("war", "uar")}
+                table[name] |= {f"{modality}_{metric}": _spread(scores(runs, modality, metric))
+                                for metric in ("war", "uar")}
     return table
 
 
@@ -89,3 +91,88 @@ def study_record(name: str, headline: str, grid: Grid, outcome: dict, *, tier: s
         wall_seconds=sum(run.record.wall_seconds for run in runs), peak_memory_mb=max(
             [peak_memory_mb()] + [run.record.peak_memory_mb for run in runs]),
     )
+
+
+# --- the book's own studies: protocols fixed in code, one command each ----------------------------------------------
+
+
+LEARNING_RATES = (1e-3, 3e-3)
+FEW = 400  # labelled clips
+
+
+def few_labels(tier: str = "laptop", seeds: Sequence[int] = (0, 1, 2), jobs: int = 2) -> Record:
+    """Does masked pretraining help when few clips are labelled? The shipped encoder against random weights.
+
+    Both arms see the same 400 clips, the same number of updates and the same two learning rates, of which each keeps
+    the better by mean validation WAR; floors see the same samples. Scored once on the test fold.
+    """
+    from s4d_lib.tiers import finetuning
+
+    grid: Grid = {}
+    chosen: dict[str, float] = {}
+    for arm, init in (("pretrained", "shipped"), ("scratch", None)):
+        tried = run_grid({f"{arm} {lr:g}": finetuning(tier, "dfer", f"few_{arm}", init=init, train_clips=FEW, lr=lr)
+                          for lr in LEARNING_RATES}, seeds, jobs)
+        best = max(tried, key=lambda name: np.mean([_chosen_validation(run) for run in tried[name]]))
+        grid[arm], chosen[arm] = tried[best], float(best.split()[1])
+    beside = floor_scores(finetuning(tier, "dfer", train_clips=FEW))
+    table = summarise(grid)
+    gain = paired(grid, "pretrained", "scratch")
+    headline = (f"{FEW} clips: pretrained WAR {table['pretrained']['clip_war']['value']:.1f} "
+                f"UAR {table['pretrained']['clip_uar']['value']:.1f}, scratch WAR "
+                f"{table['scratch']['clip_war']['value']:.1f} UAR {table['scratch']['clip_uar']['value']:.1f}, "
+                f"pixel ridge WAR {beside['pixel_ridge']['war']['value']:.1f} "
+                f"UAR {beside['pixel_ridge']['uar']['value']:.1f}")
+    return study_record("few_labels", headline, grid, {
+        "floors": beside, "learning_rate": chosen, "pretrained_minus_scratch_war": gain,
+        "pretrained_minus_scratch_uar": paired(grid, "pretrained", "scratch", metric="uar"),
+    }, tier=tier, protocol={"learning_rates": list(LEARNING_RATES), "chosen_by": "mean validation WAR over seeds",
+                            "budget": "equal updates", "test": "one look, fold 1"})
+
+
+def four_modes(tier: str = "laptop", seeds: Sequence[int] = (0, 1, 2), jobs: int = 2) -> Record:
+    """Clips alone, stills alone, both (vanilla), both with experts, from the same encoder and the same labels.
+
+    Two controls: experts on clips alone (capacity), and clips alone for as long as joint training takes in compute.
+    A joint epoch adds 22 steps of 48 stills to 16 of 24 clips; a still step costs about half a clip step here.
+    """
+    from s4d_lib.tiers import FINETUNE, finetuning
+
+    epochs = FINETUNE[tier]["epochs"]
+    few = {"train_clips": FEW if tier != "smoke" else None}
+    cells = {
+        "dfer": finetuning(tier, "dfer", **few),
+        "sfer": finetuning(tier, "sfer"),
+        "joint": finetuning(tier, "joint", **few),
+        "moae": finetuning(tier, "moae", **few),
+        "dfer with experts": finetuning(tier, "dfer", "dfer_experts", moae_blocks=(2, 3), **few),
+        "dfer, joint's compute": finetuning(tier, "dfer", "dfer_longer", **few, epochs=round(1.7 * epochs)),
+    }
+    grid = run_grid(cells, seeds, jobs)
+    table = summarise(grid)
+    headline = ", ".join(f"{cell} WAR {table[cell]['clip_war']['value']:.1f} UAR {table[cell]['clip_uar']['value']:.1f}"
+                         for cell in ("dfer", "joint", "moae"))
+    differences = {f"{one} minus {other}, {metric}": paired(grid, one, other, metric=metric)
+                   for one, other in (("joint", "dfer"), ("joint", "dfer, joint's compute"), ("moae", "joint"),
+                                      ("moae", "dfer"), ("dfer with experts", "dfer"))
+                   for metric in ("war", "uar")}
+    return study_record("four_modes", headline, grid, {"floors": floor_scores(cells["dfer"]), "paired": differences},
+                        tier=tier, protocol={"budget": "equal clip updates, and one cell at joint's compute",
+                                             "test": "one look, fold 1", "untuned": "one setting for every cell"})
+
+
+STUDIES = {"few_labels": few_labels, "four_modes": four_modes}
+
+
+def floor_scores(config: FinetuneConfig) -> dict[str, dict]:
+    """The floors on exactly the samples that a fine-tuning configuration reads for its primary task."""
+    modality = config.primary
+    train_set, validation = training_split(config, modality, read_samples(config, modality, "train"))
+    split = {"train": train_set, "validation": validation, "test": read_samples(config, modality, "test")}
+    found = floors(split, SCHEMA_OF[modality].classes, config.size, config.stride)
+    return {name: scored.as_dict() for name, scored in found.items()}
+
+
+def _chosen_validation(run: Run) -> float:
+    history = run.record.results["history"]
+    return max(line[f"clip_{run.record.config['select']}"] for line in history)

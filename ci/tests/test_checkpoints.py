@@ -156,7 +156,7 @@ def test_a_file_of_another_format_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("layout", ["ours", "released", "stripped"])
-def test_a_pretrained_encoder_arrives_whole(mae, tmp_path, layout, capsys):
+def test_a_pretrained_encoder_arrives_whole(mae, tmp_path, layout):
     model, path = mae
     if layout != "ours":
         path = tmp_path / "bare.safetensors"
@@ -168,7 +168,6 @@ def test_a_pretrained_encoder_arrives_whole(mae, tmp_path, layout, capsys):
     classifier = S4DClassifier(SIZE, moae_blocks=(3,), experts=5)
     before = {key: value.clone() for key, value in classifier.state_dict().items()}
     report = load_encoder(classifier, path)
-    assert capsys.readouterr().out.strip() == str(report)
 
     after = classifier.state_dict()
     expected = {key for key in after if key.startswith(("patch_embed.", "blocks.")) and "moe_layer" not in key}

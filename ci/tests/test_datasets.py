@@ -233,14 +233,18 @@ label_lists = st.lists(st.integers(0, 4), min_size=5, max_size=60)
 @given(labels=label_lists, fraction=st.floats(0.1, 0.6), seed=st.integers(0, 99))
 def test_validation_is_stratified_and_covers(labels, fraction, seed):
     samples = samples_of(labels)
+    wanted = min(round(fraction * len(labels)), len(labels) - len(set(labels)))
+    if not wanted:
+        with pytest.raises(ValueError, match="leaves no validation sample"):
+            split_validation(samples, fraction, seed)
+        return
     train, validation = split_validation(samples, fraction, seed)
     assert Counter(train) + Counter(validation) == Counter(samples)
     assert split_validation(samples, fraction, seed) == (train, validation)
     for label, count in Counter(labels).items():
         held_out = sum(sample.label == label for sample in validation)
         assert held_out < count, "a class must not leave the training set"
-    possible = len(labels) - len(set(labels))
-    assert len(validation) == min(round(fraction * len(labels)), possible)
+    assert len(validation) == wanted
 
 
 def test_validation_keeps_proportions():
@@ -467,6 +471,12 @@ def test_unreadable_files_are_left_out_only_when_told_to(broken):
     assert [error.path.name for error in dataset.unreadable] == ["00002.mp4"]
     assert [sample.id for sample in dataset.samples] == [id for id in IDS if id != "00002"]
     assert len(list(dataset)) == 4
+
+
+def test_nothing_readable_is_an_error_even_when_told_to_drop(broken):
+    samples = [s for s in read_dfew(broken, "train", frames="clip_mp4") if s.id == "00002"]
+    with pytest.raises(UnreadableMedia, match=r"00002\.mp4"):
+        FaceDataset(samples, LIGHT, 32, on_error="drop")
 
 
 def test_small_folders_are_not_taken_for_broken_ones(dfew_source):

@@ -29,11 +29,13 @@ def common(faces, **more):
 
 
 def pretraining(faces, **more):
-    return PretrainConfig(**{"name": "p", "mask_stills": 0.75, "mask_clips": 0.9, "replicate": 2} | common(faces) | more)
+    settings = {"name": "p", "mask_stills": 0.75, "mask_clips": 0.9, "replicate": 2}
+    return PretrainConfig(**settings | common(faces) | more)
 
 
 def finetuning(faces, mode="dfer", **more):
-    return FinetuneConfig(**{"name": "f", "mode": mode, "pool": "positions", "validation": 0.2} | common(faces) | more)
+    settings = {"name": "f", "mode": mode, "pool": "positions", "validation": 0.2}
+    return FinetuneConfig(**settings | common(faces) | more)
 
 
 def weights(run):
@@ -184,7 +186,7 @@ def test_learning_rate_schedule_follows_the_two_recipes():
 
 
 def test_balance_loss_is_really_added_and_reference_leaves_it_out(faces, runs):
-    """With a large coefficient the clean losses rise by about coefficient × top-k × routers; the released loop's do not."""
+    """The clean loss rises by about coefficient × top-k × routers; the released one does not rise."""
     moae = {"epochs": 1, "experts": 4}
     clean, heavy = (train(finetuning(faces, "moae", balance_coeff=c, **moae), runs).losses()[0, 1] for c in (0.0, 1.0))
     assert 2.0 * 2 * 0.9 < heavy - clean < 2.0 * 2 * 1.5  # two routers, top-2: each balance loss is about 2

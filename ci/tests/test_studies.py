@@ -1,0 +1,91 @@
+"""Grids over cells and seeds: what they train, load, sum up and compare; and the tiers they start from."""
+
+import numpy as np
+import pytest
+
+from s4d_lib.runs import Run
+from s4d_lib.stages import FinetuneConfig, PretrainConfig
+from s4d_lib.studies import paired, run_grid, scores, study_record, summarise
+from s4d_lib.tiers import FINETUNE, LABELLED, PRETRAIN, UNLABELLED, finetuning
+
+
+@pytest.fixture(scope="module")
+def grid(faces, tmp_path_factory):
+    own = {"stills": str(faces / "stills"), "clips": str(faces / "clips"), "epochs": 1, "init": None,
+           "batch_clips": 8, "batch_stills": 16, "warmup_epochs": 0.2}
+    cells = {mode: finetuning("smoke", mode, **own) for mode in ("dfer", "joint")}
+    root = tmp_path_factory.mktemp("runs")
+    return cells, root, run_grid(cells, (0, 1), jobs=2, root=root)
+
+
+def test_a_grid_is_every_cell_with_every_seed_and_loads_what_is_there(grid):
+    cells, root, found = grid
+    assert {name: [run.record.seeds for run in runs] for name, runs in found.items()} == \
+        {"dfer": [[0], [1]], "joint": [[0], [1]]}
+    assert len(list(root.iterdir())) == 4
+    again = run_grid(cells, (0, 1), jobs=1, root=root)
+    assert [run.folder for run in again["joint"]] == [run.folder for run in found["joint"]]
+
+
+def test_two_processes_give_what_one_gives(grid, tmp_path):
+    cells, _, found = grid
+    alone = run_grid({"dfer": cells["dfer"]}, (1,), jobs=1, root=tmp_path)["dfer"][0]
+    np.testing.assert_allclose(alone.losses(), found["dfer"][1].losses(), rtol=1e-4)
+
+
+def with_scores(*wars: float) -> list[Run]:
+    record = {"test_clip": {"war": {"value": 0.0}, "uar": {"value": 0.0}}}
+
+    class Fake:
+        def __init__(self, war: float) -> None:
+            self.results = {**record, "test_clip": {"war": {"value": war}, "uar": {"value": war / 2}}, "updates": 3}
+            self.wall_seconds = 2.0
+
+    return [Run(None, Fake(war)) for war in wars]
+
+
+def test_paired_difference_is_taken_seed_by_seed():
+    """The seeds vary by 20 points and the difference by none: only pairing sees it."""
+    grid = {"a": with_scores(30.0, 40.0, 50.0), "b": with_scores(28.0, 38.0, 48.0)}
+    difference = paired(grid, "a", "b")
+    assert difference["values"] == [2.0, 2.0, 2.0] and difference["low"] == difference["high"] == 2.0
+    unpaired = summarise(grid)
+    assert unpaired["a"]["clip_war"]["low"] < unpaired["b"]["clip_war"]["high"], "the control: intervals overlap widely"
+    assert scores(grid["a"], metric="uar") == [15.0, 20.0, 25.0]
+
+
+def test_one_seed_has_no_interval():
+    assert summarise({"a": with_scores(30.0)})["a"]["clip_war"]["low"] is None
+
+
+def test_a_study_record_says_what_it_ran(grid):
+    _, _, found = grid
+    record = study_record("s", "h", found, {"extra": 1}, tier="smoke", protocol={"budget": "equal"})
+    assert record.results["extra"] == 1 and record.seeds == [0, 1]
+    assert record.config["joint"]["mode"] == "joint" and record.config["dfer"]["epochs"] == 1
+    assert record.wall_seconds == pytest.approx(sum(r.record.wall_seconds for runs in found.values() for r in runs))
+
+
+def test_every_tier_is_a_valid_configuration():
+    places = {"stills": "s", "clips": "c"}
+    for tier in ("smoke", "laptop", "full"):
+        PretrainConfig(name="p", **places, **PRETRAIN[tier])
+        for mode in ("sfer", "dfer", "joint", "moae"):
+            FinetuneConfig(name="f", mode=mode, **places, **FINETUNE[tier])
+
+
+def test_nobody_is_both_in_the_labelled_and_the_unlabelled_faces():
+    for tier in ("laptop", "full"):
+        assert LABELLED[tier].seed != UNLABELLED[tier].seed
+
+
+def test_the_full_tier_is_the_released_recipe():
+    """The numbers of science 3.5 and 4.1, for two GPUs taken as one process."""
+    pretrain = PretrainConfig(name="p", stills="s", clips="c", **PRETRAIN["full"])
+    assert (pretrain.epochs, pretrain.lr, pretrain.betas, pretrain.batch_stills) == (100, 1.2e-3, (0.9, 0.95), 384)
+    assert pretrain.batch_clips * pretrain.replicate == 384
+    assert (pretrain.mask_stills, pretrain.mask_clips, pretrain.target_epsilon) == (0.90, 0.95, 1e-6)
+    tuning = FinetuneConfig(name="f", mode="moae", stills="s", clips="c", **FINETUNE["full"])
+    assert (tuning.batch_clips, tuning.batch_stills, tuning.lr, tuning.final_lr) == (32, 64, 4e-5, 1.25e-7)
+    assert (tuning.layer_decay, tuning.share_stills, tuning.experts, tuning.top_k) == (0.75, 0.5, 8, 2)
+    assert (tuning.pool, tuning.mixup, tuning.cutmix, tuning.smoothing) == ("mean", 0.8, 1.0, 0.1)
