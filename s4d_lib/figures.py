@@ -86,14 +86,14 @@ def draw_layer_scales(scales: dict[str, float], title: str):
     return figure
 
 
-def draw_epoch_choice(curves: dict[str, list[float]], title: str):
-    """One line a set of samples, WAR of every epoch in percent, with a ring at the first highest epoch."""
+def draw_epoch_choice(curves: dict[str, dict[int, float]], title: str):
+    """One line a set of samples, epoch → WAR in percent, with a ring at the first highest epoch."""
     alt = "Line plot of WAR over epochs on " + " and ".join(curves) + "; a ring marks the highest epoch of each line"
     figure = _figure(title, "epoch", "WAR (%)", alt)
     for name, colour, dash in zip(curves, (PALETTE["clip"], PALETTE["scratch"]), ("solid", "dash")):
-        values = list(curves[name])
-        best = int(np.argmax(values))
-        figure.add_scatter(x=list(range(len(values))), y=values, name=name, mode="lines+markers",
+        values = curves[name]
+        best = max(values, key=values.get)
+        figure.add_scatter(x=list(values), y=list(values.values()), name=name, mode="lines+markers",
                            line={"color": colour, "dash": dash})
         figure.add_scatter(x=[best], y=[values[best]], mode="markers", showlegend=False,
                            marker={"size": 18, "symbol": "circle-open", "color": colour, "line": {"width": 2}})
@@ -103,14 +103,15 @@ def draw_epoch_choice(curves: dict[str, list[float]], title: str):
 
 def draw_block_cosines(cosines: dict[str, np.ndarray], title: str):
     """Mean cosine of pairs of gradients in every block with its spread; `cosines[name]` is `[pairs blocks]`."""
-    colours = [PALETTE[key] for key in ("joint", "clip", "image", "floor")]
+    colours = [PALETTE[key] for key in ("joint", "clip", "image", "floor", "moae")]
     alt = "Dots with standard deviations: cosine of two gradients in each shared block, for " + ", ".join(cosines)
     figure = _figure(title, "block", "cosine of two gradients", alt, width=720, height=400)
     for place, (name, values) in enumerate(cosines.items()):
         values = np.asarray(values)
-        figure.add_scatter(x=np.arange(values.shape[1]) + 0.08 * (place - 1.5), y=values.mean(0), name=name,
-                           mode="markers+lines", line={"color": colours[place % 4], "width": 1},
-                           marker={"size": 9, "symbol": place, "color": colours[place % 4]},
+        colour = colours[place % len(colours)]
+        figure.add_scatter(x=np.arange(values.shape[1]) + 0.07 * (place - 2), y=values.mean(0), name=name,
+                           mode="markers+lines", line={"color": colour, "width": 1},
+                           marker={"size": 9, "symbol": place, "color": colour},
                            error_y={"type": "data", "array": values.std(0)})
     figure.add_hline(y=0, line={"color": PALETTE["visible"], "width": 1})
     figure.update_xaxes(dtick=1)
@@ -138,7 +139,10 @@ def draw_differences(rows: dict[str, dict], title: str, unit: str = "percentage 
 
 
 def draw_served(served: dict[str, np.ndarray], title: str):
-    """Which tokens every expert served, in batch order: name → bool `[experts tokens]`, one panel a name."""
+    """What became of every (expert, token) pair, in batch order: name → int `[experts tokens]`, one panel a name.
+
+    0: not sent there, 1: sent there and dropped, 2: served.
+    """
     from plotly.subplots import make_subplots
 
     alt = "Grids of experts by tokens for " + " and ".join(served) + "; dark: served, grey: sent there and dropped"
@@ -170,3 +174,135 @@ def draw_routing(shares: dict[str, np.ndarray], blocks: list[int], title: str):
     figure.update_layout(title=title, width=760, height=150 + 70 * len(blocks), template="plotly_white",
                          meta={"alt": alt})
     return figure
+
+
+MASKS = {"random": ("#117733", "solid", "circle"), "frame": ("#882255", "dash", "square"),
+         "tube": ("#999933", "dot", "diamond")}  # colour, line, marker of each kind of mask
+
+
+def draw_class_shares(counts: dict[str, dict[str, int]], title: str):
+    """How a label list is divided over its classes, in percent: `counts[list][class]`, lists named by modality."""
+    figure = _figure(title, "", "share of the list (%)", "Bar chart of class shares for " + " and ".join(counts))
+    for name, classes in counts.items():
+        total = sum(classes.values())
+        key = next((k for k in PALETTE if k in name.lower()), "floor")
+        figure.add_bar(x=list(classes), y=[100 * n / total for n in classes.values()], name=name,
+                       marker={"color": PALETTE[key], "pattern": {"shape": "/" if key == "image" else ""}})
+    return figure
+
+
+def draw_action_units(seconds: np.ndarray, units: dict[str, np.ndarray], title: str):
+    """Intensity of action units over a clip, one row each: `units[name]` is `[t]`, 0 = absent, 1 = clearly marked."""
+    figure = _figure(title, "seconds", "", "Heat map of action-unit intensity over time for " + ", ".join(units),
+                     height=140 + 26 * len(units))
+    figure.add_heatmap(z=np.stack(list(units.values())).round(3), x=np.round(seconds, 3), y=list(units), zmin=0, zmax=1,
+                       colorscale="Blues", colorbar={"title": "intensity"})
+    figure.update_yaxes(autorange="reversed")
+    return figure
+
+
+def draw_grid_maps(maps: dict[str, np.ndarray], title: str, unit: str = ""):
+    """Values on the token grid, one row of pictures a map, time slots left to right: `maps[name]` is `[t h w]`.
+
+    Each map has its own scale, from its least to its greatest value.
+    """
+    from plotly.subplots import make_subplots
+
+    figure = make_subplots(rows=len(maps), cols=1, subplot_titles=list(maps), vertical_spacing=0.16)
+    for row, (name, values) in enumerate(maps.items(), 1):
+        gap = np.full((*values.shape[:2], 1), np.nan)  # a white column between time slots
+        strip = np.concatenate([values, gap], axis=2).transpose(1, 0, 2).reshape(values.shape[1], -1)[:, :-1]
+        bar = {"title": unit, "len": 0.8 / len(maps), "y": 1 - (row - 0.5) / len(maps)}
+        figure.add_heatmap(z=np.round(strip, 3), colorscale="Viridis", row=row, col=1, colorbar=bar, name=name)
+    figure.update_yaxes(autorange="reversed", showticklabels=False)
+    figure.update_xaxes(showticklabels=False, showgrid=False)
+    figure.update_xaxes(title="time slots, left to right", row=len(maps), col=1)
+    figure.update_layout(title=title, width=760, height=90 + 150 * len(maps), template="plotly_white",
+                         margin={"l": 20, "r": 20, "t": 80, "b": 40},
+                         meta={"alt": "Heat maps over the token grid: " + ", ".join(maps)})
+    return figure
+
+
+def draw_measures(rows: dict[str, dict], title: str, axis: str):
+    """A dot a row with its interval where it has one: name → {"value", "low", "high"}, in the unit of `axis`."""
+    figure = _figure(title, axis, "", f"Dot plot of {axis} for " + ", ".join(rows), height=120 + 36 * len(rows))
+    for name, one in rows.items():
+        known = one.get("low") is not None
+        reach = {"type": "data", "symmetric": False, "array": [one["high"] - one["value"]],
+                 "arrayminus": [one["value"] - one["low"]]} if known else None
+        key = next((k for k in PALETTE if k in name.lower()), "visible")
+        figure.add_scatter(x=[one["value"]], y=[name], mode="markers", showlegend=False, error_x=reach,
+                           marker={"size": 10, "color": PALETTE[key]})
+    figure.update_yaxes(autorange="reversed")
+    return figure
+
+
+def draw_masks(curves: dict[str, dict[float, dict]], title: str, y: str, reference: float | None = None):
+    """Something measured under each kind of mask: `curves[mask][hidden share]` is {"value", "low", "high"}."""
+    figure = _figure(title, "hidden share of the tokens (%)", y, f"Line plot of {y} for masks " + ", ".join(curves))
+    for name, points in curves.items():
+        colour, dash, symbol = MASKS[name.split()[0]]
+        value, low, high = (np.array([point[key] for point in points.values()]) for key in ("value", "low", "high"))
+        figure.add_scatter(x=[100 * share for share in points], y=value, name=name, mode="lines+markers",
+                           line={"color": colour, "dash": dash}, marker={"symbol": symbol, "size": 8},
+                           error_y={"type": "data", "symmetric": False, "array": high - value,
+                                    "arrayminus": value - low})
+    if reference is not None:
+        figure.add_hline(y=reference, line={"color": PALETTE["floor"], "dash": "dash"},
+                         annotation_text="knows nothing but the mean")
+    return figure
+
+
+def draw_target_sizes(spreads: np.ndarray, epsilons: dict[str, float], title: str):
+    """How large the target of a tubelet is: its mean square s²/(s²+ε) against the spread s, over a histogram of s."""
+    alt = "Mean square of the normalised target against the spread of a tubelet for " + " and ".join(epsilons)
+    figure = _figure(title, "standard deviation of a tubelet's pixels, in [0, 1]", "mean square of its target", alt)
+    counts, edges = np.histogram(np.log10(np.maximum(spreads, 1e-4)), bins=40)
+    centres = 10 ** ((edges[1:] + edges[:-1]) / 2)
+    figure.add_scatter(x=centres, y=counts / counts.max(), name="how many tubelets", fill="tozeroy", mode="none",
+                       fillcolor=PALETTE["hidden"], line_shape="hvh")
+    s = np.geomspace(centres[0], centres[-1], 100)
+    for (name, epsilon), key, dash in zip(epsilons.items(), ("scratch", "clip"), ("solid", "dash")):
+        figure.add_scatter(x=s, y=s**2 / (s**2 + epsilon), name=name, mode="lines",
+                           line={"color": PALETTE[key], "dash": dash})
+    figure.update_xaxes(type="log")
+    return figure
+
+
+def draw_masked_losses(losses: dict[str, dict[str, float]], title: str):
+    """Masked loss on held-out stills and clips, a row a predictor: name → {"image": loss, "clip": loss}."""
+    alt = "Dot plot of the masked loss on held-out stills and clips for " + ", ".join(losses)
+    figure = _figure(title, "masked loss (lower is better)", "", alt, width=720, height=150 + 40 * len(losses))
+    for modality, symbol in (("image", "circle"), ("clip", "square")):
+        figure.add_scatter(x=[row[modality] for row in losses.values()], y=list(losses), name=f"on {modality}s",
+                           mode="markers", marker={"size": 11, "symbol": symbol, "color": PALETTE[modality]})
+    figure.update_yaxes(autorange="reversed")
+    return figure
+
+
+def draw_plan(epochs: list[list[str]], title: str):
+    """The modality of every step, one row an epoch: a list of "image" and "clip" for each."""
+    alt = "Strips of coloured ticks: which steps of each epoch hold stills and which hold clips"
+    figure = _figure(title, "step", "", alt, width=760, height=130 + 50 * len(epochs))
+    for modality, symbol in (("image", "line-ns-open"), ("clip", "square")):
+        places = [(step, f"epoch {epoch}") for epoch, kinds in enumerate(epochs)
+                  for step, kind in enumerate(kinds) if kind == modality]
+        figure.add_scatter(x=[step for step, _ in places], y=[row for _, row in places], name=modality, mode="markers",
+                           marker={"size": 11, "symbol": symbol, "color": PALETTE[modality], "line": {"width": 3}})
+    figure.update_yaxes(autorange="reversed")
+    return figure
+
+
+EXPERT_COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7", "#999999")
+
+
+def draw_expert_map(picture: np.ndarray, experts: np.ndarray, scale: int = 4):
+    """A picture u8 `[h w 3]` beside itself tinted by the expert of every patch, int `[rows columns]`: a PIL picture."""
+    from PIL import Image, ImageColor
+
+    palette = np.array([ImageColor.getrgb(colour) for colour in EXPERT_COLOURS], dtype=float)
+    height, width = picture.shape[:2]
+    rows, columns = np.asarray(experts).shape
+    tint = palette[np.asarray(experts) % len(palette)].repeat(height // rows, 0).repeat(width // columns, 1)
+    both = np.concatenate([picture, (0.5 * picture + 0.5 * tint)], axis=1).astype(np.uint8)
+    return Image.fromarray(both).resize((2 * width * scale, height * scale), Image.Resampling.NEAREST)
