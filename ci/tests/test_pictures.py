@@ -1,4 +1,4 @@
-"""pictures.py: where frames, masks, grids and points land on the picture."""
+"""pictures.py and its figures: where frames, masks, grids, points and intervals land on the picture."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,14 @@ import torch
 from PIL import ImageColor
 
 from s4d_lib.clips import normalise
-from s4d_lib.figures import PALETTE
+from s4d_lib.figures import (
+    PALETTE,
+    draw_action_units,
+    draw_class_shares,
+    draw_grid_maps,
+    draw_masks,
+    draw_measures,
+)
 from s4d_lib.pictures import (
     filmstrip,
     hide_tubelets,
@@ -94,3 +101,30 @@ def test_stacked_pictures_keep_their_pixels(frames):
     assert page.size == (strip.width, 2 * (14 + 14))
     below = np.asarray(page.convert("RGB"))[14 : 14 + strip.height]
     assert np.array_equal(below, np.asarray(strip.convert("RGB")))
+
+
+def test_maps_of_the_token_grid_keep_rows_rows_and_put_time_left_to_right():
+    values = np.arange(24.0).reshape(GRID)
+    drawn = np.array(draw_grid_maps({"one": values, "two": -values}, "title").data[0].z, dtype=float)
+    assert drawn.shape == (3, 4 + 1 + 4), "two slots of 3 by 4 and a gap between them"
+    assert np.array_equal(drawn[:, :4], values[0]) and np.array_equal(drawn[:, 5:], values[1])
+    assert np.isnan(drawn[:, 4]).all()
+
+
+def test_intervals_reach_as_far_as_they_say_and_may_be_missing():
+    point = {"value": 3.0, "low": 1.0, "high": 8.0}
+    masks = draw_masks({"tube": {0.5: point}}, "title", "error", reference=1.0)
+    line = masks.data[0]
+    assert (line.x[0], line.y[0], line.error_y.array[0], line.error_y.arrayminus[0]) == (50, 3, 5, 2)
+    assert masks.layout.shapes[0].y0 == 1.0, "the reference is where it is asked for"
+    with_one, without = draw_measures({"a": point, "b": {"value": 2.0, "low": None, "high": None}}, "t", "%").data
+    assert (with_one.error_x.array[0], with_one.error_x.arrayminus[0]) == (5, 2)
+    assert without.error_x.array is None and without.x[0] == 2.0
+
+
+def test_class_shares_are_of_each_list_and_units_keep_their_rows():
+    shares = draw_class_shares({"image: stills": {"a": 1, "b": 3}, "clip: clips": {"a": 5, "b": 5}}, "t").data
+    assert [list(bars.y) for bars in shares] == [[25, 75], [50, 50]]
+    assert [bars.marker.color for bars in shares] == [PALETTE["image"], PALETTE["clip"]]
+    rows = draw_action_units(np.arange(3) / 2, {"AU 1": np.zeros(3), "AU 12": np.ones(3)}, "t").data[0]
+    assert list(rows.y) == ["AU 1", "AU 12"] and rows.z[1][2] == 1.0 and rows.x[2] == 1.0
