@@ -112,7 +112,7 @@ def train(
 
 @app.command()
 def study(
-    name: Annotated[str, typer.Argument(help="few_labels or four_modes.")],
+    name: Annotated[str, typer.Argument(help="shipped_encoder, few_labels or four_modes.")],
     tier: Annotated[str, typer.Option(help="smoke, laptop or full.")] = "laptop",
     seeds: Annotated[int, typer.Option(min=1, help="How many training seeds, counted from 0.")] = 3,
     jobs: Annotated[int, typer.Option(min=1, help="Runs at a time, one thread each.")] = 2,

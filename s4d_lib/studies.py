@@ -7,6 +7,7 @@ where that pays. Stopping and starting again trains only what is missing. Derive
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict
@@ -19,7 +20,7 @@ from s4d_lib.floors import floors
 from s4d_lib.metrics import over_seeds
 from s4d_lib.progress import Progress
 from s4d_lib.records import Record, code_state, device_state, peak_memory_mb
-from s4d_lib.runs import SCHEMA_OF, Run, read_samples, runs_root, train
+from s4d_lib.runs import SCHEMA_OF, SHIPPED, Run, read_samples, runs_root, train
 from s4d_lib.stages import FinetuneConfig, training_split
 
 Grid = dict[str, list[Run]]  # cell → one run a seed
@@ -161,7 +162,17 @@ def four_modes(tier: str = "laptop", seeds: Sequence[int] = (0, 1, 2), jobs: int
                                              "test": "one look, fold 1", "untuned": "one setting for every cell"})
 
 
-STUDIES = {"few_labels": few_labels, "four_modes": four_modes}
+def shipped_encoder(tier: str = "laptop", seeds: Sequence[int] = (0,), jobs: int = 1) -> Record:
+    """Pretrain the tiny encoder that the library ships, and put it in its place; one seed, one process."""
+    from s4d_lib.tiers import pretraining
+
+    run = train(pretraining(tier, "shipped_encoder", seed=seeds[0]))
+    SHIPPED.parent.mkdir(exist_ok=True)
+    shutil.copyfile(run.weights, SHIPPED)
+    return run.record
+
+
+STUDIES = {"shipped_encoder": shipped_encoder, "few_labels": few_labels, "four_modes": four_modes}
 
 
 def floor_scores(config: FinetuneConfig) -> dict[str, dict]:
