@@ -1,8 +1,12 @@
 """The loop and the stages on face files from disk: every mode, resuming, averaging, accumulation, bad files."""
 
 import json
+import os
 import shutil
 import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -119,6 +123,33 @@ def test_resuming_mid_epoch_gives_the_same_numbers(faces, runs, monkeypatch, mod
     assert np.array_equal(whole.losses(), broken.losses()), "no step is lost or stands twice in the log"
     strip = lambda run: {k: v for k, v in run.record.results.items()}  # noqa: E731
     assert strip(whole) == strip(broken)
+
+
+def test_sigkill_from_outside_loses_nothing_that_was_checkpointed(faces, runs, tmp_path):
+    """The real thing: the command in a process of its own, killed without warning, started again."""
+    config = pretraining(faces, checkpoint_minutes=1e-6, epochs=3)
+    whole = train(config, runs / "whole")
+    settings = tmp_path / "config.yaml"
+    settings.write_text(config.model_dump_json())  # JSON is YAML
+    command = [sys.executable, "-m", "s4d_lib.cli", "train", str(settings)]
+    place = {**os.environ, "S4D_RUNS": str(runs / "killed"), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, env=place, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    checkpoint = runs / "killed" / whole.folder.name / "checkpoint.safetensors"
+    while process.poll() is None and not checkpoint.exists():
+        time.sleep(0.05)
+    time.sleep(0.3)
+    process.kill()
+    process.wait()
+    assert checkpoint.exists() and not (checkpoint.parent / "record.json").exists(), "it was killed midway"
+    subprocess.run(command, env=place, check=True, capture_output=True)
+    again = train(config, runs / "killed")
+    assert np.array_equal(whole.losses(), again.losses()) and same(weights(whole), weights(again))
+
+
+def test_bf16_changes_rounding_and_little_else(faces, runs):
+    exact, rounded = (train(finetuning(faces, epochs=1, precision=p), runs).losses()[:, 1] for p in ("no", "bf16"))
+    assert not np.array_equal(exact, rounded)
+    np.testing.assert_allclose(exact, rounded, rtol=0.1)
 
 
 def test_a_kill_that_leaves_half_a_line_in_the_log(tmp_path):
