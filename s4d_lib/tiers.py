@@ -49,7 +49,7 @@ _TINY_TUNING: dict[str, Any] = _TINY | {
 }
 FINETUNE: dict[str, dict[str, Any]] = {
     "smoke": _TINY_TUNING | {"epochs": 5, "warmup_epochs": 0.5, "validation": 0.2, "batch_clips": 16,
-                             "batch_stills": 32},
+                             "batch_stills": 32, "lr": 1e-3},
     "laptop": _TINY_TUNING | {"epochs": 30, "warmup_epochs": 3.0, "validate_every": 3},
     "full": {"frames": "clip_mp4", "precision": "bf16", "workers": 8},
 }
