@@ -277,7 +277,19 @@ def _start(run: ChapterRun, chapters: Path, out: Path) -> subprocess.Popen:
     environment = {"OMP_NUM_THREADS": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1", **os.environ}
     environment |= {"S4D_RUNS": str(out.resolve()), "S4D_CHAPTER_OUT": run.folder}
     with open(folder / "log.txt", "wb") as log:  # its own session: we, not the terminal, pass Ctrl-C on
-        return subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
+        return subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True,
+                                preexec_fn=_die_with_the_runner if sys.platform == "linux" else None)
+
+
+def _die_with_the_runner() -> None:
+    """Ask Linux to kill this process when its parent is gone, however that ended; the kernel then ends by itself.
+
+    Otherwise a runner that was killed would leave chapters behind that write into the folders of the next one.
+    """
+    import ctypes
+
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
 
 
 def _finish(run: ChapterRun, process: subprocess.Popen, limit: float) -> None:
@@ -362,10 +374,11 @@ def _write_status(run: ChapterRun) -> None:
 
 
 def _last_error(run: ChapterRun) -> str:
-    """The last line of the log that names an error."""
+    """The line of the log that ends its last traceback: the exception and what it says."""
     log = (Path(run.folder) / "log.txt").read_text(errors="replace")
     log = re.sub(r"\x1b\[[0-9;]*m", "", log)  # the kernel colours its tracebacks
-    named = re.findall(r"^(?:\w+\.)*(\w*(?:Error|Exception|Interrupt)\b.*)$", log, flags=re.MULTILINE)
+    log = log[log.rfind("Traceback (most recent call last)") :]
+    named = re.findall(r"^(?:\w+\.)*([A-Z]\w+(?:: .*)?)$", log, flags=re.MULTILINE)
     return named[-1].strip() if named else f"exit code {run.return_code}, and the log names no error"
 
 

@@ -99,7 +99,8 @@ def train(config: PretrainConfig | FinetuneConfig, root: Path | None = None, ret
     stage = _pretrain if isinstance(config, PretrainConfig) else _finetune
     record = stage(config, data, folder, mark)
     write_record(folder / "record.json", record)
-    (folder / "checkpoint.safetensors").unlink(missing_ok=True)  # the run is done: nothing is left to resume
+    for left_over in (folder / "checkpoint.safetensors", *folder.glob(".*.tmp")):  # done: nothing is left to resume
+        left_over.unlink(missing_ok=True)
     return Run(folder, record)
 
 

@@ -278,7 +278,7 @@ def save_state(folder: Path, fingerprint: str, model: nn.Module, averaged, optim
     header = {"fingerprint": fingerprint, "progress": json.dumps(vars(where)),
               "scaler": json.dumps(scaler.state_dict() if scaler else None)}
     target = folder / "checkpoint.safetensors"
-    temporary = target.with_name(f".{target.name}.tmp")
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     save_file(tensors, temporary, metadata=header)
     os.replace(temporary, target)
 
@@ -311,6 +311,6 @@ def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _replace(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     temporary.write_bytes(content)
     os.replace(temporary, path)

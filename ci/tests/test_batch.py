@@ -312,6 +312,41 @@ def test_an_interrupt_ends_the_chapters_their_kernels_and_their_children(tmp_pat
     assert processes_of(tmp_path) == []
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child that its parent was killed")
+def test_chapters_end_with_a_runner_that_is_killed_without_warning(tmp_path):
+    write_chapter(tmp_path / "chapters", "01_sleeps", SLEEP, RECORD)
+    program = f"from pathlib import Path; from s4d_lib.batch import run_book; " \
+              f"run_book(Path({str(tmp_path / 'chapters')!r}), Path({str(tmp_path / 'runs')!r}))"
+    runner = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.DEVNULL)
+    children = tmp_path / "runs" / "book" / "smoke" / "01_sleeps" / "children"
+    while not children.exists():
+        assert runner.poll() is None
+        time.sleep(0.05)
+    kernel, child = map(int, children.read_text().split())
+    runner.kill()
+    runner.wait()
+    for _ in range(200):
+        if not is_alive(kernel) and processes_of(tmp_path) == []:
+            break
+        time.sleep(0.05)
+    assert not is_alive(kernel) and processes_of(tmp_path) == []
+    if is_alive(child):  # a chapter's own child is the chapter's business
+        os.kill(child, signal.SIGKILL)
+
+
+def test_the_reason_is_the_exception_that_ended_the_chapter_not_its_cause(tmp_path):
+    cause = """
+        from s4d_lib.frames import UnreadableMedia
+        try:
+            raise ValueError("cut short")
+        except ValueError as error:
+            raise UnreadableMedia("clips/00033.mp4", "broken") from error
+    """
+    write_chapter(tmp_path / "chapters", "01_broken", textwrap.dedent(cause), RECORD)
+    (run,) = run_book(tmp_path / "chapters", tmp_path / "runs")
+    assert run.status == "failed" and run.reason.startswith("UnreadableMedia: clips/00033.mp4: broken")
+
+
 def is_alive(pid: int) -> bool:
     return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
 
