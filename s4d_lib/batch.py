@@ -233,6 +233,7 @@ def run_book(
     runs = plan_runs(chapters, out, tier, names, given)
     waiting = [run for run in runs if not (resume and finished_before(run))]
     running: list[tuple[ChapterRun, subprocess.Popen, float]] = []
+    restarted: set[str] = set()
     limit = timeout if timeout is not None else TIMEOUT[tier]
     console = Console(stderr=True, highlight=False)
     with console.status("starting"), _signals_interrupt(), _ended_on_interrupt(running):
@@ -246,8 +247,12 @@ def run_book(
                 run, process, started = item
                 run.seconds = round(time.monotonic() - started, 1)
                 if process.poll() is not None or run.seconds >= limit:
-                    _finish(run, process, limit)
                     running.remove(item)
+                    if _never_started(run, process) and run.chapter not in restarted:
+                        restarted.add(run.chapter)
+                        waiting.insert(0, run)
+                        continue
+                    _finish(run, process, limit)
                     console.print(f"{run.chapter}: {run.status} after {run.seconds:.0f} s")
     return runs
 
@@ -290,6 +295,16 @@ def _die_with_the_runner() -> None:
 
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
+
+
+def _never_started(run: ChapterRun, process: subprocess.Popen) -> bool:
+    """Whether the kernel died before its first cell, as it does when two kernels are given the same port at once.
+
+    jupyter_client looks for free ports and lets them go again before the kernel takes them (papermill#511): rare, and
+    nothing has run yet, so the chapter is simply started once more.
+    """
+    log = (Path(run.folder) / "log.txt").read_text(errors="replace")
+    return bool(process.poll()) and "Kernel died before replying to kernel_info" in log
 
 
 def _finish(run: ChapterRun, process: subprocess.Popen, limit: float) -> None:

@@ -9,9 +9,14 @@ import av
 import numpy as np
 import pytest
 import torch
+from jupyter_client.manager import KernelManager
 from PIL import Image
 
 HEIGHT, WIDTH, COUNT = 48, 64, 30
+
+# The notebooks that nbval runs start kernels in several processes at once. Over TCP two of them are now and then given
+# the same free port, and one dies at its start (papermill#511); a socket file has a name of its own.
+KernelManager.transport.default_value = "ipc"
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -347,6 +347,24 @@ def test_the_reason_is_the_exception_that_ended_the_chapter_not_its_cause(tmp_pa
     assert run.status == "failed" and run.reason.startswith("UnreadableMedia: clips/00033.mp4: broken")
 
 
+@pytest.mark.parametrize(("losses", "status"), [(1, "done"), (9, "failed")])
+def test_a_kernel_that_lost_its_port_is_started_once_more_and_not_for_ever(tmp_path, monkeypatch, losses, status):
+    write_chapter(tmp_path / "chapters", "01_fine", RECORD)
+    real, lives = batch._start, []
+
+    def losing(run, chapters, out):
+        lives.append(1)
+        if len(lives) > losses:
+            return real(run, chapters, out)
+        Path(run.folder).mkdir(parents=True, exist_ok=True)
+        (Path(run.folder) / "log.txt").write_text("RuntimeError: Kernel died before replying to kernel_info")
+        return subprocess.Popen([sys.executable, "-c", "raise SystemExit(1)"])
+
+    monkeypatch.setattr(batch, "_start", losing)
+    (run,) = run_book(tmp_path / "chapters", tmp_path / "runs")
+    assert (run.status, len(lives)) == (status, 2)
+
+
 def is_alive(pid: int) -> bool:
     return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
 
