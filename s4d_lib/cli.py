@@ -157,6 +157,34 @@ def book(
         raise typer.Exit(1)
 
 
+@app.command()
+def convert(
+    source: Annotated[Path, typer.Argument(help="A published checkpoint, or a file of this library.")],
+    target: Annotated[Path, typer.Argument(help="OUT.safetensors; for the way back, OUT.pth.")],
+    as_: Annotated[str | None, typer.Option("--as", help="Layout, if the keys do not tell: s4d, s4d_pretrain, "
+                                            "videomae, videomae_pretrain, encoder, omnimae, mae, s2d, landmarks.")
+                   ] = None,
+    image_size: Annotated[int | None, typer.Option(min=1, help="Edge of the input in pixels.")] = None,
+    frames: Annotated[int | None, typer.Option(min=1, help="Frames of a clip.")] = None,
+    heads: Annotated[int | None, typer.Option(min=1, help="Attention heads; one per 64 channels if not given.")] = None,
+    decoder_heads: Annotated[int | None, typer.Option(min=1, help="The same for the decoder.")] = None,
+    top_k: Annotated[int | None, typer.Option(min=1, help="Experts per token.")] = None,
+    capacity_factor: Annotated[float | None, typer.Option(help="Room of an expert, 1.0 as released.")] = None,
+    behaviour: Annotated[str, typer.Option(help="clean, or reference for the released arithmetic.")] = "clean",
+    container: Annotated[str | None, typer.Option(help="Dictionary of the file that holds the weights.")] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace the target if it is there.")] = False,
+) -> None:
+    """Turn published weights into safetensors that describe their model, or a file of ours into a published layout."""
+    from s4d_lib.convert import Hints
+    from s4d_lib.convert import convert as convert_file
+    from s4d_lib.layouts import LAYOUTS
+
+    hints = Hints(image_size, frames, heads, decoder_heads, top_k, capacity_factor, behaviour, container)
+    report = convert_file(source, target, as_ and as_.replace("-", "_"), hints, overwrite)
+    print(report)
+    print(f"{target}: {target.stat().st_size:,} bytes. Licence of the weights: {LAYOUTS[report.layout].licence}.")
+
+
 def _settings(config: Path) -> dict:
     import yaml
 

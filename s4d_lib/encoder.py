@@ -5,12 +5,14 @@ The same class is the trunk of the classifier, which sees all of them. Derived i
 """
 
 from collections.abc import Iterable
+from contextlib import nullcontext
 from functools import partial
 
 import torch
 from einops import repeat
 from timm.models.beit import Block
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from s4d_lib.adapters import MixtureOfAdapterExperts
 from s4d_lib.masking import visible_index
@@ -58,6 +60,7 @@ class Encoder(nn.Module):
         self.register_buffer("positions", positions, persistent=False)
         self.blocks = nn.ModuleList(blocks)
         self.norm = norm
+        self.grad_checkpointing = False
 
     def encode(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Clips `[b 3 t h w]` or images `[b 3 h w]`, mask bool `[b n]`, True = hidden → latents `[b v d]`.
@@ -72,9 +75,42 @@ class Encoder(nn.Module):
                                  f"{list(mask.shape)}; make it with this input's token grid")
             index = repeat(visible_index(mask), "b v -> b v d", d=tokens.shape[-1])
             tokens = torch.gather(tokens, 1, index)
+        recompute = self.grad_checkpointing and torch.is_grad_enabled()
         for block in self.blocks:
-            tokens = block(tokens)
+            tokens = _recomputed(block, tokens) if recompute else block(tokens)
         return self.norm(tokens)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         return self.encode(x, mask)
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recompute each block in the backward pass instead of keeping its activations: less memory, more time.
+
+        Outputs and gradients stay the same, the routers' noise included.
+        """
+        self.grad_checkpointing = enable
+
+
+def _recomputed(block: nn.Module, tokens: Tensor) -> Tensor:
+    """The block's output, its activations computed again whenever a gradient needs them."""
+    # preserve_rng_state (the default) draws the same router noise again, so the same experts are chosen.
+    return checkpoint(block, tokens, use_reentrant=False, context_fn=lambda: (nullcontext(), _KeepRecords(block)))
+
+
+class _KeepRecords:
+    """What the experts of a block recorded in the forward pass outlives a recomputation.
+
+    A recomputed balance loss would have the same value, but its graph ends at the block's input and would hold
+    every activation that recomputing was meant to spare. Entered once per backward pass, so no generator.
+    """
+
+    def __init__(self, block: nn.Module) -> None:
+        self.experts = [part for part in block.modules() if isinstance(part, MixtureOfAdapterExperts)]
+
+    def __enter__(self) -> None:
+        self.records = [(part.routing, part.balance_loss) for part in self.experts]
+
+    def __exit__(self, *failure: object) -> None:
+        for part, record in zip(self.experts, self.records, strict=True):
+            part.routing, part.balance_loss = record
+        del self.records

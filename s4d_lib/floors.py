@@ -75,7 +75,7 @@ def random_features(x: Tensor, size: str, seed: int) -> Tensor:
         torch.manual_seed(seed)
         model = S4DClassifier(size, pool="positions").eval()
     x = x.squeeze(2) if x.shape[2] == 1 else x
-    return torch.cat([model.forward_features(part) for part in x.split(64)])
+    return torch.cat([model.features(part) for part in x.split(64)])
 
 
 def ridge(candidates: list[dict[str, Tensor]], labels: dict[str, np.ndarray], classes: int) -> np.ndarray:

@@ -25,17 +25,35 @@ def pool_latents(latents: Tensor, norm: nn.Module, places: int, pool: str) -> Te
     return rearrange(still, "b s d -> b (s d)")
 
 
+def task_of(tokens: int, places: int, slots: int, heads: list[str]) -> str:
+    """Which head reads `tokens` latents when nobody says: of an image there are `places`, of a clip slots·places.
+
+    A single head reads them all. With several, a clip of one time slot cannot be told from an image.
+    """
+    if len(heads) == 1:
+        return heads[0]
+    if slots == 1:
+        raise ValueError(f"an image and a clip of one time slot both make {places} tokens; say which this is with "
+                         "task='image' or task='video'")
+    found = {places: "image", slots * places: "video"}.get(tokens)
+    if found is None:
+        raise ValueError(f"this model makes {places} tokens of an image and {slots * places} of a clip, got "
+                         f"{tokens}; say which this is with task='image' or task='video'")
+    return found
+
+
 class TaskHeads(nn.ModuleDict):
-    """One linear head per task: features `[b f]` → logits `[b classes]`."""
+    """One linear head per task: features `[b f]` → logits `[b classes]`. With no task it is empty."""
 
     def __init__(self, features: int, classes: dict[str, int]) -> None:
         known = set(TASK_OF_RANK.values())
-        if not classes or not set(classes) <= known:
+        counted = all(isinstance(count, int) and count > 0 for count in classes.values())
+        if not set(classes) <= known or not counted:
             raise ValueError(f"classes maps {sorted(known)} to class counts, got {classes}")
         super().__init__({task: nn.Linear(features, count) for task, count in classes.items()})
 
     def forward(self, features: Tensor, task: str) -> Tensor:
         if task not in self:
             raise ValueError(f"this model has no head for {task} input, only for {', '.join(self)}; "
-                             f"give it one with classes={{{task!r}: ...}}")
+                             f"give it one with classes={{{task!r}: ...}} or reset_classifier")
         return self[task](features)

@@ -7,12 +7,22 @@ map as a one-tubelet clip of identical frames, which is what lets one network re
 Derived in chapter 03.
 """
 
+from collections.abc import Sequence
+
 import torch
 from einops import rearrange, repeat
 from torch import Tensor, nn
 
 Grid = tuple[int, int, int]  # tokens along time, height and width
 POSITIONS = ("flat", "separable")
+
+
+def height_width(image_size: int | Sequence[int]) -> tuple[int, int]:
+    """Height and width of a picture given as one side or as both, as in `Size.image_size`."""
+    sides = [image_size] * 2 if isinstance(image_size, int) else list(image_size)
+    if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
+        raise ValueError(f"image_size is one number of pixels or (height, width), got {image_size!r}")
+    return sides[0], sides[1]
 
 
 def pad_image_to_tubelet(image: Tensor, tubelet: int = 2) -> Tensor:
@@ -28,13 +38,14 @@ def pad_image_to_tubelet(image: Tensor, tubelet: int = 2) -> Tensor:
 class TubeletEmbed(nn.Module):
     """Linear map of each tubelet to one token: a 3-D convolution whose kernel equals its stride.
 
-    Tokens are in raster order: time, then height, then width. Source: released
-    `finetune/s4d/videomae.py:438-465`.
+    Tokens are in raster order: time, then height, then width. `image_size` is a side or (height, width). Source:
+    released `finetune/s4d/videomae.py:438-465`, which reads squares only.
     """
 
-    def __init__(self, image_size: int, frames: int, patch: int, tubelet: int, dim: int) -> None:
+    def __init__(self, image_size: int | tuple[int, int], frames: int, patch: int, tubelet: int, dim: int) -> None:
         super().__init__()
-        self.image_size, self.frames, self.tubelet = image_size, frames, tubelet
+        self.height, self.width = height_width(image_size)
+        self.frames, self.tubelet = frames, tubelet
         kernel = (tubelet, patch, patch)
         self.proj = nn.Conv3d(3, dim, kernel_size=kernel, stride=kernel)
 
@@ -57,9 +68,10 @@ class TubeletEmbed(nn.Module):
         if x.ndim == 5 and x.shape[2] != self.frames:
             raise ValueError(f"this model reads clips of {self.frames} frames, got {x.shape[2]}; "
                              f"sample {self.frames} frames or build the model in another Size")
-        if tuple(x.shape[-2:]) != (self.image_size, self.image_size):
-            raise ValueError(f"this model reads {self.image_size}×{self.image_size} pixels, got "
-                             f"{x.shape[-2]}×{x.shape[-1]}; resize the frames or build it in another Size")
+        if tuple(x.shape[-2:]) != (self.height, self.width):
+            raise ValueError(f"this model reads {self.height}×{self.width} pixels, got "
+                             f"{x.shape[-2]}×{x.shape[-1]} (height × width); resize the frames or build it in "
+                             "another Size")
 
 
 def sincos_positions(index: Tensor, dim: int) -> Tensor:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from s4d_lib.tokens import TubeletEmbed, pad_image_to_tubelet, position_table, sincos_positions
+from s4d_lib.tokens import TubeletEmbed, height_width, pad_image_to_tubelet, position_table, sincos_positions
 
 GRID = (4, 3, 3)  # 8 frames in tubelets of 2, 15 pixels in patches of 5
 DIM = 7
@@ -68,6 +68,25 @@ def test_a_wrong_input_is_named(embed, shape, said):
         embed(torch.zeros(shape))
 
 
+def test_boxes_of_a_wide_clip_are_rows_of_their_own_width():
+    torch.manual_seed(0)
+    embed = TubeletEmbed((6, 12), frames=4, patch=3, tubelet=2, dim=DIM)  # grid 2 × 2 × 4
+    clip = torch.zeros(1, 3, 4, 6, 12)
+    clip[:, :, 2:, 3:, 6:9] = 1.0  # t = 1, h = 1, w = 2
+    moved = (embed(clip) - embed(torch.zeros_like(clip))).abs().sum(-1)[0] > 1e-6
+    assert moved.nonzero().flatten().tolist() == [1 * 8 + 1 * 4 + 2]
+    assert embed(clip[:, :, 0]).shape == (1, 8, DIM)
+    with pytest.raises(ValueError, match=r"reads 6×12 pixels, got 12×6 \(height × width\)"):
+        embed(clip.transpose(3, 4))
+
+
+def test_a_picture_size_is_a_side_or_height_and_width():
+    assert height_width(15) == (15, 15) and height_width([6, 12]) == (6, 12) == height_width((6, 12))
+    for wrong in (0, -15, (6,), (6, 12, 3), (6.0, 12), "15"):
+        with pytest.raises(ValueError, match="one number of pixels or"):
+            height_width(wrong)
+
+
 def test_padding_refuses_a_clip():
     with pytest.raises(ValueError, match="image batch"):
         pad_image_to_tubelet(torch.zeros(1, 3, 2, 5, 5))
@@ -105,6 +124,14 @@ def test_separable_positions_put_one_axis_in_each_part():
     # Control: the flat sinusoid mixes the axes, so two tokens of one column share nothing.
     flat = position_table(GRID, 20, "flat").view(*GRID, 20)
     assert not torch.equal(flat[0, 0, 1, -6:], flat[0, 1, 1, -6:])
+
+
+def test_positions_of_a_wide_grid_count_its_own_columns():
+    flat = position_table((2, 3, 5), 20, "flat").view(2, 3, 5, 20)
+    torch.testing.assert_close(flat[1, 2, 4].double(), sincos_positions(torch.tensor([1 * 15 + 2 * 5 + 4]), 20)[0],
+                               atol=1e-6, rtol=0)
+    separable = position_table((2, 3, 5), 20, "separable").view(2, 3, 5, 20)
+    assert torch.equal(separable[1, 2, 4, -12:], torch.cat([separable[0, 2, 0, -12:-6], separable[0, 0, 4, -6:]]))
 
 
 @pytest.mark.parametrize("kind", ["flat", "separable"])

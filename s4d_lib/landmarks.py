@@ -1,0 +1,185 @@
+"""latents → latents     landmark network, multi-view complementary prompter (MCP), temporal adapter (TMA).
+
+S2D turns a still-image model into a video model without touching its weights. A frozen landmark network says
+where brows, eyes and mouth are; a prompter writes that, through eight channels, onto the image tokens; an adapter
+lets each place of the face look at itself in the other frames (arXiv 2312.05447).
+
+Attributes are named after the released state-dict keys (`TMA`, `D_fc1`, `conv0_0`), so that weights load by name.
+"""
+
+from typing import Any
+
+import torch
+from einops import rearrange
+from timm.models.vision_transformer import Attention
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+LANDMARK_PIXELS = 112   # height and width of a frame the landmark network reads
+LANDMARK_CHANNELS = 128  # channels of the features it hands to the prompter
+FOVEA_SCALE = 10.0      # where the learnable sharpness λ of the fovea starts
+
+
+class LandmarkNet(nn.Module):
+    """MobileFaceNet: a frame → 68 facial points (released `landmark/mobilefacenet.py`; 1,007,248 parameters).
+
+    Frames are ImageNet-normalised, because S2D feeds it what the trunk sees (released
+    `engine_for_finetuning.py:82`). Weights start random; points mean something once released weights are loaded.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.config: dict[str, Any] = {}
+        self.conv1 = ConvNorm(3, 64, kernel=3, stride=2)
+        self.conv2_dw = ConvNorm(64, 64, kernel=3, groups=64)
+        self.conv_23 = Bottleneck(64, 64, 128, stride=2)
+        self.conv_3 = ResidualBottlenecks(64, 128, depth=4)
+        self.conv_34 = Bottleneck(64, 128, 256, stride=2)
+        self.conv_4 = ResidualBottlenecks(128, 256, depth=6)
+        self.conv_45 = Bottleneck(128, 128, 512, stride=2)
+        self.conv_5 = ResidualBottlenecks(128, 256, depth=2)
+        self.conv_6_sep = ConvNorm(128, 512)
+        self.output_layer = PointHead(512, points=68)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Frames `[b 3 h w]` → coordinates of 68 points `[b 136]`, in the scale of the weights that were loaded."""
+        x = self.conv_5(self.conv_45(self.features(frames)))
+        return self.output_layer(self.conv_6_sep(x))
+
+    def features(self, frames: Tensor) -> Tensor:
+        """Frames `[b 3 h w]` → features `[b 128 14 14]` of the stage the prompter taps (released
+        `landmark/backbone.py:54-64`). Any size is resized to 112×112, corner to corner."""
+        if frames.ndim != 4 or frames.shape[1] != 3:
+            raise ValueError(f"the landmark network reads frames [b 3 h w], got shape {tuple(frames.shape)}; "
+                             "fold the time of a clip into the batch")
+        size = (LANDMARK_PIXELS, LANDMARK_PIXELS)
+        if tuple(frames.shape[-2:]) != size:
+            frames = F.interpolate(frames, size, mode="bilinear", align_corners=True)
+        x = self.conv_3(self.conv_23(self.conv2_dw(self.conv1(frames))))
+        return self.conv_4(self.conv_34(x))
+
+
+class ConvNorm(nn.Module):
+    """Convolution without bias, batch norm and, unless `linear`, one PReLU slope per channel."""
+
+    def __init__(self, inside: int, outside: int, kernel: int = 1, stride: int = 1, groups: int = 1,
+                 padding: int | None = None, linear: bool = False) -> None:
+        super().__init__()
+        padding = kernel // 2 if padding is None else padding
+        self.conv = nn.Conv2d(inside, outside, kernel, stride, padding, groups=groups, bias=False)
+        self.bn = nn.BatchNorm2d(outside)
+        self.prelu = nn.Identity() if linear else nn.PReLU(outside)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.prelu(self.bn(self.conv(x)))
+
+
+class Bottleneck(nn.Module):
+    """Widen with 1×1, mix neighbours channel by channel with 3×3, narrow with a linear 1×1."""
+
+    def __init__(self, inside: int, outside: int, wide: int, stride: int = 1) -> None:
+        super().__init__()
+        self.conv = ConvNorm(inside, wide)
+        self.conv_dw = ConvNorm(wide, wide, kernel=3, stride=stride, groups=wide)
+        self.project = ConvNorm(wide, outside, linear=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.project(self.conv_dw(self.conv(x)))
+
+
+class ResidualBottlenecks(nn.Module):
+    """`depth` bottlenecks of one width, each added to its input."""
+
+    def __init__(self, dim: int, wide: int, depth: int) -> None:
+        super().__init__()
+        self.model = nn.ModuleList(Bottleneck(dim, dim, wide) for _ in range(depth))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for bottleneck in self.model:
+            x = x + bottleneck(x)
+        return x
+
+
+class PointHead(nn.Module):
+    """Features `[b c 7 7]` → coordinates `[b (points 2)]`: one 7×7 filter per channel, then a linear map."""
+
+    def __init__(self, channels: int, points: int) -> None:
+        super().__init__()
+        self.conv_6_dw = ConvNorm(channels, channels, kernel=7, groups=channels, padding=0, linear=True)
+        self.linear = nn.Linear(channels, 2 * points, bias=False)
+        self.bn = nn.BatchNorm1d(2 * points)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.bn(self.linear(self.conv_6_dw(x).flatten(1)))
+
+
+class Fovea(nn.Module):
+    """Keeps of each channel what stands out in space: softmax over all places of λ·g, times g itself.
+
+    g is `[b c h w]`; λ is learned and starts at 10 (arXiv 2312.05447; released `model_finetuning.py:60`).
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.smooth = nn.Parameter(torch.full((1,), FOVEA_SCALE))
+
+    def forward(self, g: Tensor) -> Tensor:
+        return (self.smooth * g).flatten(2).softmax(dim=-1).view_as(g) * g
+
+
+class Prompter(nn.Module):
+    """MCP: normalised image tokens and prompt → next prompt; it also holds its block's temporal adapter.
+
+    p = W(fovea(U x) + V a), with U and V to `prompt_dim` channels and W back (arXiv 2312.05447; released
+    `model_finetuning.py:197-230`). The image is sharpened, the landmarks are not.
+    """
+
+    def __init__(self, dim: int, prompt_dim: int, hidden: int, temporal_heads: int) -> None:
+        super().__init__()
+        self.conv0_0 = nn.Conv2d(dim, prompt_dim, 1)
+        self.conv0_1 = nn.Conv2d(dim, prompt_dim, 1)
+        self.conv1x1 = nn.Conv2d(prompt_dim, dim, 1)
+        self.fovea = Fovea()
+        self.TMA = TemporalAdapter(dim, hidden, temporal_heads)
+
+    def forward(self, x: Tensor, prompt: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Image tokens and prompt, both normalised and `[(b t) (h w) d]` → prompt `[(b t) (h w) d]`."""
+        shape = {"h": grid[0], "w": grid[1]}
+        x, prompt = (rearrange(v, "b (h w) d -> b d h w", **shape) for v in (x, prompt))
+        mixed = self.conv1x1(self.fovea(self.conv0_0(x)) + self.conv0_1(prompt))
+        return rearrange(mixed, "b d h w -> b (h w) d")
+
+
+class TemporalAdapter(nn.Module):
+    """TMA: each place of the picture attends to itself in the other frames (released
+    `model_finetuning.py:70-131`).
+
+    Bottleneck with attention over time, LayerNorm, bottleneck without. Neither has a skip connection; the
+    classifier adds the result to its tokens.
+    """
+
+    def __init__(self, dim: int, hidden: int, heads: int) -> None:
+        super().__init__()
+        self.T_Adapter = BottleneckAdapter(dim, hidden, heads)
+        self.norm = nn.LayerNorm(dim)  # PyTorch's epsilon 1e-5 here, unlike every norm of the trunk
+        self.S_Adapter = BottleneckAdapter(dim, hidden)
+
+    def forward(self, x: Tensor, frames: int) -> Tensor:
+        """Normalised tokens `[(b t) n d]` of clips of `frames` frames → `[(b t) n d]`."""
+        places = x.shape[1]
+        x = rearrange(x, "(b t) n d -> (b n) t d", t=frames)
+        x = self.S_Adapter(self.norm(self.T_Adapter(x)))
+        return rearrange(x, "(b n) t d -> (b t) n d", n=places)
+
+
+class BottleneckAdapter(nn.Module):
+    """Two-layer bottleneck `[... s d]` → `[... s d]`, no skip; with `heads`, attention over s in the middle."""
+
+    def __init__(self, dim: int, hidden: int, heads: int | None = None) -> None:
+        super().__init__()
+        self.D_fc1 = nn.Linear(dim, hidden)
+        self.attn = Attention(hidden, heads) if heads else nn.Identity()
+        self.D_fc2 = nn.Linear(hidden, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.D_fc2(self.attn(F.gelu(self.D_fc1(x))))
