@@ -247,5 +247,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 def _summary(keys: Iterable[str]) -> list[str]:
     """Hundreds of keys in a few phrases: numbers become *, the last word is cut, equals are counted."""
-    patterns = Counter(re.sub(r"\.\d+(?=\.)", ".*", key).rpartition(".")[0] or key for key in keys)
-    return [f"{pattern} ({count})" for pattern, count in patterns.items()]
+    keys = list(keys)
+    patterns = [re.sub(r"\.\d+(?=\.)", ".*", key).rpartition(".")[0] or key for key in keys]
+    counts, first = Counter(patterns), dict(zip(reversed(patterns), reversed(keys)))
+    return [f"{pattern if count > 1 else first[pattern]} ({count})" for pattern, count in counts.items()]

@@ -20,7 +20,7 @@ from torch import Tensor
 from s4d_lib.containers import describe_keys
 
 RECONSTRUCTION = "serves reconstruction only"
-NO_PLACE = "this encoder has no class token, and its positions are a formula"
+NO_PLACE = {"cls_token": "this encoder has no class token", "pos_embed": "positions are a formula here"}
 UNKNOWN = "unknown to this layout"
 OWN_FILE = "the landmark network has a file of its own"
 ANCHOR = re.compile(r"(?P<prefix>(?:.*\.)?)patch_embed\.proj\.(?:1\.)?weight$")
@@ -67,8 +67,8 @@ def _keep(key: str) -> str:
 def _encoder_only(key: str) -> str:
     if key.startswith(("decoder", "mask_token")):
         raise NoPlace(RECONSTRUCTION)
-    if key in ("cls_token", "pos_embed"):
-        raise NoPlace(NO_PLACE)
+    if key in NO_PLACE:
+        raise NoPlace(NO_PLACE[key])
     if key.startswith(("head.", "fc_norm.")):
         raise NoPlace("a head of another task, on features that this encoder does not have")
     if not key.startswith("norm.") and not TRUNK.match(key):
@@ -91,8 +91,8 @@ def _videomae(key: str) -> str:
         return key.replace("head.", "head.video.")
     if key.startswith("norm."):
         raise NoPlace("the classifier pools first and then applies its own fc_norm")
-    if key in ("pos_embed", "cls_token"):
-        raise NoPlace(NO_PLACE)
+    if key in NO_PLACE:
+        raise NoPlace(NO_PLACE[key])
     return key
 
 
