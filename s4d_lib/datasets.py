@@ -1,29 +1,26 @@
-"""folder → records     readers of data-set folders, splits, and the tensors a model is fed.
+"""samples → records     what a sample is, checks before training, splits, and the tensors a model is fed.
 
-A reader turns the lists of a data set into `Sample`s: an id, a path that exists, a label checked against
-the set's own class order. `FaceDataset` turns samples into tensors; what item i of epoch e holds depends on
-(seed, e, i) and on nothing else — not on the number of workers, the order of reading or what was read
-before.
+A reader (`readers.py`) turns the lists of a data set into `Sample`s: an id, a path that exists, a label checked against
+the set's own class order. `check_samples` looks for what spoils a training before it starts. `FaceDataset` turns
+samples into tensors; what item i of epoch e holds depends on (seed, e, i) and on nothing else — not on the number of
+workers, the order of reading or what was read before.
 
-    DFEW        <root>/annotation/{train,test}(single-labeled)/{train,test}_set_<fold>.csv    video_name,label
-                <root>/<frames>/<video_name>/*.jpg   or   <root>/<frames>/<video_name>.mp4
-    AffectNet   <root>/{train,test}_affectnet7.txt    <relative path> <label>
-                <root>/Manually_Annotated_Images/<relative path>
-
-The released loader skips folders whose directory entry is small, swaps a broken sample for a random other
-one and ends XX a broken sample is an error that
-names it.
+The released loader skips folders whose directory entry is small, swaps a broken sample for a random other one and ends
+the process on any other error (`ft/datasets/kinetics.py:391-395,559-561`). Here a broken sample is an error that names
+it.
 
 Derived in chapter 01.
 """
 
 from __future__ import annotations
 
-import csv
+import os
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path, PureWindowsPath
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -33,141 +30,181 @@ from torch.utils.data import Dataset
 
 from s4d_lib.clips import AugmentRecipe, augment, centre_indices, pretrain_indices, test_views, train_indices
 from s4d_lib.frames import UnreadableMedia, open_frames
-from s4d_lib.labels import SCHEMAS, LabelSchema
+from s4d_lib.labels import MARK, schema_named, translate
+from s4d_lib.lists import frame_files
+from s4d_lib.progress import Progress
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Sample:
-    """One labelled file of a data set; `group` (such as the person shown) must not be split across sets."""
+    """One labelled file of a data set.
+
+    `group` (such as the person shown) must not be split across sets. `schema` names the class order of `label`; None
+    says that nobody stated it.
+    """
 
     id: str
     path: Path
     label: int
     kind: Literal["image", "clip"]
     group: str | None = None
+    schema: str | None = None
 
 
-# -------------------------------------------------------------------------------- readers
+def check_one_schema(samples: Iterable[Sample]) -> str | None:
+    """The schema that all samples share; ValueError if there are several, None counting as one."""
+    seen: dict[str | None, Sample] = {}
+    for sample in samples:
+        seen.setdefault(sample.schema, sample)
+    if len(seen) > 1:
+        named = ", ".join(f"{schema or 'none stated'} (such as {sample.id})" for schema, sample in seen.items())
+        raise ValueError(
+            f"samples of different class orders: {named}. The same number means another expression in each: bring them "
+            "into one with translate_samples(samples, target)")
+    return next(iter(seen), None)
 
 
-def read_dfew(
-    root: str | Path,
-    split: Literal["train", "test"],
-    fold: int = 1,
-    frames: str = "clip_jpg",
-    pattern: str | None = None,
-    schema: str = "dfew",
-    groups: Mapping[str, str] | None = None,
-) -> list[Sample]:
-    """Clips of one DFEW split and fold; ids stay text, so 00001 keeps its zeros.
+def translate_samples(
+    samples: Sequence[Sample], target: str, missing: Literal["raise", "drop"] = "raise"
+) -> tuple[list[Sample], Counter[str]]:
+    """(samples with labels of `target`, how many of each class were dropped because `target` has no such class).
 
-    `frames` is the folder under `root` that holds the clips and `pattern` the name of one, as in "{id}.mp4"
-    or "{id}"; by default a folder named by the id, or else an mp4 file. `groups` maps ids to groups.
-    FileNotFoundError for a missing list or clips, ValueError for bad rows or ids that lead out of the
-    folder.
+    Nothing is dropped unless `missing="drop"` says so: otherwise a class without a counterpart is a ValueError.
     """
-    root = Path(root)
-    listing = root / "annotation" / f"{_split(split)}(single-labeled)" / f"{split}_set_{fold}.csv"
-    rows = _csv_rows(listing, ("video_name", "label"))
-    folder = root / frames
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: no such folder of clips; frames= names one under {root}")
-
-    def locate(id: str) -> Path:
-        if pattern:
-            return folder / pattern.format(id=id)
-        video = folder / f"{id}.mp4"
-        return video if video.is_file() else folder / id
-
-    return _samples(rows, listing, SCHEMAS[schema], "clip", locate, groups)
+    if missing not in ("raise", "drop"):
+        raise ValueError(f"missing must be 'raise' or 'drop', got {missing!r}")
+    source = check_one_schema(samples)
+    if samples and source is None:
+        raise ValueError("the samples carry no schema, so their labels cannot be translated; build them with schema=")
+    if not samples:
+        return [], Counter()
+    labels = translate([s.label for s in samples], source, target, "raise" if missing == "raise" else "mark").tolist()
+    classes = schema_named(source).classes
+    dropped = Counter(classes[s.label] for s, label in zip(samples, labels) if label == MARK)
+    kept = [replace(s, label=label, schema=target) for s, label in zip(samples, labels) if label != MARK]
+    return kept, dropped
 
 
-def read_affectnet(
-    root: str | Path,
-    split: Literal["train", "test"],
-    schema: str = "affectnet7",
-    listing: str | None = None,
-    groups: Mapping[str, str] | None = None,
-) -> list[Sample]:
-    """Stills of one AffectNet split; the id is the relative path in the list.
+# -------------------------------------------------------------------------------- checks before training
 
-    `listing` names a list under `root` other than `<split>_<schema>.txt`, such as the released
-    test_affectnet7_2w.txt. `groups` maps ids to groups. Errors as in `read_dfew`.
+
+@dataclass(frozen=True)
+class Problem:
+    """Something wrong with a list of samples: how often, where for example, and what to do."""
+
+    kind: str
+    count: int
+    examples: tuple[str, ...]
+    remedy: str
+
+    def __str__(self) -> str:
+        more = ", ..." if self.count > len(self.examples) else ""
+        return f"{self.kind}: {self.count}, such as {', '.join(self.examples)}{more}. {self.remedy}."
+
+
+# kind → remedy, in the order in which problems are listed
+REMEDIES = {
+    "no such file": "Check the data root and that everything was extracted, or shorten the list",
+    "empty file": "Fetch or extract it again; a file of 0 bytes holds no picture",
+    "empty frame": "Extract the clip again; a frame of 0 bytes cannot be read",
+    "no frames": "Extract the clip again, or leave it out",
+    "too few frames": "Read another frame flavour, or accept that the last frame is repeated",
+    "unreadable": "Fetch or extract it again, or leave it out",
+    "id twice": "Keep one of the rows",
+    "same file under two ids": "Keep one of them, or its label counts twice",
+    "label outside the schema": "Name the schema or the base that the list was written for",
+    "several schemas": "Bring them into one with translate_samples(samples, target)",
+    "id in both sets": "Take it out of one: a model that has seen it cannot be tested on it",
+    "file in both sets": "Take it out of one: a model that has seen it cannot be tested on it",
+    "group in both sets": "Split by group, so that nobody is in training and test",
+}
+
+
+def check_samples(
+    samples: Sequence[Sample], against: Sequence[Sample] = (), min_frames: int = 1, videos: bool = False,
+    examples: int = 5, progress: bool = False,
+) -> list[Problem]:
+    """What is wrong with `samples` before they are trained on, and what they share with `against` (the test set).
+
+    Frame folders are counted; videos only with `videos=True`, which opens every one. A clip with fewer than
+    `min_frames` frames is reported. Two names are the same file if they lead to the same place on disk, through links
+    too. Costs one look at every file, and no decoding.
     """
-    root = Path(root)
-    path = root / (listing or f"{_split(split)}_{schema}.txt")
-    rows = []
-    for number, line in enumerate(_text_lines(path), 1):
-        if line.strip():
-            id, space, label = line.strip().rpartition(" ")
-            if not space:
-                raise ValueError(f"{path}:{number}: expected `<relative path> <label>`, got {line.strip()!r}")
-            rows.append((number, id.strip(), label))
-    folder = root / "Manually_Annotated_Images"
-    return _samples(rows, path, SCHEMAS[schema], "image", lambda id: folder / id, groups)
+    found: dict[str, list] = {}
+
+    def note(kind: str, example: str) -> None:
+        entry = found.setdefault(kind, [0, []])
+        entry[0] += 1
+        if len(entry[1]) < examples:
+            entry[1].append(example)
+
+    ids, files, schemas = set(), {}, {}
+    with Progress(len(samples), "checking") if progress else nullcontext() as bar:
+        for sample in samples:
+            if sample.id in ids:
+                note("id twice", sample.id)
+            ids.add(sample.id)
+            place = _check_file(sample, min_frames, videos, note)
+            if place is not None and files.setdefault(place, sample.id) != sample.id:
+                note("same file under two ids", f"{sample.id} and {files[place]}")
+            if sample.schema is not None and not 0 <= sample.label < len(schema_named(sample.schema)):
+                note("label outside the schema", f"{sample.id} ({sample.label} of {sample.schema})")
+            schemas.setdefault(sample.schema, sample.id)
+            if bar:
+                bar.update(1)
+    groups = {sample.group for sample in samples} - {None}
+    for other in against:
+        schemas.setdefault(other.schema, other.id)
+        if other.id in ids:
+            note("id in both sets", other.id)
+        elif (place := _place(other.path)) in files and place is not None:
+            note("file in both sets", f"{other.id} and {files[place]}")
+        if other.group in groups:
+            note("group in both sets", f"{other.group} ({other.id})")
+    if len(schemas) > 1:
+        for schema, id in schemas.items():
+            note("several schemas", f"{schema or 'none stated'} ({id})")
+    return [Problem(kind, found[kind][0], tuple(found[kind][1]), remedy) for kind, remedy in REMEDIES.items()
+            if kind in found]  # fmt: skip
 
 
-def _split(split: str) -> str:
-    if split not in ("train", "test"):
-        raise ValueError(f"split must be 'train' or 'test', got {split!r}; split_validation() makes a third")
-    return split
+def _place(path: Path) -> tuple[int, int] | None:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
-def _text_lines(path: Path) -> list[str]:
-    if not path.is_file():
-        beside = ", ".join(sorted(p.name for p in path.parent.glob(f"*{path.suffix}"))[:5])
-        raise FileNotFoundError(f"{path}: no such list; lists found beside it: {beside or 'none'}")
-    return path.read_text(encoding="utf-8-sig").splitlines()
-
-
-def _csv_rows(path: Path, columns: tuple[str, str]) -> list[tuple[int, str, str]]:
-    """(line number, id, label) of every row, all as text."""
-    lines = _text_lines(path)
-    header = tuple(name.strip() for name in lines[0].split(",")) if lines else ()
-    if header != columns:
-        raise ValueError(f"{path}:1: expected the header {','.join(columns)}, got {','.join(header)!r}")
-    rows = []
-    for number, row in enumerate(csv.reader(lines[1:]), 2):
-        if len(row) not in (0, 2):
-            raise ValueError(f"{path}:{number}: expected {','.join(columns)}, got {','.join(row)!r}")
-        if row:
-            rows.append((number, row[0].strip(), row[1].strip()))
-    return rows
-
-
-def _samples(
-    rows: list[tuple[int, str, str]],
-    listing: Path,
-    schema: LabelSchema,
-    kind: Literal["image", "clip"],
-    locate: Callable[[str], Path],
-    groups: Mapping[str, str] | None,
-) -> list[Sample]:
-    """Checked samples; all missing files are reported together."""
-    if not rows:
-        raise ValueError(f"{listing}: the list has no rows")
-    seen: dict[str, int] = {}
-    samples = []
-    for number, id, text in rows:
-        where = f"{listing}:{number}"
-        parts = PureWindowsPath(id)  # also understands forward slashes
-        if not parts.parts or parts.drive or parts.root or ".." in parts.parts:
-            raise ValueError(f"{where}: {id!r} is not a name inside the data folder")
-        if id in seen:
-            raise ValueError(f"{where}: {id!r} is already on line {seen[id]}")
-        seen[id] = number
-        group = groups.get(id) if groups is not None else None
-        if groups is not None and group is None:
-            raise ValueError(f"{where}: {id!r} has no group; groups= must name one for every id")
-        samples.append(Sample(id, locate(id), schema.label(text, where), kind, group))
-    missing = [sample.path for sample in samples if not sample.path.exists()]
-    if missing:
-        shown = ", ".join(map(str, missing[:5])) + (", ..." if len(missing) > 5 else "")
-        raise FileNotFoundError(
-            f"{listing}: {len(missing)} of {len(samples)} files are missing: {shown}. "
-            "Check the data root and that everything was extracted, or shorten the list"
-        )
-    return samples
+def _check_file(
+    sample: Sample, min_frames: int, videos: bool, note: Callable[[str, str], None]
+) -> tuple[int, int] | None:
+    """Note what is wrong with the file of a sample; returns its place on disk."""
+    try:
+        status = os.stat(sample.path)
+    except OSError:
+        note("no such file", str(sample.path))
+        return None
+    count: int | None = None
+    if sample.path.is_dir():
+        count = 0
+        for frame in frame_files(sample.path):
+            count += 1
+            if not os.path.exists(frame.path) or frame.stat().st_size == 0:
+                note("empty frame", frame.path)
+        if not count:
+            note("no frames", str(sample.path))
+    elif status.st_size == 0:
+        note("empty file", str(sample.path))
+    elif videos and sample.kind == "clip":
+        try:
+            with open_frames(sample.path) as reader:
+                count = len(reader)
+        except UnreadableMedia as error:
+            note("unreadable", f"{sample.path} ({error.reason})")
+    if count and sample.kind == "clip" and count < min_frames:
+        note("too few frames", f"{sample.id} ({count} of {min_frames})")
+    return status.st_dev, status.st_ino
 
 
 # -------------------------------------------------------------------------------- splits
@@ -273,6 +310,8 @@ class FaceDataset(Dataset):
         kinds = sorted({sample.kind for sample in samples})
         if len(kinds) != 1:
             raise ValueError(f"a FaceDataset holds stills or clips and at least one, got {kinds}")
+        # Pretraining looks at no label, so it may read labelled and unlabelled clips together.
+        self.schema = None if sampling == "pretrain" else check_one_schema(samples)
         if sampling not in ("train", "pretrain", "centre", "test"):
             raise ValueError(f"sampling must be 'train', 'pretrain', 'centre' or 'test', got {sampling!r}")
         if on_error not in ("raise", "drop"):

@@ -94,7 +94,7 @@ def code_state() -> dict[str, Any]:
             packages[package] = version(package)
         except PackageNotFoundError:
             packages[package] = None
-    return {"commit": _git("rev-parse", "HEAD"), "modified": bool(_git("status", "--porcelain", "--", "s4d_lib")),
+    return {"commit": _git("rev-parse", "HEAD"), "modified": bool(_git("status", "--porcelain", "--", ".")),
             "python": platform.python_version(), "packages": packages}
 
 

@@ -23,10 +23,12 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from s4d_lib.checkpoints import load_encoder, load_model, save_model
-from s4d_lib.datasets import SCHEMAS, FaceDataset, Sample, find_unreadable, read_affectnet, read_dfew
+from s4d_lib.datasets import FaceDataset, Sample, find_unreadable
+from s4d_lib.labels import SCHEMAS
 from s4d_lib.metrics import score
 from s4d_lib.models import S4DClassifier
 from s4d_lib.plans import collate_views
+from s4d_lib.readers import read_affectnet, read_dfew
 from s4d_lib.records import (
     DataUse,
     Record,
@@ -51,6 +53,7 @@ from s4d_lib.training import Progressed, run_job
 
 SCHEMA_OF = {"image": SCHEMAS["affectnet7"], "clip": SCHEMAS["dfew"]}
 SHIPPED = Path(__file__).parent / "weights" / "tiny_dual_modal_mae.safetensors"
+SHIPPED_CLASSIFIER = SHIPPED.with_name("tiny_s4d_classifier.safetensors")
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from s4d_lib import clips as clip_module
 from s4d_lib.clips import MixupCutmix
-from s4d_lib.datasets import FaceDataset, LabelSchema, Sample, few_labels, split_validation
+from s4d_lib.datasets import FaceDataset, Sample, few_labels, split_validation
+from s4d_lib.labels import LabelSchema
 from s4d_lib.losses import soft_target_cross_entropy
 from s4d_lib.masking import random_mask
 from s4d_lib.plans import Mixed, Step, epoch_plan

@@ -16,12 +16,13 @@ from pathlib import Path
 
 import numpy as np
 
+from s4d_lib.calibration import TARGET_ACCURACY, apply_temperature, fit_abstention, fit_temperature, selective
 from s4d_lib.floors import floors
-from s4d_lib.metrics import over_seeds
+from s4d_lib.metrics import expected_calibration_error, over_seeds
 from s4d_lib.progress import Progress
 from s4d_lib.records import Record, code_state, device_state, peak_memory_mb
-from s4d_lib.runs import SCHEMA_OF, SHIPPED, Run, read_samples, runs_root, train
-from s4d_lib.stages import FinetuneConfig, training_split
+from s4d_lib.runs import SCHEMA_OF, SHIPPED, SHIPPED_CLASSIFIER, Run, predict, read_samples, runs_root, train
+from s4d_lib.stages import HEAD, FinetuneConfig, training_split, views
 
 Grid = dict[str, list[Run]]  # cell → one run a seed
 
@@ -173,7 +174,53 @@ def shipped_encoder(tier: str = "laptop", seeds: Sequence[int] = (0,), jobs: int
     return run.record
 
 
-STUDIES = {"shipped_encoder": shipped_encoder, "few_labels": few_labels, "four_modes": four_modes}
+def shipped_classifier(tier: str = "laptop", seeds: Sequence[int] = (0,), jobs: int = 1) -> Record:
+    """Fine-tune, calibrate and put in its place the classifier that `s4d predict` uses when nobody names another.
+
+    The book's method as it is (shared network, experts, both heads) on all labelled faces of the tier. Temperature
+    and abstention are fitted on the validation people that chose the epoch; the test fold is scored once.
+    """
+    from s4d_lib.checkpoints import load_model, save_model
+    from s4d_lib.synthetic_faces import RECIPES
+    from s4d_lib.tiers import LABELLED, finetuning
+
+    config = finetuning(tier, "moae", "shipped_classifier", epochs=40, warmup_epochs=3.0, seed=seeds[0])
+    run = train(config)
+    fitted, outcome = _calibrate(run, config)
+    faces = ", ".join(sorted({use.name for use in run.record.data}))
+    fps = RECIPES[LABELLED[tier].recipe].clip.fps
+    save_model(SHIPPED_CLASSIFIER, load_model(run.weights), fitted | {
+        "schemas": {HEAD[m]: SCHEMA_OF[m].name for m in config.modalities}, "stride": config.stride,
+        "fps": fps, "trained_on": f"drawn faces only: {faces}", "licence": "Apache-2.0"})
+    record = run.record
+    return record.model_copy(update={"results": record.results | outcome,
+                                     "code": code_state() | {"trained_at": record.code["commit"]}, "protocol": {
+        **record.protocol, "calibration": "temperature and abstention fitted on the validation split"}})
+
+
+def _calibrate(run: Run, config: FinetuneConfig) -> tuple[dict[str, dict], dict[str, dict]]:
+    """What goes into the model's header (by head), and what it does to the test samples (by modality)."""
+    fitted: dict[str, dict] = {"temperature": {}, "abstain_below": {}}
+    outcome: dict[str, dict] = {}
+    saved = np.load(run.folder / "predictions.npz")
+    for m in config.modalities:
+        _, validation = training_split(config, m, read_samples(config, m, "train"))
+        sampling = "centre" if m == "image" else "test"
+        p, labels = predict(run.model(), views(config, validation, sampling, 0), config)
+        temperature = fit_temperature(p, labels)
+        threshold = fit_abstention(apply_temperature(p, temperature), labels)
+        test = apply_temperature(saved[f"{m}_probabilities"], temperature)
+        fitted["temperature"][HEAD[m]], fitted["abstain_below"][HEAD[m]] = temperature, threshold
+        outcome[f"calibrated_{m}"] = {
+            "temperature": temperature, "abstain_below": threshold, "target_accuracy": TARGET_ACCURACY,
+            "error_before": expected_calibration_error(saved[f"{m}_probabilities"], saved[f"{m}_labels"]),
+            "error_after": expected_calibration_error(test, saved[f"{m}_labels"]),
+            **selective(test, saved[f"{m}_labels"], threshold)}
+    return fitted, outcome
+
+
+STUDIES = {"shipped_encoder": shipped_encoder, "few_labels": few_labels, "four_modes": four_modes,
+           "shipped_classifier": shipped_classifier}
 
 
 def floor_scores(config: FinetuneConfig) -> dict[str, dict]:

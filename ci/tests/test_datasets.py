@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pickle
 import shutil
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,17 +18,17 @@ from torch.utils.data import DataLoader
 
 from s4d_lib.clips import EVAL, LIGHT, PAPER_CLIP_TRAIN, augment, test_views
 from s4d_lib.datasets import (
-    SCHEMAS,
     FaceDataset,
-    LabelSchema,
     Sample,
+    check_one_schema,
+    check_samples,
     few_labels,
     find_unreadable,
-    read_affectnet,
-    read_dfew,
     split_validation,
+    translate_samples,
 )
 from s4d_lib.frames import UnreadableMedia, open_frames, write_mp4
+from s4d_lib.readers import read_affectnet, read_dfew
 
 IDS = ["00001", "00002", "00010", "02522", "16372"]
 LABELS = [5, 0, 6, 3, 1]
@@ -82,39 +84,6 @@ def samples_of(labels: list[int], groups: list | None = None) -> list[Sample]:
     return [Sample(f"{i:05d}", Path(f"{i}.mp4"), label, "clip", group) for i, (label, group) in rows]
 
 
-# -------------------------------------------------------------------------------- labels
-
-
-def test_schemas_agree_with_the_shipped_label_files():
-    counts = {name: len(schema) for name, schema in SCHEMAS.items()}
-    assert counts == {
-        "dfew": 7, "ferv39k": 7, "mafw": 11, "affectnet7": 7, "affectnet8": 8, "rafdb": 7, "ferplus": 8,
-        "sfew2": 7,
-    }  # fmt: skip
-    for schema in SCHEMAS.values():
-        assert len(set(schema.classes)) == len(schema)
-    assert SCHEMAS["affectnet8"].classes[:7] == SCHEMAS["affectnet7"].classes
-    seven = {frozenset(SCHEMAS[name].classes) for name in ("dfew", "ferv39k", "affectnet7", "rafdb", "sfew2")}
-    assert len(seven) == 1, "the same seven classes, in other orders"
-    position = {name: schema.classes.index("Happiness") for name, schema in SCHEMAS.items()}
-    assert position == {
-        "dfew": 0, "ferv39k": 3, "mafw": 6, "affectnet7": 1, "affectnet8": 1, "rafdb": 3, "ferplus": 1,
-        "sfew2": 3,
-    }  # fmt: skip
-
-
-@pytest.mark.parametrize("text", ["-1", "7", "3.0", "Happiness", ""])
-def test_labels_outside_the_schema(text):
-    with pytest.raises(ValueError, match=r"list\.csv:4: label"):
-        SCHEMAS["dfew"].label(text, "list.csv:4")
-
-
-def test_label_just_past_the_end_hints_at_counting_from_one():
-    with pytest.raises(ValueError, match="counts from 1"):
-        LabelSchema("two", ("a", "b")).label("2", "here")
-    assert LabelSchema("two", ("a", "b")).label("1", "here") == 1
-
-
 # -------------------------------------------------------------------------------- DFEW
 
 
@@ -130,7 +99,7 @@ def test_dfew_keeps_the_zeros_of_its_ids(dfew_source, frames, suffix):
 def test_dfew_folds_splits_patterns_and_groups(dfew):
     write_list(dfew, "video_name,label\r\n00010,6\r\n\r\n", "test", 3)  # as a spreadsheet would save it
     sample = read_dfew(dfew, "test", 3, frames="clip_mp4", pattern="{id}.mp4", groups={"00010": "Ada"})
-    assert sample == [Sample("00010", dfew / "clip_mp4" / "00010.mp4", 6, "clip", "Ada")]
+    assert sample == [Sample("00010", dfew / "clip_mp4" / "00010.mp4", 6, "clip", "Ada", "dfew")]
     (dfew / "clip_jpg_256").mkdir()
     (dfew / "clip_jpg" / "00010").rename(dfew / "clip_jpg_256" / "00010")
     assert read_dfew(dfew, "test", 3, frames="clip_jpg_256")[0].path.parent.name == "clip_jpg_256"
@@ -150,7 +119,7 @@ def test_dfew_list_with_a_byte_order_mark(dfew):
         ("video_name,label\n00001,2\n00002\n", r"train_set_1\.csv:3: expected video_name,label, got '00002'"),
         ("video_name,label\n00001,2\n00002,2,3\n", r"train_set_1\.csv:3: expected"),
         ("video_name,label\n00001,7\n", r"train_set_1\.csv:2: label 7 is not in 0\.\.6 \(dfew: Happiness"),
-        ("video_name,label\n00001,joy\n", r"train_set_1\.csv:2: label 'joy' is not a whole number"),
+        ("video_name,label\n00001,joy\n", r"train_set_1\.csv:2: label 'joy' is not a whole number and not a class"),
         ("video_name,label\n00001,2\n\n00001,2\n", r"train_set_1\.csv:4: '00001' is already on line 2"),
         ("video_name,label\n../clip_mp4/00001.mp4,2\n", "is not a name inside the data folder"),
         ("video_name,label\n..\\clip_mp4,2\n", "is not a name inside the data folder"),
@@ -222,6 +191,87 @@ def test_affectnet_lists_that_are_wrong(affectnet, text, message):
         read_affectnet(affectnet, "train")
     with pytest.raises(FileNotFoundError, match=r"test_affectnet7\.txt: no such list"):
         read_affectnet(affectnet, "test")
+
+
+# -------------------------------------------------------------------------------- one class order
+
+
+def test_samples_of_two_class_orders_are_not_mixed(dfew_source, affectnet):
+    clips = read_dfew(dfew_source, "train")
+    other = [replace(sample, schema="ferv39k") for sample in clips[:2]]
+    assert check_one_schema(clips) == "dfew" == FaceDataset(clips, EVAL, 16).schema and check_one_schema([]) is None
+    with pytest.raises(ValueError, match=r"dfew \(such as 00001\), ferv39k \(such as 00001\)\..*translate_samples"):
+        FaceDataset(clips + other, EVAL, 16)
+    with pytest.raises(ValueError, match=r"none stated \(such as 00001\)"):
+        check_one_schema(clips + [replace(clips[0], schema=None)])
+    assert len(FaceDataset(clips + other, EVAL, 16, sampling="pretrain")) == 7, "pretraining looks at no label"
+    joined, dropped = translate_samples(other, "dfew")
+    assert len(FaceDataset(clips + joined, EVAL, 16)) == 7 and not dropped
+    # 5 and 0 are Sadness and Anger in FERV39K's order.
+    assert [(sample.label, sample.schema) for sample in joined] == [(1, "dfew"), (3, "dfew")]
+    assert pickle.loads(pickle.dumps(joined)) == joined
+
+
+def test_classes_without_a_counterpart_are_dropped_only_when_told_to_and_counted():
+    samples = [replace(sample, schema="mafw") for sample in samples_of([0, 1, 6, 1, 7])]
+    with pytest.raises(ValueError, match=r"Anxiety \(2\), Helplessness \(1\)"):
+        translate_samples(samples, "dfew")
+    kept, dropped = translate_samples(samples, "dfew", missing="drop")
+    assert [(sample.id, sample.label) for sample in kept] == [("00000", 3), ("00002", 0)]
+    assert dropped == {"Anxiety": 2, "Helplessness": 1}
+    with pytest.raises(ValueError, match="carry no schema"):
+        translate_samples(samples_of([0]), "dfew")
+
+
+# -------------------------------------------------------------------------------- checks before training
+
+
+def found(samples, *more, **options) -> dict[str, tuple]:
+    return {problem.kind: (problem.count, problem.examples) for problem in check_samples(samples, *more, **options)}
+
+
+def test_sound_samples_have_no_problem(dfew_source):
+    samples = read_dfew(dfew_source, "train")
+    assert check_samples(samples, min_frames=3, videos=True) == []
+    assert check_samples(samples[:3], samples[3:]) == []
+    assert found(samples, min_frames=17)["too few frames"] == (2, ("00001 (3 of 17)", "00002 (9 of 17)"))
+    videos = read_dfew(dfew_source, "train", frames="clip_mp4")
+    assert check_samples(videos, min_frames=17) == [], "videos are opened only when asked for"
+    assert found(videos, min_frames=17, videos=True)["too few frames"][0] == 2
+
+
+def test_every_problem_is_counted_with_examples_and_a_remedy(dfew):
+    samples = read_dfew(dfew, "train")
+    shutil.rmtree(dfew / "clip_jpg" / "00001")
+    for frame in list((dfew / "clip_jpg" / "00002").iterdir()):
+        frame.unlink()
+    (dfew / "clip_jpg" / "02522" / "00013.jpg").write_bytes(b"")
+    (dfew / "clip_mp4" / "00010.mp4").write_bytes(b"")
+    (dfew / "clip_mp4" / "00002.mp4").write_bytes(b"no video")
+    (dfew / "clip_jpg" / "copy").symlink_to(dfew / "clip_jpg" / "16372")
+    samples += [
+        replace(samples[3], label=9),
+        Sample("copy", dfew / "clip_jpg" / "copy", 1, "clip", None, "dfew"),
+        Sample("empty", dfew / "clip_mp4" / "00010.mp4", 1, "clip", None, "ferv39k"),
+        Sample("junk", dfew / "clip_mp4" / "00002.mp4", 1, "clip", "Ada"),
+    ]
+    test = [replace(samples[4], id="other"), replace(samples[3], group="Ada")]
+    problems = found(samples, test, videos=True)
+    assert {kind: count for kind, (count, _) in problems.items()} == {
+        "no such file": 1, "empty file": 1, "empty frame": 2, "no frames": 1, "unreadable": 1, "id twice": 1,
+        "same file under two ids": 1, "label outside the schema": 1, "several schemas": 3, "id in both sets": 1,
+        "file in both sets": 1, "group in both sets": 1,
+    }  # fmt: skip
+    assert problems["same file under two ids"][1] == ("copy and 16372",)
+    assert problems["file in both sets"][1] == ("other and 16372",)
+    assert problems["label outside the schema"][1] == ("02522 (9 of dfew)",)
+    (missing,) = [p for p in check_samples(samples) if p.kind == "no such file"]
+    assert str(missing).startswith("no such file: 1, such as ") and "Check the data root" in str(missing)
+
+
+def test_examples_are_few_and_counts_are_whole():
+    problems = found(samples_of([0] * 50), examples=2)
+    assert problems == {"no such file": (50, ("0.mp4", "1.mp4"))}
 
 
 # -------------------------------------------------------------------------------- splits

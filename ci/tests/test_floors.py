@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from s4d_lib.datasets import SCHEMAS
 from s4d_lib.floors import floors, grey_in_time, grey_mean, local_contrast, random_features, read_pictures, ridge
+from s4d_lib.labels import SCHEMAS
 from s4d_lib.runs import read_samples
 from s4d_lib.stages import training_split
 from s4d_lib.tiers import finetuning

@@ -1,9 +1,11 @@
 """Records: round trip, refusal of what is not a record, atomic writing, the chapter's record."""
 
 import json
+import subprocess
 
 import pytest
 
+from s4d_lib import records
 from s4d_lib.records import InvalidRecord, Record, chapter_record, fingerprint, read_record, results, write_record
 
 
@@ -58,6 +60,25 @@ def test_chapter_record_is_written_where_the_runner_asks(tmp_path, monkeypatch):
     monkeypatch.delenv("S4D_CHAPTER_OUT")
     chapter_record("04_masking", "90 of 100 hidden", {}, tier="smoke", wall_seconds=0.1)
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_record_knows_whether_the_library_differed_from_its_commit(tmp_path, monkeypatch):
+    def git(*words: str) -> None:
+        subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b.c", *words], cwd=tmp_path, check=True,
+                       capture_output=True)
+
+    library = tmp_path / "library"
+    library.mkdir()
+    (library / "records.py").write_text("x = 1\n")
+    git("init")
+    git("add", ".")
+    git("commit", "-m", "first")
+    monkeypatch.setattr(records, "__file__", str(library / "records.py"))
+    assert len(records.code_state()["commit"]) == 40 and records.code_state()["modified"] is False
+    (tmp_path / "chapter.md").write_text("beside the library")
+    assert records.code_state()["modified"] is False
+    (library / "records.py").write_text("x = 2\n")
+    assert records.code_state()["modified"] is True
 
 
 def test_committed_records_are_valid_and_hold_no_machine_path():
