@@ -15,6 +15,7 @@ import json
 import os
 import shutil
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
 
 import numpy as np
@@ -24,11 +25,11 @@ from torch.utils.data import DataLoader
 
 from s4d_lib.checkpoints import load_encoder, load_model, save_model
 from s4d_lib.datasets import FaceDataset, Sample, find_unreadable
-from s4d_lib.labels import SCHEMAS
 from s4d_lib.metrics import score
-from s4d_lib.models import S4DClassifier
+from s4d_lib.models import S4DClassifier, resolve_size
 from s4d_lib.plans import collate_views
-from s4d_lib.readers import read_affectnet, read_dfew
+from s4d_lib.protocols import PROTOCOLS, Protocol, compare
+from s4d_lib.readers import READERS, read_dataset
 from s4d_lib.records import (
     DataUse,
     Record,
@@ -51,7 +52,8 @@ from s4d_lib.stages import (
 )
 from s4d_lib.training import Progressed, run_job
 
-SCHEMA_OF = {"image": SCHEMAS["affectnet7"], "clip": SCHEMAS["dfew"]}
+# Settings that came after the first runs: they count in a fingerprint where they are used, so that those stay loadable.
+LATER = ("stills_as", "clips_as", "stills_schema", "clips_schema", "label_base")
 SHIPPED = Path(__file__).parent / "weights" / "tiny_dual_modal_mae.safetensors"
 SHIPPED_CLASSIFIER = SHIPPED.with_name("tiny_s4d_classifier.safetensors")
 
@@ -90,7 +92,9 @@ def train(config: PretrainConfig | FinetuneConfig, root: Path | None = None, ret
     `retrain` throws an earlier run away first. Interrupting keeps every whole step; the same call goes on from there.
     """
     data = {modality: data_use(config, modality) for modality in config.modalities}
-    mark = fingerprint([config.model_dump(exclude={"stills", "clips", "workers", "cache", "checkpoint_minutes"}),
+    unused = {name for name in LATER if getattr(config, name) == type(config).model_fields[name].default}
+    apart = {"stills", "clips", "workers", "cache", "checkpoint_minutes"} | unused
+    mark = fingerprint([config.model_dump(exclude=apart),
                         [use.model_dump() for use in data.values()], _init_hash(config)])
     folder = (root or runs_root()) / f"{config.name}-{mark}"
     if retrain and folder.exists():
@@ -121,10 +125,16 @@ def data_use(config: Config, modality: str) -> DataUse:
 
 def read_samples(config: Config, modality: str, split: str) -> list[Sample]:
     """The samples a stage finds in its data folders; `groups.csv` beside the lists keeps one person in one split."""
-    folder = _root(config, modality)
-    if modality == "image":
-        return read_affectnet(folder, split, groups=_groups(folder))
-    return read_dfew(folder, split, getattr(config, "fold", 1), config.frames, groups=_groups(folder))
+    folder, still = _root(config, modality), modality == "image"
+    name = config.stills_as if still else config.clips_as
+    wanted = {"groups": _groups(folder), "schema": config.stills_schema if still else config.clips_schema}
+    if not still:
+        own_frames = name == "dfew" or config.frames != type(config).model_fields["frames"].default
+        wanted |= {"frames": config.frames if own_frames else None, "base": config.label_base,
+                   "fold": getattr(config, "fold", 1) if name != "table" else None}  # there a split column decides
+    taken = signature(READERS[name]).parameters
+    return read_dataset(folder, name, split, **{key: value for key, value in wanted.items()
+                                                if value is not None and key in taken})
 
 
 def _root(config: Config, modality: str) -> Path:
@@ -194,7 +204,7 @@ def _finetune(config: FinetuneConfig, data: dict[str, DataUse], folder: Path, ma
         test[m] = _readable(config, read_samples(config, m, "test"), skipped[m])
         counts[m] = {"train": len(train_set[m]), "validation": len(validation[m]), "test": len(test[m])}
     model = build_classifier(config, folder / "encoder_report.txt")
-    classes = {m: len(SCHEMA_OF[m]) for m in config.modalities}
+    classes = {m: len(config.schema(m)) for m in config.modalities}
     job, loop = finetune_job(config, model, train_set, classes)
     chosen_on = test if config.epoch_rule == "best_on_test" else validation
     job.validate = lambda network: _validation_scores(config, network, chosen_on)
@@ -206,7 +216,7 @@ def _finetune(config: FinetuneConfig, data: dict[str, DataUse], folder: Path, ma
     predictions = {}
     for m in config.modalities:
         probabilities, labels = predict(model, views(config, test[m], _test_sampling(m), 0), config)
-        outcome[f"test_{m}"] = score(probabilities, labels, SCHEMA_OF[m].classes).as_dict()
+        outcome[f"test_{m}"] = score(probabilities, labels, config.schema(m).classes).as_dict()
         predictions |= {f"{m}_probabilities": probabilities, f"{m}_labels": labels,
                         f"{m}_ids": np.array([sample.id for sample in test[m]])}
     np.savez(folder / "predictions.npz", **predictions)
@@ -220,10 +230,9 @@ def build_classifier(config: FinetuneConfig, report_to: Path | None = None) -> S
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        model = S4DClassifier(
-            config.size, {HEAD[m]: len(SCHEMA_OF[m]) for m in config.modalities}, config.expert_blocks, config.experts,
-            config.top_k, config.capacity_factor, config.behaviour, config.pool, config.dropout,
-        )
+        classes = {HEAD[m]: len(config.schema(m)) for m in config.modalities}
+        model = S4DClassifier(config.size, classes, config.expert_blocks, config.experts, config.top_k,
+                              config.capacity_factor, config.behaviour, config.pool, config.dropout)
     if config.init:
         report = str(load_encoder(model, _init_path(config.init)))
         print(report.splitlines()[0])
@@ -240,7 +249,7 @@ def _validation_scores(config: FinetuneConfig, network: nn.Module, sets: dict[st
     values = {}
     for modality, samples in sets.items():
         probabilities, labels = predict(network, views(config, samples, "centre", 0), config)
-        found = score(probabilities, labels, SCHEMA_OF[modality].classes)
+        found = score(probabilities, labels, config.schema(modality).classes)
         values |= {f"{modality}_war": found.war.value, f"{modality}_uar": found.uar.value}
     return values
 
@@ -274,6 +283,7 @@ def _record(config: Config, kind: str, headline: str, where: Progressed, outcome
     if isinstance(config, FinetuneConfig):
         protocol |= {"epoch_rule": config.epoch_rule, "fold": config.fold, "validation": config.validation,
                      "split_seed": config.split_seed, "select": config.select}
+        protocol |= {m: _protocol(config, m) for m in config.modalities}
     return Record(
         name=config.name, kind=kind, headline=headline, tier=config.tier, seeds=[config.seed],
         config=config.model_dump(mode="json", exclude={"stills", "clips", "init"}) | {"init": _init_name(config)},
@@ -282,6 +292,23 @@ def _record(config: Config, kind: str, headline: str, where: Progressed, outcome
         code=code_state(), device=device_state(device), wall_seconds=where.seconds,
         peak_memory_mb=peak_memory_mb(device),
     )
+
+
+def _protocol(config: FinetuneConfig, modality: str) -> dict:
+    """The protocol of this run as an object, and what sets it apart from the published one on the same data set."""
+    size, still = resolve_size(config.size), modality == "image"
+    name = config.stills_as if still else config.clips_as
+    here = Protocol(
+        "this run", "this run", name, config.schema(modality).name, None if still else config.frames,
+        clip_frames=None if still else size.frames, stride=None if still else config.stride,
+        short_clip=None if still else PROTOCOLS["s4d/dfew"].short_clip, image_size=size.image_size,
+        short_clip_test=None if still else PROTOCOLS["s4d/dfew"].short_clip_test,
+        test_views="the whole picture" if still else "2 temporal views, mean softmax", metric="WAR and UAR",
+        epoch_rule=config.epoch_rule, oversampling="equal classes" if modality in config.balance else "none",
+        source={"all": "the configuration in this record"})
+    published = f"s4d/{name}"
+    differences = compare(PROTOCOLS[published], here) if published in PROTOCOLS else None
+    return {**here.as_dict(), "published": published if differences is not None else None, "differences": differences}
 
 
 def _init_name(config: Config) -> str | None:

@@ -19,10 +19,11 @@ from torch import Tensor, nn
 from s4d_lib import clips as clip_module
 from s4d_lib.clips import MixupCutmix
 from s4d_lib.datasets import FaceDataset, Sample, few_labels, split_validation
-from s4d_lib.labels import LabelSchema
+from s4d_lib.labels import LabelSchema, schema_named
 from s4d_lib.losses import soft_target_cross_entropy
 from s4d_lib.masking import random_mask
 from s4d_lib.plans import Mixed, Step, epoch_plan
+from s4d_lib.readers import READERS
 from s4d_lib.training import Job, Loop
 
 Modality = Literal["image", "clip"]
@@ -36,8 +37,13 @@ class Config(BaseModel):
     name: str = Field(pattern=r"^[\w.-]+$", description="names the run folder")
     tier: Literal["smoke", "laptop", "full"] | None = None
     size: str = "base"
-    stills: str | None = Field(None, description="folder in AffectNet layout")
-    clips: str | None = Field(None, description="folder in DFEW layout")
+    stills: str | None = Field(None, description="folder of the image data set")
+    clips: str | None = Field(None, description="folder of the video data set")
+    stills_as: str = Field("affectnet7", description="its layout, a name in readers.READERS")
+    clips_as: str = Field("dfew", description="its layout, a name in readers.READERS")
+    stills_schema: str | None = Field(None, description="label order, where the layout fixes none")
+    clips_schema: str | None = Field(None, description="the same for the video data set")
+    label_base: Literal[0, 1] | None = Field(None, description="what the video list counts its labels from")
     frames: str = Field("clip_jpg", description="folder inside `clips` that holds frame folders or videos")
     stride: int = Field(4, ge=1, description="frames between two frames of a clip (released: sr)")
     on_unreadable: Literal["raise", "skip"] = "raise"
@@ -65,9 +71,18 @@ class Config(BaseModel):
         for name in (self.augment_stills, self.augment_clips):
             if not isinstance(getattr(clip_module, name, None), clip_module.AugmentRecipe):
                 raise ValueError(f"{name!r} is not an AugmentRecipe of s4d_lib.clips")
+        for name in (self.stills_as, self.clips_as):
+            if name not in READERS:
+                raise ValueError(f"no reader is called {name!r}; there are {', '.join(READERS)}")
         if self.warmup_epochs > self.epochs:
             raise ValueError(f"warmup_epochs={self.warmup_epochs} is more than epochs={self.epochs}")
         return self
+
+    def schema(self, modality: str) -> LabelSchema:
+        """Class order of one modality: that of its layout, or the one that is named."""
+        named, layout = ((self.stills_schema, self.stills_as) if modality == "image" else
+                         (self.clips_schema, self.clips_as))
+        return schema_named(named or ("unlabelled" if layout == "voxceleb2" else layout))
 
     def loop(self, **more: object) -> Loop:
         return Loop(
@@ -236,7 +251,3 @@ def training_split(config: FinetuneConfig, modality: str, listed: list[Sample]) 
     train, validation = split_validation(listed, config.validation, config.split_seed)
     count = config.train_clips if modality == "clip" else config.train_stills
     return (few_labels(train, count, config.split_seed) if count else train), validation
-
-
-def class_counts(schemas: dict[str, LabelSchema]) -> dict[str, int]:
-    return {HEAD[modality]: len(schema) for modality, schema in schemas.items()}

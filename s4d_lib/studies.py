@@ -21,7 +21,7 @@ from s4d_lib.floors import floors
 from s4d_lib.metrics import expected_calibration_error, over_seeds
 from s4d_lib.progress import Progress
 from s4d_lib.records import Record, code_state, device_state, peak_memory_mb
-from s4d_lib.runs import SCHEMA_OF, SHIPPED, SHIPPED_CLASSIFIER, Run, predict, read_samples, runs_root, train
+from s4d_lib.runs import SHIPPED, SHIPPED_CLASSIFIER, Run, predict, read_samples, runs_root, train
 from s4d_lib.stages import HEAD, FinetuneConfig, training_split, views
 
 Grid = dict[str, list[Run]]  # cell → one run a seed
@@ -190,7 +190,7 @@ def shipped_classifier(tier: str = "laptop", seeds: Sequence[int] = (0,), jobs: 
     faces = ", ".join(sorted({use.name for use in run.record.data}))
     fps = RECIPES[LABELLED[tier].recipe].clip.fps
     save_model(SHIPPED_CLASSIFIER, load_model(run.weights), fitted | {
-        "schemas": {HEAD[m]: SCHEMA_OF[m].name for m in config.modalities}, "stride": config.stride,
+        "schemas": {HEAD[m]: config.schema(m).name for m in config.modalities}, "stride": config.stride,
         "fps": fps, "trained_on": f"drawn faces only: {faces}", "licence": "Apache-2.0"})
     record = run.record
     return record.model_copy(update={"results": record.results | outcome,
@@ -228,7 +228,7 @@ def floor_scores(config: FinetuneConfig) -> dict[str, dict]:
     modality = config.primary
     train_set, validation = training_split(config, modality, read_samples(config, modality, "train"))
     split = {"train": train_set, "validation": validation, "test": read_samples(config, modality, "test")}
-    found = floors(split, SCHEMA_OF[modality].classes, config.size, config.stride)
+    found = floors(split, config.schema(modality).classes, config.size, config.stride)
     return {name: scored.as_dict() for name, scored in found.items()}
 
 

@@ -89,3 +89,45 @@ def test_the_full_tier_is_the_released_recipe():
     assert (tuning.batch_clips, tuning.batch_stills, tuning.lr, tuning.final_lr) == (32, 64, 4e-5, 1.25e-7)
     assert (tuning.layer_decay, tuning.share_stills, tuning.experts, tuning.top_k) == (0.75, 0.5, 8, 2)
     assert (tuning.pool, tuning.mixup, tuning.cutmix, tuning.smoothing) == ("mean", 0.8, 1.0, 0.1)
+
+
+@pytest.mark.parametrize("layout", ["ferv39k", "table"])
+def test_a_run_reads_other_data_sets_and_says_how_its_protocol_differs(tmp_path, layout):
+    from PIL import Image
+
+    from s4d_lib.labels import SCHEMAS
+    from s4d_lib.runs import train
+    from s4d_lib.stages import FinetuneConfig
+
+    classes, rng = SCHEMAS["ferv39k"].classes, np.random.default_rng(0)
+    folder_of = {"Anger": "Angry", "Happiness": "Happy", "Sadness": "Sad"}
+    rows = {"train": [], "test": []}
+    for number in range(28):
+        label, split = number % 7, "train" if number < 21 else "test"
+        id = f"Crime/{folder_of.get(classes[label], classes[label])}/{number:04}"
+        place = tmp_path / ("2_ClipsforFaceCrop" if layout == "ferv39k" else ".") / id
+        place.mkdir(parents=True)
+        for frame in range(9):
+            Image.fromarray(rng.integers(0, 255, (16, 16, 3), np.uint8)).save(place / f"{frame}.jpg")
+        rows[split].append((id, label))
+    if layout == "ferv39k":
+        (tmp_path / "Annotation").mkdir()
+        for split, listed in rows.items():
+            lines = "".join(f"{id},{label}\n" for id, label in listed)
+            (tmp_path / "Annotation" / f"{split}.csv").write_text(f"path,id\n{lines}")
+    else:
+        lines = "".join(f"{id},{classes[label]},{split}\n" for split, listed in rows.items() for id, label in listed)
+        (tmp_path / "labels.csv").write_text(f"path,label,split\n{lines}")
+    config = FinetuneConfig(name="other", mode="dfer", size="tiny", clips=str(tmp_path), clips_as=layout, stride=1,
+                            clips_schema="ferv39k", epochs=1, warmup_epochs=0, batch_clips=7, validation=0.34,
+                            augment_clips="LIGHT", mixup=0, cutmix=0)
+    record = train(config, tmp_path / "runs").record
+    assert record.results["test_clip"]["count"] == 7 and list(record.results["test_clip"]["recall"]) == list(classes)
+    protocol = record.protocol["clip"]
+    assert protocol["schema"] == "ferv39k" and protocol["classes"] == list(classes) and protocol["stride"] == 1
+    if layout == "ferv39k":
+        assert protocol["published"] == "s4d/ferv39k"
+        assert any("16 (s4d/ferv39k), but 8 (this run)" in said for said in protocol["differences"])
+    else:
+        assert protocol["published"] is None
+    assert not record.data[0].skipped
