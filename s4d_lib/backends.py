@@ -155,7 +155,7 @@ class PyAV:
                 reached, frame = next(frames, (self.length, None))
             if reached > wanted:
                 raise ValueError(f"frame {wanted} of {self.length} cannot be decoded")
-            pictures.append(_upright(frame))
+            pictures.append(upright(frame))
         return np.stack(pictures)
 
     def size(self) -> tuple[int, int]:
@@ -165,7 +165,7 @@ class PyAV:
         self.container.close()
 
 
-def _upright(frame: av.VideoFrame) -> np.ndarray:
+def upright(frame: av.VideoFrame) -> np.ndarray:
     """A PyAV frame as [h w 3], turned the way the recording device said it should be shown."""
     quarter_turns = round(frame.rotation / 90) % 4
     picture = frame.to_ndarray(format="rgb24")

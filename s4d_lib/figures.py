@@ -293,6 +293,26 @@ def draw_plan(epochs: list[list[str]], title: str):
     return figure
 
 
+def draw_gaps(rows: dict[str, dict], title: str, unit: str = "percentage points"):
+    """Differences between groups: a thick 95 % interval, and a thin one that allows for how many were looked at.
+
+    `rows[name]` is {"value", "low", "high", "wide_low", "wide_high"}; hollow where the thin interval holds zero.
+    """
+    alt = "Dot plot of differences between groups beside a line at zero, two intervals each, for " + ", ".join(rows)
+    figure = _figure(title, unit, "", alt, width=720, height=130 + 34 * len(rows))
+    for name, row in rows.items():
+        clear = row["wide_low"] > 0 or row["wide_high"] < 0
+        for low, high, width in (("wide_low", "wide_high", 1), ("low", "high", 5)):
+            figure.add_scatter(x=[row[low], row[high]], y=[name, name], mode="lines", showlegend=False,
+                               line={"color": PALETTE["visible" if clear else "floor"], "width": width})
+        figure.add_scatter(x=[row["value"]], y=[name], mode="markers", showlegend=False,
+                           marker={"size": 11, "symbol": "circle" if clear else "circle-open",
+                                   "color": PALETTE["visible"], "line": {"width": 2}})
+    figure.add_vline(x=0, line={"color": PALETTE["scratch"], "width": 2, "dash": "dash"})
+    figure.update_yaxes(autorange="reversed")
+    return figure
+
+
 EXPERT_COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7", "#999999")
 
 
@@ -306,3 +326,34 @@ def draw_expert_map(picture: np.ndarray, experts: np.ndarray, scale: int = 4):
     tint = palette[np.asarray(experts) % len(palette)].repeat(height // rows, 0).repeat(width // columns, 1)
     both = np.concatenate([picture, (0.5 * picture + 0.5 * tint)], axis=1).astype(np.uint8)
     return Image.fromarray(both).resize((2 * width * scale, height * scale), Image.Resampling.NEAREST)
+
+
+def draw_frames_taken(rules: dict[str, list[int]], length: int, title: str):
+    """Which of a clip's `length` frames each rule takes, one row a rule; a number says how often, if not once."""
+    alt = f"Dots on a line of {length} frames, one row a rule: " + ", ".join(rules)
+    figure = _figure(title, "frame", "", alt, width=760, height=130 + 34 * len(rules))
+    for name, positions in rules.items():
+        taken, times = np.unique(positions, return_counts=True)
+        figure.add_scatter(x=[0, length - 1], y=[name] * 2, mode="lines", showlegend=False,
+                           line={"color": PALETTE["hidden"], "width": 1})
+        figure.add_scatter(x=taken, y=[name] * len(taken), mode="markers+text", showlegend=False,
+                           text=[f"×{n}" if n > 1 else "" for n in times], textposition="top center",
+                           marker={"size": 7, "color": PALETTE["clip"]})
+    figure.update_yaxes(range=[len(rules) - 0.5, -0.8])  # downwards, with room for a number above the first row
+    return figure
+
+
+def draw_protocol_effects(rows: dict[str, dict[str, dict]], title: str):
+    """Paired differences to a reference, two dots a row: name → {"war", "uar"} → {"value", "low", "high"}."""
+    alt = "Dot plot of differences in WAR and UAR with 95 % intervals beside a line at zero, for " + ", ".join(rows)
+    figure = _figure(title, "percentage points", "", alt, width=760, height=140 + 30 * len(rows))
+    for place, (metric, key, symbol) in enumerate((("war", "visible", "circle"), ("uar", "pretrained", "diamond"))):
+        found = [row[metric] for row in rows.values()]
+        reach = {"type": "data", "symmetric": False, "array": [one["high"] - one["value"] for one in found],
+                 "arrayminus": [one["value"] - one["low"] for one in found], "thickness": 1.2}
+        figure.add_scatter(x=[one["value"] for one in found], y=np.arange(len(rows)) + 0.24 * place - 0.12,
+                           name=metric.upper(), mode="markers", error_x=reach,
+                           marker={"size": 8, "symbol": symbol, "color": PALETTE[key]})
+    figure.add_vline(x=0, line={"color": PALETTE["scratch"], "width": 2, "dash": "dash"})
+    figure.update_yaxes(autorange="reversed", tickvals=list(range(len(rows))), ticktext=list(rows))
+    return figure
