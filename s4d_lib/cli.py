@@ -185,6 +185,158 @@ def convert(
     print(f"{target}: {target.stat().st_size:,} bytes. Licence of the weights: {LAYOUTS[report.layout].licence}.")
 
 
+@app.command()
+def crop(
+    source: Annotated[Path, typer.Argument(help="Video, picture, folder of frames, or folder of these.")],
+    out: Annotated[Path, typer.Argument(help="OUT.mp4, OUT.png, or a folder.")],
+    size: Annotated[int, typer.Option(min=16, help="Edge of a crop in pixels.")] = 224,
+    every: Annotated[int, typer.Option(min=1, help="Look for the face in every k-th frame.")] = 3,
+    margin: Annotated[float, typer.Option(min=0, help="Added around the face, as a share of its box.")] = 0.3,
+    align: Annotated[bool, typer.Option(help="Turn faces upright by their eyes.")] = True,
+    missing: Annotated[str, typer.Option(help="Frames without a face: hold, skip, full or raise.")] = "hold",
+    smooth: Annotated[int, typer.Option(min=0, help="Frames to either side over which the box is averaged.")] = 3,
+    detector: Annotated[str, typer.Option(help="mtcnn, yunet or mediapipe.")] = "mtcnn",
+    model: Annotated[Path | None, typer.Option(help="Model file for yunet or mediapipe.")] = None,
+    min_face: Annotated[float | None, typer.Option(help="Smallest face in pixels; a tenth of the frame if not given.")
+                        ] = None,
+    images: Annotated[bool, typer.Option("--images", help="Take every picture of a folder by itself.")] = False,
+    preview: Annotated[Path | None, typer.Option(help="Sheet of frames with boxes and eyes, to write.")] = None,
+) -> None:
+    """Cut out the face of every frame; finished files are kept, and crops.csv says what was found."""
+    from s4d_lib.crop_files import crop_files
+    from s4d_lib.crops import FaceCropper
+    from s4d_lib.detectors import open_detector
+
+    cropper = FaceCropper(open_detector(detector, model, min_face), every, margin, "eyes" if align else "box", missing,
+                          smooth)
+    report = crop_files(source, out, size, cropper, images, preview)
+    for line in [*report.notes[:20], *([f"… and {len(report.notes) - 20} more"] if report.notes[20:] else []), report]:
+        print(line)
+    for row in report.failed:
+        print(f"s4d: {row['error']}", file=sys.stderr)
+    if report.failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def predict(
+    paths: Annotated[list[str], typer.Argument(metavar="VIDEO_OR_IMAGE_OR_FOLDER…", help="Folders: all media inside.")],
+    model: Annotated[Path | None, typer.Option(help="A .safetensors file, or a folder that save_pretrained wrote; the "
+                                               "model that comes with the library if not given.")] = None,
+    crop: Annotated[bool | None, typer.Option("--crop/--no-crop", help="Insist on a face, or read the whole frame; "
+                                              "with neither, the face where one is found.", show_default=False)] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write every window as a table.")] = None,
+    json: Annotated[Path | None, typer.Option(help="Write everything as JSON.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a page with timelines that needs no network.")] = None,
+    schema: Annotated[list[str] | None, typer.Option(help="Label order the file does not tell: video=dfew.")] = None,
+    stride: Annotated[int | None, typer.Option(min=1, help="Frames between two that are read.")] = None,
+    hop: Annotated[float | None, typer.Option(help="Seconds between windows; half a window if not given.")] = None,
+    smooth: Annotated[float, typer.Option(min=0, help="Reach of the smoothing in seconds; 0: none.")] = 1.0,
+    abstain: Annotated[float | None, typer.Option(min=0, max=1, help="Confidence that an answer needs; the model's "
+                                                  "own if not given, 0: always answer.")] = None,
+    frame_folders: Annotated[bool, typer.Option("--frame-folders", help="A folder of images is one clip.")] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    batch: Annotated[int, typer.Option(min=1, help="Windows that pass through the model together.")] = 16,
+) -> None:
+    """Say which expression faces in videos and images seem to show, over time. Exit code 1: some file was not read."""
+    wanted = {".csv": csv, ".json": json, ".html": html}
+    for suffix, out in wanted.items():
+        if out is not None and (out.suffix.lower() != suffix or out.is_dir()):
+            raise ValueError(f"{out}: the {suffix[1:]} report needs a file name that ends in {suffix}")
+    heads = [words.partition("=") for words in schema or []]
+    if strange := [task for task, equals, name in heads if task not in ("image", "video") or not name]:
+        raise ValueError(f"--schema takes image=NAME or video=NAME, not {strange[0]!r}")
+    from s4d_lib import pages, timelines
+    from s4d_lib.predict import predict as predict_files
+
+    found = predict_files(
+        paths, model, crop={None: "auto", True: "face", False: "none"}[crop], stride=stride, hop=hop, batch=batch,
+        smooth=smooth, device=device, schema={task: name for task, _, name in heads}, abstain=abstain,
+        thumbnails=timelines.THUMBNAILS if html else 0, frame_folders=frame_folders, progress=True)
+    timelines.print_table(found)
+    for out, write in ((csv, timelines.to_csv), (json, timelines.to_json), (html, pages.page)):
+        if out is not None:
+            print(f"{timelines.write_text(out, write(found))}: {out.stat().st_size:,} bytes")
+    if not all(one.whole for one in found):
+        raise typer.Exit(1)
+
+
+@app.command()
+def doctor(
+    folder: Annotated[Path, typer.Argument(help="Folder that holds the lists and clips.")],
+    as_: Annotated[str, typer.Option("--as", help="dfew, ferv39k, mafw, mafw-compound, affectnet7, affectnet8, raf-db, "
+                                     "ferplus, sfew, voxceleb2, caer or table.")],
+    fold: Annotated[int | None, typer.Option(min=1, help="Only the lists of this fold.")] = None,
+    frames: Annotated[str | None, typer.Option(help="Folder of clips below DIR; searched for if not given.")] = None,
+    deep: Annotated[bool, typer.Option(help="Decode first and last frames, find equal content.")] = False,
+    base: Annotated[int | None, typer.Option(min=0, max=1, help="What the labels of the lists count from.")] = None,
+    schema: Annotated[str | None, typer.Option(help="Class order of the lists; a table needs it.")] = None,
+    listing: Annotated[str | None, typer.Option(help="Another list; may hold {split} and {fold}.")] = None,
+    json_: Annotated[Path | None, typer.Option("--json", help="Write the diagnosis here too.")] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Folders looked at at a time.")] = 8,
+) -> None:
+    """Say what a data folder holds, which published protocol it is, what is wrong and what to do.
+
+    Exit code 0: fine; 1: warnings; 2: errors, or the folder cannot be read.
+    """
+    import json
+
+    from s4d_lib.doctor import diagnose
+    from s4d_lib.findings import print_report
+
+    found = diagnose(folder, as_, fold, frames, deep, base, schema, listing, jobs, progress=True)
+    print_report(found)
+    if json_:
+        json_.write_text(json.dumps(found.as_dict(), indent=2) + "\n", encoding="utf-8")
+    raise typer.Exit(found.exit_code)
+
+
+@app.command()
+def pack(
+    source: Annotated[Path | None, typer.Argument(help="Folder that holds the lists and clips.")] = None,
+    out: Annotated[Path | None, typer.Argument(help="Folder to write; a stopped run goes on in it.")] = None,
+    as_: Annotated[str | None, typer.Option("--as", help="The data set, as in `s4d doctor`.")] = None,
+    split: Annotated[str | None, typer.Option(help="train, validation or test; all if not given.")] = None,
+    fold: Annotated[int | None, typer.Option(min=1, help="One fold; all, without copies, if not given.")] = None,
+    frames: Annotated[str | None, typer.Option(help="Folder of clips below SRC, if not the usual one.")] = None,
+    size: Annotated[int | None, typer.Option(help="Shorter edge in pixels; without it, files are kept.")] = None,
+    format: Annotated[str, typer.Option(help="tar (WebDataset shards) or mp4 (one small video per clip).")] = "tar",
+    shard_mb: Annotated[float, typer.Option(help="A shard ends with the clip that passes this size.")] = 256,
+    quality: Annotated[int | None, typer.Option(help="tar with --size: jpg of 1 to 95, not png; mp4: crf.")] = None,
+    base: Annotated[int | None, typer.Option(min=0, max=1, help="What the labels of the lists count from.")] = None,
+    schema: Annotated[str | None, typer.Option(help="Class order of the lists; a table needs it.")] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Clips encoded at a time.")] = 2,
+    verify: Annotated[Path | None, typer.Option(help="Check the files of a packed folder instead.")] = None,
+    deep: Annotated[bool, typer.Option(help="With --verify: decode what was shrunk, too.")] = False,
+) -> None:
+    """Pack clips into WebDataset shards or small mp4 files, with checksums; exit code 1 for errors."""
+    if verify:
+        from s4d_lib.packed import verify as check
+
+        wrong = check(verify, deep)
+        print("\n".join(wrong) or f"{verify}: every file is as it was packed")
+        raise typer.Exit(bool(wrong))
+    if source is None or out is None or as_ is None:
+        raise ValueError("say SRC OUT --as NAME, or --verify OUT")
+    from s4d_lib.findings import printable
+    from s4d_lib.pack import pack as pack_folder
+
+    told = {"frames": frames, "base": base, "schema": schema}
+    options = {name: value for name, value in told.items() if value is not None}
+    try:
+        packed = pack_folder(source, out, as_, split, fold, size, format, shard_mb, quality, jobs, True, **options)
+    except KeyboardInterrupt:
+        print("s4d: interrupted; the same command goes on where it was", file=sys.stderr)
+        raise typer.Exit(130) from None
+    for note in packed.notes:
+        print(f"note: {printable(note)}", file=sys.stderr)
+    for error in packed.errors:
+        print(f"left out: {printable(error)}", file=sys.stderr)
+    counts, parts = packed.manifest["counts"], len(packed.manifest["parts"])
+    print(f"{out}: {counts['packed']} samples, {parts} parts ({packed.kept} from before), {len(packed.errors)} errors")
+    raise typer.Exit(bool(packed.errors))
+
+
 def _settings(config: Path) -> dict:
     import yaml
 

@@ -9,6 +9,7 @@ so that every back end returns the same bytes:
     torchcodec   optional and only when asked for; needs the FFmpeg libraries of the system
     folder       a directory of jpg or png files, numeric names in numeric order
     image        one picture: a clip of length one
+    packed       a clip inside a tar file (`shards.py`)
 
 A reader opens its file at the first question, in the process that asks. A reader that was pickled, or
 inherited through `fork`, opens the file again instead of sharing a decoder whose threads stayed behind in
@@ -35,6 +36,7 @@ import torch
 from torch import Tensor
 
 from s4d_lib.backends import IMAGE_SUFFIXES, MODULE_OF, SOURCES, Source, installed_backends, require_whole
+from s4d_lib.shards import is_packed
 
 AUTO = ("decord", "pyav")  # PyAV last: it opens most, and says best why it cannot
 _REPLACE = "Fetch or extract it again, or list every such file with find_unreadable() and leave them out"
@@ -183,6 +185,8 @@ def open_frames(path: str | os.PathLike, backend: str = "auto") -> FrameReader:
     opened at first use.
     """
     path = Path(path)
+    if is_packed(path):
+        return FrameReader(path, ["packed"])
     if not path.exists():
         raise UnreadableMedia(path, "no such file or directory", "Check the data root and the list of names")
     if path.is_file() and path.stat().st_size == 0:

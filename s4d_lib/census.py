@@ -1,0 +1,369 @@
+"""lists → counts     every list of a data set read to its end, whatever is wrong in it: who is named where, how often.
+
+The readers (`readers.py`) stop at the first bad row, because a training must. Here bad rows are counted and the reading
+goes on, and a list is read although its clips are not there. `LAYOUTS` says which lists a data set has; the formats are
+those of the readers, with the same parsers.
+
+Derived in chapter 02.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from s4d_lib.backends import IMAGE_SUFFIXES, natural_order
+from s4d_lib.labels import LabelSchema, ReaderNote, canonical, schema_named
+from s4d_lib.lists import (
+    VIDEO_SUFFIXES,
+    Bad,
+    DataRoot,
+    Row,
+    RowError,
+    clean,
+    csv_dicts,
+    csv_rows,
+    encoding_of,
+    npy_rows,
+    require_columns,
+    tab_rows,
+    table_dicts,
+    word_rows,
+)
+from s4d_lib.still_readers import _FERPLUS, _voted
+
+SPLITS = ("train", "validation", "test")
+_FOLDERS = {"train": ("train",), "validation": ("val", "valid", "validation", "dev"), "test": ("test",)}
+Note = Callable[[str, str], None]  # (kind of finding, example)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the lists and frames of a data set usually are. `names` hold {split} and {fold}."""
+
+    schema: str | None
+    kind: Literal["clip", "image"] | None
+    names: tuple[str, ...]
+    frames: tuple[str, ...]
+    rows: Callable[[Path, str, Bad], Iterator[Row]]
+    folds: int = 1
+    splits: tuple[str, ...] = ("train", "test")
+    base: Literal[0, 1] | None = None
+    alias: Callable[[str], tuple[str, ...]] = lambda id: (id,)  # id → names of its file or folder below `frames`
+    told: Callable[[str], str | None] = lambda id: None  # id → the expression its name tells
+
+
+@dataclass
+class Listing:
+    """One list as it was read: rows, labels as written with their line, and what else the names tell."""
+
+    path: Path
+    split: str
+    fold: int
+    rows: int = 0
+    labels: Counter = field(default_factory=Counter)  # label as written → rows
+    first: dict[str, int] = field(default_factory=dict)  # label as written → line of its first row
+    told: Counter = field(default_factory=Counter)  # (label as written, expression in the name) → rows
+    told_first: dict[tuple[str, str], str] = field(default_factory=dict)
+
+    def counting(self, schema: LabelSchema) -> Literal[0, 1] | None:
+        """What the numbers of this list count from: 0 if one is 0, else 1 if one is n, else unknown."""
+        numbers = {int(text) for text in self.labels if schema.word(text) is None and _is_number(text)}
+        return 0 if 0 in numbers else 1 if len(schema) in numbers else None
+
+    def has_numbers(self, schema: LabelSchema) -> bool:
+        """Whether some label is a number and not a class name."""
+        return any(schema.word(text) is None and _is_number(text) for text in self.labels)
+
+    def per_class(self, schema: LabelSchema, base: int) -> tuple[list[int], Counter]:
+        """(rows per class, rows of every label that is none of the schema's, as written)."""
+        counts, outside = [0] * len(schema), Counter()
+        for text, rows in self.labels.items():
+            label = _label(text, schema, base)
+            if label is None:
+                outside[text] += rows
+            else:
+                counts[label] += rows
+        return counts, outside
+
+    def disagreeing(self, schema: LabelSchema, base: int) -> Iterator[tuple[int, str]]:
+        """(rows, example) of labels that are not the expression in the name of their clip."""
+        for (text, word), rows in self.told.items():
+            label, told = _label(text, schema, base), schema.word(word)
+            if label is not None and told not in (None, label):
+                yield rows, f"{self.told_first[text, word]} is listed as {schema.classes[label]}"
+
+
+class Census:
+    """What all lists together say: `members[id]` has a bit per (fold, split) that names the id, see `bit`."""
+
+    def __init__(self, dataset: str, schema: LabelSchema):
+        self.dataset, self.schema = dataset, schema
+        self.listings: list[Listing] = []
+        self.members: dict[str, int] = {}
+        self.groups: dict[str, int] = {}
+        self._labels: dict[str, str] = {}
+        self._several: set[str] = set()  # ids with more than one label
+
+    def add(self, listing: Listing, rows: Iterator[Row], layout: Layout, note: Note) -> None:
+        """Read one list to its end. Rows that name no clip are noted and left out."""
+        bit = bit_of(listing.fold, listing.split)
+        self.listings.append(listing)
+        for row in rows:
+            try:
+                id = clean(row.name, f"{listing.path}:{row.line}")
+            except RowError as error:
+                note("name outside the folder", str(error))
+                continue
+            listing.rows += 1
+            held = self.members.get(id, 0)
+            if held & bit:
+                note("id twice", f"{listing.path.name}:{row.line} {id}")
+            self.members[id] = held | bit
+            if row.group is not None:
+                self.groups[row.group] = self.groups.get(row.group, 0) | bit
+            if row.label is not None:
+                self._count(listing, row, id, layout, note)
+
+    def _count(self, listing: Listing, row: Row, id: str, layout: Layout, note: Note) -> None:
+        text = row.label.strip()
+        listing.labels[text] += 1
+        listing.first.setdefault(text, row.line)
+        if (word := layout.told(id)) is not None:
+            listing.told[text, word] += 1
+            listing.told_first.setdefault((text, word), id)
+        if self._labels.setdefault(id, text) != text and id not in self._several:
+            self._several.add(id)
+            note("two labels", f"{id} ({' and '.join(sorted((self._labels[id], text)))})")
+
+    def base(self, given: int | None = None) -> tuple[int, set[int]]:
+        """(what the numbers count from, what the lists say when each is asked alone)."""
+        said = {listing.counting(self.schema) for listing in self.listings} - {None}
+        return (given if given is not None else 1 if said == {1} else 0), said
+
+
+def bit_of(fold: int, split: str) -> int:
+    """The bit of (fold, split) in a mask of memberships."""
+    return 1 << (len(SPLITS) * fold + SPLITS.index(split))
+
+
+def _is_number(text: str) -> bool:
+    return text.lstrip("+-").isdecimal() and len(text) < 10
+
+
+def _label(text: str, schema: LabelSchema, base: int) -> int | None:
+    label = schema.word(text)
+    if label is None and _is_number(text) and 0 <= int(text) - base < len(schema):
+        label = int(text) - base
+    return label
+
+
+# -------------------------------------------------------------------------------- the lists of each data set
+
+
+def read_census(
+    root: Path, dataset: str, note: Note, fold: int | None = None, schema: str | None = None,
+    listing: str | None = None,
+) -> tuple[Census, Layout]:
+    """All lists of a data set, or those of one fold. ValueError for a table without a schema or columns."""
+    data, layout = DataRoot(root, links="follow"), LAYOUTS[dataset]
+    if schema is None and layout.schema is None:
+        raise ValueError(f"{root}: a table does not say its class order; say its schema, as in --schema dfew")
+    census = Census(dataset, schema_named(schema or layout.schema))
+    found = _table_lists(data, listing, fold) if dataset == "table" else (
+        _class_folders(data) if not layout.names else _named_lists(data, layout, listing, fold, note))
+    for one, rows in found:
+        with warnings.catch_warnings(record=True) as notes:
+            warnings.simplefilter("always", ReaderNote)
+            try:
+                census.add(one, rows(lambda error: note("bad row", str(error))), layout, note)
+            except (ValueError, OSError) as error:  # an unreadable list: pickled, cut short, another header
+                note("unreadable list", str(error))
+        for message in notes:
+            note("left out by the reader", str(message.message))
+    return census, layout
+
+
+Found = Iterator[tuple[Listing, Callable[[Bad], Iterator[Row]]]]
+
+
+def _named_lists(data: DataRoot, layout: Layout, listing: str | None, fold: int | None, note: Note) -> Found:
+    folds = [fold] if fold is not None else range(1, layout.folds + 1)
+    seen: dict[Path, bool] = {}
+    for number in folds:
+        for split in layout.splits:
+            names = [n.replace("{split}", split).replace("{fold}", str(number)) for n in
+                     ([listing] if listing else layout.names)]  # fmt: skip
+            path = next((data.path / clean(n, "--listing") for n in names if (data.path / n).is_file()), None)
+            if path is None:
+                note("list missing", names[0])
+                continue
+            if not os.path.realpath(path).startswith(os.path.realpath(data.path) + os.sep):
+                note("link out of the folder", str(path.relative_to(data.path)))
+                continue
+            if not seen.setdefault(path, False) and path.suffix == ".txt" and _is_chinese(path):
+                note("Chinese captions", str(path.relative_to(data.path)))
+            seen[path] = True
+            yield Listing(path, split, number), lambda bad, path=path, split=split: layout.rows(path, split, bad)
+
+
+def _is_chinese(path: Path) -> bool:
+    try:
+        return encoding_of(path, ("gb18030",)) == "gb18030"
+    except ValueError:
+        return False
+
+
+def _class_folders(data: DataRoot) -> Found:
+    """<split>/<Class>/<file>; the id keeps the split, since names are used again in every split."""
+    here = {p.name.lower().removesuffix("_aligned_faces"): p for p in sorted(data.path.iterdir()) if p.is_dir()}
+    for split, spellings in _FOLDERS.items():
+        folder = next((here[name] for name in spellings if name in here), None)
+        if folder is None:
+            continue
+
+        def rows(bad: Bad, folder: Path = folder) -> Iterator[Row]:
+            for place in sorted((p for p in folder.iterdir() if p.is_dir()), key=lambda p: natural_order(p.name)):
+                if place.name.startswith((".", "__")):
+                    continue
+                with os.scandir(place) as entries:
+                    names = [e.name for e in entries if e.name.lower().endswith(IMAGE_SUFFIXES + VIDEO_SUFFIXES)
+                             or e.is_dir()]  # fmt: skip
+                for name in sorted(names, key=natural_order):
+                    yield Row(0, f"{folder.name}/{place.name}/{name}", place.name)
+
+        yield Listing(folder, split, 1), rows
+
+
+def _table_lists(data: DataRoot, listing: str | None, fold: int | None) -> Found:
+    """The splits and folds of a table, with the meaning that `readers.read_table` gives its columns."""
+    path = data.listing(listing or "labels.csv")
+    lines = table_dicts(path, lambda error: None)
+    header = next(lines)[1]
+    require_columns(path, header, ["path", "label"])
+    splits, folds = set(), set()
+    for _, row in lines:
+        splits.add(_split_of(row.get("split", "train")))
+        folds.add(row.get("fold", ""))
+    by_split, by_fold = "split" in header, "fold" in header
+    numbers = sorted((f for f in folds if f.isdecimal()), key=int) if by_fold else ["1"]
+    for number in numbers:
+        if fold is not None and int(number) != fold:
+            continue
+        for split in SPLITS if by_split else ("train", "test") if by_fold else ("train",):
+            if by_split and split not in splits:
+                continue
+
+            def rows(bad: Bad, split: str = split, number: str = number) -> Iterator[Row]:
+                lines = table_dicts(path, bad)
+                next(lines)
+                for line, row in lines:
+                    if by_split and _split_of(row["split"]) != split:
+                        continue
+                    here = not by_fold or row["fold"] == number
+                    if here if by_split or not by_fold else here == (split == "test"):
+                        yield Row(line, row["path"], row["label"], row.get("subject") or None)
+
+            yield Listing(path, split, int(number)), rows
+
+
+def _split_of(text: str) -> str:
+    name = text.strip().lower()
+    return next((split for split, spellings in _FOLDERS.items() if name in spellings), {"training": "train",
+                "testing": "test"}.get(name, "train"))  # fmt: skip
+
+
+# -------------------------------------------------------------------------------- formats
+
+
+def _ferv39k_rows(path: Path, split: str, bad: Bad) -> Iterator[Row]:
+    with_header = next(csv_dicts(path), (1, {}))[1].keys() == {"path", "id"}
+    words = "All_scenes" in path.parts or path.name.endswith("_All.csv")
+    return word_rows(path, bad=bad) if words and not with_header else csv_rows(path, ("path", "id"), bad)
+
+
+def _mafw_rows(path: Path, split: str, bad: Bad) -> Iterator[Row]:
+    if path.suffix == ".csv":
+        rows: Iterator[Row] = csv_rows(path, ("video_name", "labels"), bad)
+    elif "with_caption" in path.parts:
+        rows = (Row(line, fields[0], fields[1]) for line, fields in tab_rows(path, 4, ("gb18030",), bad))
+    else:
+        rows = word_rows(path, "<clip>.mp4 <word>", bad)
+    return (row._replace(name=row.name.removesuffix(".mp4")) for row in rows)
+
+
+def _rafdb_rows(path: Path, split: str, bad: Bad) -> Iterator[Row]:
+    for row in word_rows(path, "train_00001.jpg 5", bad):
+        part = row.name.split("_")[0]
+        if part not in ("train", "test"):
+            bad(RowError(f"{path}:{row.line}: {row.name!r} begins with neither train_ nor test_", "row"))
+        elif part == split:
+            yield row
+
+
+def _ferplus_rows(path: Path, split: str, bad: Bad) -> Iterator[Row]:
+    usage, part = _FERPLUS[split]
+    return (row._replace(name=f"{part}/{row.name}") for row in _voted(path, schema_named("ferplus"), usage))
+
+
+def _vox_rows(path: Path, split: str, bad: Bad) -> Iterator[Row]:
+    rows = npy_rows(path, None) if path.suffix == ".npy" else word_rows(path, bad=bad)
+    for row in rows:
+        parts = row.name.replace("\\", "/").split("/")
+        start = next((i for i, part in enumerate(parts) if part.startswith("id") and part[2:].isdecimal()), 0)
+        name = "/".join(parts[start:]).removesuffix(".mp4")
+        yield Row(row.line, name, None, parts[start])
+
+
+def _padded(id: str) -> tuple[str, ...]:
+    return (id, id.zfill(5)) if id.isdecimal() else (id,)
+
+
+def _aligned(id: str) -> tuple[str, ...]:
+    stem, dot, suffix = id.rpartition(".")
+    return id, f"{stem}_aligned{dot}{suffix}"
+
+
+def _scene(id: str) -> str | None:
+    parts = id.split("/")
+    return parts[-2] if len(parts) > 1 and canonical(parts[-2]) else None
+
+
+def _mafw(kind: str) -> tuple[str, ...]:
+    return tuple(f"{place}/{kind}/{caption}/set_{{fold}}/{{split}}.{suffix}"
+                 for caption, suffix in (("no_caption", "csv"), ("no_caption", "txt"), ("with_caption", "txt"))
+                 for place in ("anno", "split"))  # fmt: skip
+
+
+_DFEW = tuple(f"{place}/{{split}}(single-labeled)/{name}.csv" for place in ("annotation", "EmoLabel_DataSplit")
+              for name in ("{split}_set_{fold}", "set_{fold}"))  # fmt: skip
+_MAFW_FRAMES = ("frames_crop_align_224", "frames_crop_aligned", "frames_crop_align", "frames", "clips", "data/clips")
+_AFFECT = ("Manually_Annotated_Images",)
+
+LAYOUTS: dict[str, Layout] = {
+    "dfew": Layout("dfew", "clip", _DFEW, ("clip_jpg_256", "clip_jpg", "Clip/jpg_256", "Clip/clip_224x224_16f",
+                   "clip_224x224_16f", "Clip/clip_224x224", "clip_mp4", "Clip/original"),
+                   lambda path, split, bad: csv_rows(path, ("video_name", "label"), bad), folds=5, alias=_padded),
+    "ferv39k": Layout("ferv39k", "clip", ("Annotation/{split}.csv", "4_setups/All_scenes/{split}_All.csv"),
+                      ("2_ClipsforFaceCrop", "0_7_LabelClips"), _ferv39k_rows, told=_scene),
+    "mafw": Layout("mafw", "clip", _mafw("single"), _MAFW_FRAMES, _mafw_rows, folds=5, alias=_padded),
+    "mafw_compound": Layout("mafw_compound", "clip", _mafw("compound"), _MAFW_FRAMES, _mafw_rows, 5, alias=_padded),
+    "affectnet7": Layout("affectnet7", "image", ("{split}_affectnet7.txt", "{split}_affectnet7_2w.txt"), _AFFECT,
+                         lambda path, split, bad: word_rows(path, bad=bad)),
+    "affectnet8": Layout("affectnet8", "image", ("{split}_affectnet8.txt",), _AFFECT,
+                         lambda path, split, bad: word_rows(path, bad=bad)),
+    "rafdb": Layout("rafdb", "image", ("EmoLabel/list_patition_label.txt", "basic/EmoLabel/list_patition_label.txt"),
+                    ("Image/aligned", "basic/Image/aligned", "Image/original", "basic/Image/original"), _rafdb_rows,
+                    base=1, alias=_aligned),
+    "ferplus": Layout("ferplus", "image", ("fer2013new.csv",), (".",), _ferplus_rows, splits=SPLITS),
+    "sfew2": Layout("sfew2", None, (), (".",), lambda *_: iter(())),
+    "voxceleb2": Layout("unlabelled", "clip", ("info_clean.csv", "voxceleb2_videopaths_train.npy"), ("mp4",),
+                        _vox_rows, splits=("train",)),
+    "caer": Layout("caer", None, (), (".",), lambda *_: iter(())),
+    "table": Layout(None, None, ("labels.csv",), (".",), lambda *_: iter(())),
+}  # fmt: skip
