@@ -175,7 +175,7 @@ def read_census(
     if schema is None and layout.schema is None:
         raise ValueError(f"{root}: a table does not say its class order; say its schema, as in --schema dfew")
     census = Census(dataset, schema_named(schema or layout.schema))
-    found = _table_lists(data, listing, fold) if dataset == "table" else (
+    found = _table_lists(data, listing, fold, note) if dataset == "table" else (
         _class_folders(data) if not layout.names else _named_lists(data, layout, listing, fold, note))
     for one, rows in found:
         with warnings.catch_warnings(record=True) as notes:
@@ -240,16 +240,18 @@ def _class_folders(data: DataRoot) -> Found:
         yield Listing(folder, split, 1), rows
 
 
-def _table_lists(data: DataRoot, listing: str | None, fold: int | None) -> Found:
+def _table_lists(data: DataRoot, listing: str | None, fold: int | None, note: Note) -> Found:
     """The splits and folds of a table, with the meaning that `readers.read_table` gives its columns."""
     path = data.listing(listing or "labels.csv")
     lines = table_dicts(path, lambda error: None)
     header = next(lines)[1]
     require_columns(path, header, ["path", "label"])
     splits, folds = set(), set()
-    for _, row in lines:
+    for line, row in lines:
         splits.add(_split_of(row.get("split", "train")))
-        folds.add(row.get("fold", ""))
+        folds.add(row.get("fold", "1"))
+        if _split_of(row.get("split", "train")) not in SPLITS or not row.get("fold", "1").isdecimal():
+            note("bad row", f"{path}:{line}: split {row.get('split')!r}, fold {row.get('fold')!r} is none")
     by_split, by_fold = "split" in header, "fold" in header
     numbers = sorted((f for f in folds if f.isdecimal()), key=int) if by_fold else ["1"]
     for number in numbers:
@@ -274,8 +276,8 @@ def _table_lists(data: DataRoot, listing: str | None, fold: int | None) -> Found
 
 def _split_of(text: str) -> str:
     name = text.strip().lower()
-    return next((split for split, spellings in _FOLDERS.items() if name in spellings), {"training": "train",
-                "testing": "test"}.get(name, "train"))  # fmt: skip
+    spelled = next((split for split, spellings in _FOLDERS.items() if name in spellings), name)
+    return {"training": "train", "testing": "test"}.get(spelled, spelled)
 
 
 # -------------------------------------------------------------------------------- formats

@@ -19,6 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+from s4d_lib.backends import IMAGE_SUFFIXES
 from s4d_lib.census import LAYOUTS, SPLITS, Census, Layout, bit_of, read_census
 from s4d_lib.findings import Diagnosis, FrameReport, Level, ListReport, ProtocolReport, Tally
 from s4d_lib.inventory import Clip, Looker, frame_folders, inventory, sampled, spread
@@ -199,6 +200,7 @@ class Frames:
                         self.note("without a row", clip.name)
         if walked:
             self.note("walked", self.folder or "", len(self.seen))
+            self.listed = len(self.seen)
         for id in ids:
             if id not in self.seen:
                 self.note("missing", id)
@@ -273,8 +275,9 @@ class Frames:
         note, aligned = self.note, "16 aligned frames" in report.flavour
         if len(self.sizes) > 1:
             note("several sizes", ", ".join(report.sizes), len(self.sizes))
-        if len(self.suffixes) > 1 and not note.count["mixed file types"] and report.kinds.keys() != {"video"}:
-            for suffix, clips in self.suffixes.items():
+        pictures = {suffix: clips for suffix, clips in self.suffixes.items() if suffix in IMAGE_SUFFIXES}
+        if len(pictures) > 1 and not note.count["mixed file types"]:
+            for suffix, clips in pictures.items():
                 note("mixed file types", f"{suffix} in {clips:,} clips")
         if "16f" in (self.folder or "") and self.lengths and not aligned:
             note("name against the frames", f"{self.folder}: clips of {report.lengths['least']} to "
@@ -291,6 +294,10 @@ class Frames:
         if not _of_frames(nearest):
             self._take(f"almost still {nearest.name}", "almost still")
             if not aligned:
+                rule = PROTOCOLS[nearest.name]
+                note.remedies["shorter than the window"] = (
+                    f"Nothing: {rule.name} has a rule for clips under {rule.span} frames. In training, "
+                    f"{rule.short_clip}; in the test, {rule.short_clip_test}")
                 self._take(f"short {nearest.name}", "shorter than the window")
 
     def _take(self, kept: str, kind: str) -> None:

@@ -357,3 +357,40 @@ def draw_protocol_effects(rows: dict[str, dict[str, dict]], title: str):
     figure.add_vline(x=0, line={"color": PALETTE["scratch"], "width": 2, "dash": "dash"})
     figure.update_yaxes(autorange="reversed", tickvals=list(range(len(rows))), ticktext=list(rows))
     return figure
+
+
+def draw_timeline(found, title: str, truth: tuple[np.ndarray, list[str]] | None = None):
+    """A `timelines.Prediction` of a clip over time: smoothed probabilities, filmstrip, answer and, if known, the truth.
+
+    truth   edges in seconds `[n + 1]` and the `n` class names between them. Gaps in the answer: there is none.
+    """
+    import base64
+
+    from s4d_lib.pages import COLOURS
+
+    w, end = found.windows, found.duration
+    figure = _figure(title, "seconds", "", f"Stacked probabilities of {', '.join(found.classes)} over {end:.0f} "
+                     "seconds, a filmstrip, and bands for the answer" + (" and the truth" if truth else ""), 860, 470)
+    x = np.concatenate([[0.0], w.middle, [end]]).round(3)
+    p = np.concatenate([w.smoothed[:1], w.smoothed, w.smoothed[-1:]]).round(4)
+    for i, name in enumerate(found.classes):
+        figure.add_scatter(x=x, y=p[:, i], name=name, stackgroup="p", mode="lines",
+                           line={"width": 0.5, "color": COLOURS.get(name, PALETTE["floor"])})
+    between = np.concatenate([[0.0], (w.middle[1:] + w.middle[:-1]) / 2, [end]])
+    given = ["" if reason else found.classes[k] for reason, k in zip(w.smoothed_reasons, w.smoothed.argmax(1))]
+    bands = {"answer": (between, given)} | ({"truth": truth} if truth else {})
+    for band, (edges, names) in bands.items():
+        for name in dict.fromkeys(filter(None, names)):
+            at = [k for k, other in enumerate(names) if other == name]
+            figure.add_bar(x=[edges[k + 1] - edges[k] for k in at], base=[edges[k] for k in at], y=[band] * len(at),
+                           orientation="h", yaxis="y2", showlegend=False, hovertemplate=f"{name}<extra>{band}</extra>",
+                           marker={"color": COLOURS.get(name, PALETTE["floor"]), "line": {"width": 0}})
+    count = len(found.thumbnails)
+    for thumbnail in found.thumbnails:  # the left edge of the first and the right edge of the last end with the axis
+        figure.add_layout_image(source="data:image/jpeg;base64," + base64.b64encode(thumbnail.jpeg).decode(),
+                                x=thumbnail.second / end * (1 - 1 / count), y=0.36, xref="paper", yref="paper",
+                                sizing="contain", sizex=1 / count, sizey=0.14, xanchor="left", yanchor="top")
+    figure.update_layout(barmode="overlay", yaxis={"domain": [0.40, 1], "range": [0, 1], "title": "probability"},
+                         yaxis2={"domain": [0, 0.19], "autorange": "reversed", "anchor": "x"},
+                         xaxis={"range": [0, end], "anchor": "y2"}, bargap=0.25)
+    return figure

@@ -172,6 +172,7 @@ class Tally:
 
     def __init__(self, examples: int = 5):
         self.most, self.count, self.examples = examples, Counter(), {}
+        self.remedies: dict[str, str] = {}  # kind → what to do here, in place of the general advice
 
     def __call__(self, kind: str, example: str = "", count: int = 1) -> None:
         self.count[kind] += count
@@ -183,7 +184,8 @@ class Tally:
 
     def findings(self, levels: dict[str, Level]) -> tuple[Finding, ...]:
         """A finding per kind that was counted, the worst first."""
-        found = [Finding(kind, levels.get(kind, level), self.count[kind], meaning, tuple(self.examples[kind]), remedy)
+        found = [Finding(kind, levels.get(kind, level), self.count[kind], meaning, tuple(self.examples[kind]),
+                         self.remedies.get(kind, remedy))
                  for kind, (level, meaning, remedy) in KINDS.items() if self.count[kind]]  # fmt: skip
         return tuple(sorted(found, key=lambda finding: _ORDER[finding.level]))
 

@@ -202,11 +202,14 @@ def open_frames(path: str | os.PathLike, backend: str = "auto") -> FrameReader:
     return FrameReader(path, [backend])
 
 
-def write_mp4(path: str | os.PathLike, frames: Tensor | np.ndarray, fps: float, crf: int = 12) -> None:
+def write_mp4(
+    path: str | os.PathLike, frames: Tensor | np.ndarray, fps: float, crf: int = 12, reproducible: bool = False
+) -> None:
     """Write uint8 [t h w 3] as H.264 (libx264, yuv420p) at `fps` frames a second; crf 12 looks lossless.
 
-    The file appears whole or not at all. ValueError for frames of another type or shape, or of odd height or
-    width, which the chroma planes of yuv420p cannot halve.
+    The file appears whole or not at all. `reproducible` gives equal bytes for equal frames on every processor and
+    beside other threads; otherwise x264 now and then decides otherwise (seen in its macroblock tree). ValueError for
+    frames of another type or shape, or of odd height or width, which the chroma planes of yuv420p cannot halve.
     """
     import av
 
@@ -223,7 +226,8 @@ def write_mp4(path: str | os.PathLike, frames: Tensor | np.ndarray, fps: float, 
         with av.open(part, "w") as container:
             stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1000))
             stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-            stream.options = {"crf": str(crf), "threads": "1"}
+            stream.options = {"crf": str(crf), "threads": "1"} | (
+                {"x264-params": "cpu-independent=1"} if reproducible else {})
             for picture in pictures:
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
             container.mux(stream.encode())

@@ -312,7 +312,7 @@ class _Writer:
         if self.format == "mp4":
             place = self.out / "clips" / f"{item.key}.mp4"
             place.parent.mkdir(parents=True, exist_ok=True)
-            write_mp4(place, frames, fps or FPS, 12 if self.quality is None else self.quality)
+            write_mp4(place, frames, fps or FPS, 12 if self.quality is None else self.quality, reproducible=True)
             return _described(item, told | {"fps": fps or FPS}), [("mp4", b"")], suffix, False
         ending = "png" if self.quality is None else "jpg"
         media = [(f"{i:06d}.{ending}", _picture(frame, self.quality)) for i, frame in enumerate(frames)]
