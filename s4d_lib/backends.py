@@ -18,10 +18,12 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import struct
+import warnings
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 import numpy as np
 
@@ -73,6 +75,38 @@ def _require_display_times(path: Path) -> None:
         raise ValueError("only MP4, QuickTime and Matroska files give it exact frames; pyav reads the others")
 
 
+def _require_plain_turns(path: Path) -> None:
+    """ValueError for a file that is to be shown mirrored, or a Matroska file that is to be turned: decord gives the
+    first upside down and the second lying, and neither with a word.
+    """
+    with open(path, "rb") as file:
+        if file.read(4) == b"\x1aE\xdf\xa3":
+            odd = b"\x76\x70" in file.read(1 << 16)  # the name of Projection; by chance in others, which costs speed
+        else:
+            odd = any(a * d - b * c < 0 for a, b, c, d in _track_matrices(file))
+    if odd:
+        raise ValueError("it is to be shown turned or mirrored in a way that decord ignores; pyav reads it")
+
+
+def _track_matrices(file: BinaryIO) -> Iterator[tuple[int, int, int, int]]:
+    """a, b, c, d of the display matrix in each track header of an MP4 or QuickTime file."""
+    start = 0
+    while len(header := (file.seek(start), file.read(16))[1]) >= 8:
+        size, kind = int.from_bytes(header[:4], "big"), header[4:8]
+        if size == 1:
+            size = int.from_bytes(header[8:], "big")
+        if kind == b"moov":
+            movie = file.read(min(size, 1 << 26))
+            for found in re.finditer(b"tkhd", movie):
+                at = found.end() + (52 if movie[found.end():found.end() + 1] == b"\1" else 40)
+                if at + 20 <= len(movie):
+                    a, b, _, c, d = struct.unpack_from(">5i", movie, at)
+                    yield a, b, c, d
+        if size < 8:
+            return
+        start += size
+
+
 class Decord:
     """decord, one thread: more threads in a worker only compete with the other workers."""
 
@@ -80,6 +114,7 @@ class Decord:
         import decord
 
         _require_display_times(path)
+        _require_plain_turns(path)
         decord.logging.set_level(decord.logging.FATAL)  # the exception says it; the log would say it again
         self.video = decord.VideoReader(str(path), ctx=decord.cpu(0), num_threads=1)
         self.length, self.fps = len(self.video), float(self.video.get_avg_fps())
@@ -99,6 +134,7 @@ class PyAV:
 
     def __init__(self, path: Path):
         self.path = path
+        self.going: tuple[Iterator | None, int, av.VideoFrame | None] = (None, -1, None)
         self._open()
         rate = self.stream.average_rate or self.stream.guessed_rate
         self.fps = float(rate) if rate else None
@@ -114,12 +150,8 @@ class PyAV:
             self.length, self.keys = sum(1 for _ in self._decode_from(0)), []
 
     def _open(self) -> None:
-        import av
-
-        self.container = av.open(str(self.path))
-        if not self.container.streams.video:
-            raise ValueError("it has no video stream")
-        self.stream = self.container.streams.video[0]
+        self.container = open_container(self.path)
+        self.stream = moving_pictures(self.container)
         self.stream.codec_context.thread_count = 1  # a thread pool in a forked worker can wait for ever
 
     def _position(self, time: int) -> int:
@@ -131,21 +163,24 @@ class PyAV:
         """
         if self.timed:
             self.container.seek(self.times[key], stream=self.stream)
-            yield from ((self._position(f.pts), f) for f in self.container.decode(self.stream))
+            packets = (p for p in self.container.demux(self.stream) if not repeats_picture(p))
+            yield from ((self._position(f.pts), f) for packet in packets for f in packet.decode())
         else:
             self.container.close()
             self._open()
-            yield from enumerate(self.container.decode(self.stream))
+            packets = (p for p in self.container.demux(self.stream) if not repeats_picture(p))
+            yield from enumerate(frame for packet in packets for frame in packet.decode())
 
     def _key_before(self, index: int) -> int:
         before = bisect_right(self.keys, index) - 1
         return self.keys[before] if before >= 0 else 0
 
     def read(self, indices: list[int]) -> np.ndarray:
-        pictures, frames, reached = [], None, -1
+        pictures, (frames, reached, frame) = [], self.going
+        self.going = None, -1, None  # after an error, start again
         for wanted in indices:
             key = self._key_before(wanted)
-            if frames is None or key > reached:
+            if frames is None or wanted < reached or key > reached:
                 frames = self._decode_from(key)
                 reached, frame = next(frames, (self.length, None))
                 if reached > wanted:  # the container's own index overshot
@@ -156,20 +191,57 @@ class PyAV:
             if reached > wanted:
                 raise ValueError(f"frame {wanted} of {self.length} cannot be decoded")
             pictures.append(upright(frame))
+        self.going = frames, reached, frame  # who reads on from here need not decode the same frames again
         return np.stack(pictures)
 
     def size(self) -> tuple[int, int]:
         return self.read([0]).shape[1:3]
 
     def close(self) -> None:
+        self.going = None, -1, None
         self.container.close()
 
 
+def open_container(path: Path) -> av.container.InputContainer:
+    """A video file, opened by PyAV. A name like http:a.mp4 is a file and not an address, and a play list that calls
+    itself a video does not reach the network.
+    """
+    import av
+
+    return av.open(os.path.abspath(path), options={"protocol_whitelist": "file"})
+
+
+def moving_pictures(container: av.container.InputContainer) -> av.VideoStream:
+    """The stream that a player shows: the default one, or the first; the cover of a song is none.
+
+    ValueError where there is none.
+    """
+    from av.stream import Disposition
+
+    streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+    if not streams:
+        raise ValueError("it has no video stream")
+    return max(streams, key=lambda s: bool(s.disposition & Disposition.default))  # the first of equals
+
+
+def repeats_picture(packet: av.Packet) -> bool:
+    """Whether a packet says no more than "the same again" (Theora, AVI): no bytes, but a time. PyAV would take it for
+    the end of the stream."""
+    return not packet.size and packet.dts is not None
+
+
 def upright(frame: av.VideoFrame) -> np.ndarray:
-    """A PyAV frame as [h w 3], turned the way the recording device said it should be shown."""
-    quarter_turns = round(frame.rotation / 90) % 4
+    """A PyAV frame as [h w 3], turned by quarters and mirrored as the recording says it should be shown."""
+    from av.sidedata.sidedata import Type
+
     picture = frame.to_ndarray(format="rgb24")
-    return np.ascontiguousarray(np.rot90(picture, quarter_turns)) if quarter_turns else picture
+    matrix = frame.side_data.get(Type.DISPLAYMATRIX)
+    if matrix is None:
+        return picture
+    a, b, _, c, d = struct.unpack_from("=5i", bytes(matrix))  # a pixel (x, y) goes to (a x + c y, b x + d y)
+    if abs(b) > abs(a):
+        picture, a, d = picture.swapaxes(0, 1), c, b
+    return np.ascontiguousarray(picture[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])
 
 
 class TorchCodec:
@@ -249,9 +321,17 @@ def _read_image(path: Path) -> np.ndarray:
     import PIL.ImageOps
 
     try:
-        with PIL.Image.open(path) as image:
-            return np.array(PIL.ImageOps.exif_transpose(image).convert("RGB"))
-    except (OSError, SyntaxError, ValueError) as error:  # PIL reports broken PNG chunks as SyntaxError
+        with warnings.catch_warnings():  # Pillow warns of 90 megapixels and refuses 180
+            warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
+            with PIL.Image.open(path) as image:
+                picture = PIL.ImageOps.exif_transpose(image)
+                if picture.mode == "I" or picture.mode.startswith("I;16"):  # grey of 16 bits, which convert() clips
+                    picture = PIL.Image.fromarray((np.asarray(picture).clip(0, 65535) // 257).astype(np.uint8))
+                if "transparency" in picture.info:
+                    picture = picture.convert("RGBA")
+                return np.array(picture.convert("RGB"))
+    # PIL reports broken PNG chunks as SyntaxError.
+    except (OSError, SyntaxError, ValueError, PIL.Image.DecompressionBombError) as error:
         raise ValueError(f"{path.name} is not a readable image ({error})") from error
 
 

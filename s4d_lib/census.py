@@ -35,6 +35,7 @@ from s4d_lib.lists import (
     table_dicts,
     word_rows,
 )
+from s4d_lib.row_samples import spellings
 from s4d_lib.still_readers import _FERPLUS, _voted
 
 SPLITS = ("train", "validation", "test")
@@ -55,6 +56,7 @@ class Layout:
     splits: tuple[str, ...] = ("train", "test")
     base: Literal[0, 1] | None = None
     alias: Callable[[str], tuple[str, ...]] = lambda id: (id,)  # id → names of its file or folder below `frames`
+    whole: Callable[[str], str] = lambda id: id  # an id as listed → the one spelling by which it is known here
     told: Callable[[str], str | None] = lambda id: None  # id → the expression its name tells
 
 
@@ -116,7 +118,7 @@ class Census:
         self.listings.append(listing)
         for row in rows:
             try:
-                id = clean(row.name, f"{listing.path}:{row.line}")
+                id = layout.whole(clean(row.name, f"{listing.path}:{row.line}"))
             except RowError as error:
                 note("name outside the folder", str(error))
                 continue
@@ -182,6 +184,8 @@ def read_census(
             warnings.simplefilter("always", ReaderNote)
             try:
                 census.add(one, rows(lambda error: note("bad row", str(error))), layout, note)
+                if not one.rows:
+                    note("unreadable list", f"{one.path}: the list has no rows")
             except (ValueError, OSError) as error:  # an unreadable list: pickled, cut short, another header
                 note("unreadable list", str(error))
         for message in notes:
@@ -222,8 +226,8 @@ def _is_chinese(path: Path) -> bool:
 def _class_folders(data: DataRoot) -> Found:
     """<split>/<Class>/<file>; the id keeps the split, since names are used again in every split."""
     here = {p.name.lower().removesuffix("_aligned_faces"): p for p in sorted(data.path.iterdir()) if p.is_dir()}
-    for split, spellings in _FOLDERS.items():
-        folder = next((here[name] for name in spellings if name in here), None)
+    for split, words in _FOLDERS.items():
+        folder = next((here[name] for name in words if name in here), None)
         if folder is None:
             continue
 
@@ -276,7 +280,7 @@ def _table_lists(data: DataRoot, listing: str | None, fold: int | None, note: No
 
 def _split_of(text: str) -> str:
     name = text.strip().lower()
-    spelled = next((split for split, spellings in _FOLDERS.items() if name in spellings), name)
+    spelled = next((split for split, words in _FOLDERS.items() if name in words), name)
     return {"training": "train", "testing": "test"}.get(spelled, spelled)
 
 
@@ -322,8 +326,8 @@ def _vox_rows(path: Path, split: str, bad: Bad) -> Iterator[Row]:
         yield Row(row.line, name, None, parts[start])
 
 
-def _padded(id: str) -> tuple[str, ...]:
-    return (id, id.zfill(5)) if id.isdecimal() else (id,)
+def _padded(id: str) -> str:
+    return id.zfill(5) if id.isdecimal() else id
 
 
 def _aligned(id: str) -> tuple[str, ...]:
@@ -350,11 +354,13 @@ _AFFECT = ("Manually_Annotated_Images",)
 LAYOUTS: dict[str, Layout] = {
     "dfew": Layout("dfew", "clip", _DFEW, ("clip_jpg_256", "clip_jpg", "Clip/jpg_256", "Clip/clip_224x224_16f",
                    "clip_224x224_16f", "Clip/clip_224x224", "clip_mp4", "Clip/original"),
-                   lambda path, split, bad: csv_rows(path, ("video_name", "label"), bad), folds=5, alias=_padded),
+                   lambda path, split, bad: csv_rows(path, ("video_name", "label"), bad), folds=5, alias=spellings,
+                   whole=_padded),
     "ferv39k": Layout("ferv39k", "clip", ("Annotation/{split}.csv", "4_setups/All_scenes/{split}_All.csv"),
                       ("2_ClipsforFaceCrop", "0_7_LabelClips"), _ferv39k_rows, told=_scene),
-    "mafw": Layout("mafw", "clip", _mafw("single"), _MAFW_FRAMES, _mafw_rows, folds=5, alias=_padded),
-    "mafw_compound": Layout("mafw_compound", "clip", _mafw("compound"), _MAFW_FRAMES, _mafw_rows, 5, alias=_padded),
+    "mafw": Layout("mafw", "clip", _mafw("single"), _MAFW_FRAMES, _mafw_rows, 5, alias=spellings, whole=_padded),
+    "mafw_compound": Layout("mafw_compound", "clip", _mafw("compound"), _MAFW_FRAMES, _mafw_rows, 5, alias=spellings,
+                            whole=_padded),
     "affectnet7": Layout("affectnet7", "image", ("{split}_affectnet7.txt", "{split}_affectnet7_2w.txt"), _AFFECT,
                          lambda path, split, bad: word_rows(path, bad=bad)),
     "affectnet8": Layout("affectnet8", "image", ("{split}_affectnet8.txt",), _AFFECT,

@@ -1,4 +1,4 @@
-"""words → calls     the `s4d` command: draw faces, prepare data, train, run the book.
+"""words → calls     the `s4d` command: draw faces, look after data, train, convert, predict, run the book.
 
 Every command imports what it needs when it is called, so that `s4d --help` answers at once. What this library refuses
 (an unknown recipe, an unreadable video, a wrong configuration) is printed in one sentence, with exit code 2; an error
@@ -42,7 +42,9 @@ def _one_line(error: Exception) -> str:
     if type(error).__module__.startswith("pydantic"):
         found = [f"{'.'.join(map(str, item['loc'])) or 'configuration'}: {item['msg']}" for item in error.errors()]
         return f"{error.title}: {'; '.join(found)}"
-    return " ".join(str(error).split())
+    from s4d_lib.findings import printable
+
+    return printable(" ".join(str(error).split()))  # names from lists and files may hold what steers a terminal
 
 
 def _print_version(wanted: bool) -> None:
@@ -206,14 +208,20 @@ def crop(
     from s4d_lib.crop_files import crop_files
     from s4d_lib.crops import FaceCropper
     from s4d_lib.detectors import open_detector
+    from s4d_lib.findings import printable
 
     cropper = FaceCropper(open_detector(detector, model, min_face), every, margin, "eyes" if align else "box", missing,
                           smooth)
-    report = crop_files(source, out, size, cropper, images, preview)
-    for line in [*report.notes[:20], *([f"… and {len(report.notes) - 20} more"] if report.notes[20:] else []), report]:
-        print(line)
+    try:
+        report = crop_files(source, out, size, cropper, images, preview)
+    except KeyboardInterrupt:
+        print("s4d: interrupted; finished files are kept, and the same command goes on with the rest", file=sys.stderr)
+        raise typer.Exit(130) from None
+    more = [f"… and {len(report.notes) - 20} more"] if report.notes[20:] else []
+    for line in [*report.notes[:20], *more, str(report)]:
+        print(printable(line))
     for row in report.failed:
-        print(f"s4d: {row['error']}", file=sys.stderr)
+        print(f"s4d: {printable(row['error'])}", file=sys.stderr)
     if report.failed:
         raise typer.Exit(1)
 
@@ -249,10 +257,16 @@ def predict(
     from s4d_lib import pages, timelines
     from s4d_lib.predict import predict as predict_files
 
-    found = predict_files(
-        paths, model, crop={None: "auto", True: "face", False: "none"}[crop], stride=stride, hop=hop, batch=batch,
-        smooth=smooth, device=device, schema={task: name for task, _, name in heads}, abstain=abstain,
-        thumbnails=timelines.THUMBNAILS if html else 0, frame_folders=frame_folders, progress=True)
+    for out in filter(None, wanted.values()):
+        timelines.require_writable(out)
+    try:
+        found = predict_files(
+            paths, model, crop={None: "auto", True: "face", False: "none"}[crop], stride=stride, hop=hop, batch=batch,
+            smooth=smooth, device=device, schema={task: name for task, _, name in heads}, abstain=abstain,
+            thumbnails=timelines.THUMBNAILS if html else 0, frame_folders=frame_folders, progress=True)
+    except KeyboardInterrupt:
+        print("s4d: interrupted; no report was written", file=sys.stderr)
+        raise typer.Exit(130) from None
     timelines.print_table(found)
     for out, write in ((csv, timelines.to_csv), (json, timelines.to_json), (html, pages.page)):
         if out is not None:
@@ -267,7 +281,7 @@ def doctor(
     as_: Annotated[str, typer.Option("--as", help="dfew, ferv39k, mafw, mafw-compound, affectnet7, affectnet8, raf-db, "
                                      "ferplus, sfew, voxceleb2, caer or table.")],
     fold: Annotated[int | None, typer.Option(min=1, help="Only the lists of this fold.")] = None,
-    frames: Annotated[str | None, typer.Option(help="Folder of clips below DIR; searched for if not given.")] = None,
+    frames: Annotated[str | None, typer.Option(help="Folder of clips below DIR, or an absolute path.")] = None,
     deep: Annotated[bool, typer.Option(help="Decode first and last frames, find equal content.")] = False,
     base: Annotated[int | None, typer.Option(min=0, max=1, help="What the labels of the lists count from.")] = None,
     schema: Annotated[str | None, typer.Option(help="Class order of the lists; a table needs it.")] = None,
@@ -298,7 +312,7 @@ def pack(
     as_: Annotated[str | None, typer.Option("--as", help="The data set, as in `s4d doctor`.")] = None,
     split: Annotated[str | None, typer.Option(help="train, validation or test; all if not given.")] = None,
     fold: Annotated[int | None, typer.Option(min=1, help="One fold; all, without copies, if not given.")] = None,
-    frames: Annotated[str | None, typer.Option(help="Folder of clips below SRC, if not the usual one.")] = None,
+    frames: Annotated[str | None, typer.Option(help="Folder of clips below SRC, or an absolute path.")] = None,
     size: Annotated[int | None, typer.Option(help="Shorter edge in pixels; without it, files are kept.")] = None,
     format: Annotated[str, typer.Option(help="tar (WebDataset shards) or mp4 (one small video per clip).")] = "tar",
     shard_mb: Annotated[float, typer.Option(help="A shard ends with the clip that passes this size.")] = 256,

@@ -32,8 +32,9 @@ from s4d_lib.crops import HELD, REPEATED, SKIPPED, STATES, WHOLE, FaceCropper
 from s4d_lib.frames import FrameReader, open_frames
 from s4d_lib.progress import Progress
 from s4d_lib.records import fingerprint
+from s4d_lib.streams import VIDEO_SUFFIXES
+from s4d_lib.timelines import no_formula
 
-VIDEO_SUFFIXES = tuple(".mp4 .m4v .mov .mkv .webm .avi .mpg .mpeg .wmv .flv .ts .3gp .gif".split())
 MANIFEST = "crops.csv"
 COLUMNS = ("file", "frames", "found", "share", "held", "repeated", "whole", "skipped", "first_missing", "size",
            "detector", "version", "settings", "error")
@@ -167,7 +168,7 @@ def _walk(root: Path, images: bool) -> Iterator[tuple[Path, str]]:
             suffix = path.suffix.lower()
             if name.startswith(".") or suffix not in VIDEO_SUFFIXES + IMAGE_SUFFIXES:
                 continue
-            if path.is_symlink() and inside not in path.resolve().parents:
+            if path.is_symlink() and inside not in Path(os.path.realpath(path)).parents:
                 raise ValueError(f"{path}: is a link that leads out of {root}; replace it by a file")
             if suffix in VIDEO_SUFFIXES:
                 yield path, "video"
@@ -187,13 +188,14 @@ class Manifest:
         self.path, self.rows = path, {}
         if not path.exists():
             return
-        with open(path, newline="", encoding="utf-8") as file:
+        with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
             reader = csv.reader(file)
             if (head := next(reader, None)) is not None and tuple(head) != COLUMNS:
                 raise ValueError(f"{path}: its columns are not those of a manifest of crops; move it away")
             for values in reader:
                 if len(values) == len(COLUMNS):  # a row that a killed writer cut short is made again
-                    self.rows[values[0]] = dict(zip(COLUMNS, values))
+                    name = values[0].removeprefix("./")
+                    self.rows[name] = dict(zip(COLUMNS, [name, *values[1:]]))
 
     def check(self, items: list[Item], settings: str) -> None:
         """ValueError if a target that is there was made with other settings."""
@@ -208,21 +210,21 @@ class Manifest:
         self.rows[row["file"]] = row
         new = not self.path.exists()
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with open(self.path, "a", newline="", encoding="utf-8") as file:
+        with open(self.path, "a", newline="", encoding="utf-8", errors="surrogateescape") as file:
             writer = csv.writer(file, lineterminator="\n")
             if new:
                 writer.writerow(COLUMNS)
-            writer.writerow([row[name] for name in COLUMNS])
+            writer.writerow([no_formula(row[name]) for name in COLUMNS])
 
     def tidy(self) -> None:
         """Write the file again with one row a file, in order."""
         if not self.rows:
             return
         part = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
-        with open(part, "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(row for _, row in sorted(self.rows.items()))
+        with open(part, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(COLUMNS)
+            writer.writerows([no_formula(row[name]) for name in COLUMNS] for _, row in sorted(self.rows.items()))
         os.replace(part, self.path)
 
 
@@ -234,7 +236,7 @@ def _one(item: Item, size: int, cropper: FaceCropper, settings: str, manifest: M
     """Crop one thing and note it; an error becomes the row's error."""
     row = dict.fromkeys(COLUMNS, "") | {"file": item.name, "size": str(size), "detector": cropper.find.name,
                                         "version": __version__, "settings": settings}
-    part = item.target.with_name(f".{item.target.name}.{os.getpid()}.part")
+    part = item.target.with_name(f"{_part_of(item.target)}{os.getpid()}.part")
     try:
         if item.target.exists():
             raise ValueError(f"{item.target} is there and {manifest.path.name} does not know it; move it away")
@@ -298,11 +300,16 @@ def _write(reader: FrameReader, part: Path, item: Item, size: int, cropper: Face
             **{STATES[state]: str(counts[state]) for state in (HELD, REPEATED, WHOLE, SKIPPED)}}
 
 
+def _part_of(target: Path) -> str:
+    """How part files of a target begin: its name, cut where adding to it would make it too long for a file system."""
+    return f".{os.fsdecode(os.fsencode(target.name)[:160])}."
+
+
 def _remove_leftovers(target: Path) -> None:
     """Delete what killed runs left of this target: their process number is in the name and no longer alive."""
     if not target.parent.is_dir():
         return
-    start, end = f".{target.name}.", ".part"
+    start, end = _part_of(target), ".part"
     for name in os.listdir(target.parent):
         number = name[len(start):-len(end)] if name.startswith(start) and name.endswith(end) else ""
         if not number.isdigit():

@@ -25,6 +25,7 @@ from dataclasses import dataclass, field, fields
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from s4d_lib.alignment import ALIGN, cut_square, eye_places, square_of, to_crop, whole_square
 from s4d_lib.detectors import Detector, Faces, open_detector
@@ -32,6 +33,7 @@ from s4d_lib.detectors import Detector, Faces, open_detector
 MISSING = ("hold", "skip", "full", "raise")
 # What was done with a frame: the first two show a face that was seen, the rest do not.
 STATES = ("found", "between", "held", "repeated", "whole", "skipped")
+CUT = 35  # grey levels by which two coarse pictures differ, on average, where a new shot has begun
 FOUND, BETWEEN, HELD, REPEATED, WHOLE, SKIPPED = range(len(STATES))
 
 
@@ -123,8 +125,8 @@ class FaceCropper:
     missing     frames without a face: "hold" repeats the last crop (before the first one: as "full"), "skip" leaves
                 them out, "full" takes the middle square of the frame, "raise" raises MissingFace
     smooth      frames averaged to either side; 0 = none
-    patience    a face that is lost stays where it was for this many frames; then it is missing, and the largest face
-                is looked for again
+    patience    a face that is lost stays where it was for this many frames, or until the picture as a whole changes as
+                it does at a cut; then it is missing, and the largest face is looked for again
     confident   least score of a face to start with; None = what the detector calls sure, 0.9 if it does not say
     overlap     least intersection over union with the box before, to be the same face
     """
@@ -214,6 +216,7 @@ class _Run:
         self.face: np.ndarray | None = None     # box and landmarks of the face that is followed
         self.seen = self.track = -1             # where it was seen last, and the number of its track
         self.last: Tensor | None = None         # last crop of a face
+        self.scene: np.ndarray | None = None    # coarse picture of the frame where the face was seen last
 
     @property
     def known(self) -> int:
@@ -232,20 +235,21 @@ class _Run:
         self.waiting.extend(chunk)
         looked = list(range(-(-start // every) * every, self.taken, every))
         if looked:
-            for frame, faces in zip(looked, self.cropper.find(chunk[[frame - start for frame in looked]])):
-                self._look(frame, faces)
+            pictures = chunk[[frame - start for frame in looked]]
+            for frame, picture, faces in zip(looked, pictures, self.cropper.find(pictures)):
+                self._look(frame, faces, _coarse(picture))
         return self._emit(self.known - self.cropper.smooth)
 
     def finish(self) -> Crops | None:
         """The crops that are left once no frame follows."""
         if self.taken > self.known:
-            self._look(self.taken - 1, self.cropper.find(self.waiting[-1][None])[0])
+            self._look(self.taken - 1, self.cropper.find(self.waiting[-1][None])[0], _coarse(self.waiting[-1]))
         return self._emit(self.taken)
 
-    def _look(self, frame: int, faces: Faces) -> None:
+    def _look(self, frame: int, faces: Faces, scene: np.ndarray) -> None:
         """Rows for all frames up to this one, at which the detector has looked."""
         before, before_seen, track = self.face, self.seen, self.track
-        score = self._follow(frame, faces)
+        score = self._follow(frame, faces, scene)
         moving = before is not None and score is not None and track == self.track and before_seen == self.known - 1
         for between in range(self.known, frame):
             if moving:
@@ -254,7 +258,7 @@ class _Run:
             else:
                 self._lost(between, before, before_seen, track)
         if score is None:
-            self._lost(frame, before, before_seen, track)
+            self._lost(frame, before if self.face is not None else None, before_seen, track)
         else:
             self.rows.append((self.face, score, self.track, FOUND))
 
@@ -264,14 +268,15 @@ class _Run:
         else:
             self.rows.append((np.full(14, np.nan), math.nan, -1, SKIPPED))
 
-    def _follow(self, frame: int, faces: Faces) -> float | None:
+    def _follow(self, frame: int, faces: Faces, scene: np.ndarray) -> float | None:
         """Choose among the faces of a frame; the score of the one that is followed, None if there is none."""
         boxes, scores = faces.boxes.numpy(), faces.scores.numpy()
         chosen = None
         if self.face is not None and len(boxes):
             shared = _overlap(self.face[:4], boxes)
             chosen = int(shared.argmax()) if shared.max() >= max(self.cropper.overlap, 1e-9) else None
-        if chosen is None and (self.face is None or frame - self.seen > self.cropper.patience):
+        cut = self.scene is not None and np.abs(scene - self.scene).mean() > CUT
+        if chosen is None and (self.face is None or cut or frame - self.seen > self.cropper.patience):
             self.face = None
             sure = np.flatnonzero(scores >= self.cropper.sure)
             if sure.size:
@@ -280,7 +285,7 @@ class _Run:
         if chosen is None:
             return None
         self.face = np.concatenate([boxes[chosen], faces.landmarks[chosen].numpy().ravel()]).astype(np.float64)
-        self.seen = frame
+        self.seen, self.scene = frame, scene
         return float(scores[chosen])
 
     def _emit(self, end: int) -> Crops | None:
@@ -335,6 +340,12 @@ class _Run:
             reach += 1
         weights = [reach + 1 - abs(step) for step in range(-reach, reach + 1)]
         return np.average([self.rows[here + step][0] for step in range(-reach, reach + 1)], axis=0, weights=weights)
+
+
+def _coarse(picture: Tensor) -> np.ndarray:
+    """A frame uint8 [h w 3] as 8 × 8 grey levels."""
+    grey = F.interpolate(picture[::2, ::2].float().mean(2)[None, None], (8, 8), mode="area")
+    return grey[0, 0].numpy()
 
 
 def _overlap(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:

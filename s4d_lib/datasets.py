@@ -33,6 +33,7 @@ from s4d_lib.frames import UnreadableMedia, open_frames
 from s4d_lib.labels import MARK, schema_named, translate
 from s4d_lib.lists import frame_files
 from s4d_lib.progress import Progress
+from s4d_lib.shards import count_frames, is_packed
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,33 +169,36 @@ def check_samples(
             if kind in found]  # fmt: skip
 
 
-def _place(path: Path) -> tuple[int, int] | None:
+def _place(path: Path) -> tuple[int, int, str] | None:
+    shard, _, key = os.fspath(path).rpartition("#") if is_packed(path) else (path, "", "")
     try:
-        status = os.stat(path)
+        status = os.stat(shard)
     except OSError:
         return None
-    return status.st_dev, status.st_ino
+    return status.st_dev, status.st_ino, key
 
 
 def _check_file(
     sample: Sample, min_frames: int, videos: bool, note: Callable[[str, str], None]
-) -> tuple[int, int] | None:
+) -> tuple[int, int, str] | None:
     """Note what is wrong with the file of a sample; returns its place on disk."""
-    try:
-        status = os.stat(sample.path)
-    except OSError:
+    if (place := _place(sample.path)) is None:
         note("no such file", str(sample.path))
         return None
     count: int | None = None
-    if sample.path.is_dir():
+    if is_packed(sample.path):
+        try:
+            count = count_frames(sample.path)
+        except ValueError as error:
+            note("unreadable", f"{sample.path} ({error})")
+    elif sample.path.is_dir():
         count = 0
-        for frame in frame_files(sample.path):
-            count += 1
+        for count, frame in enumerate(frame_files(sample.path), 1):  # noqa: B007 (used below)
             if not os.path.exists(frame.path) or frame.stat().st_size == 0:
                 note("empty frame", frame.path)
         if not count:
             note("no frames", str(sample.path))
-    elif status.st_size == 0:
+    elif not sample.path.stat().st_size:
         note("empty file", str(sample.path))
     elif videos and sample.kind == "clip":
         try:
@@ -204,7 +208,7 @@ def _check_file(
             note("unreadable", f"{sample.path} ({error.reason})")
     if count and sample.kind == "clip" and count < min_frames:
         note("too few frames", f"{sample.id} ({count} of {min_frames})")
-    return status.st_dev, status.st_ino
+    return place
 
 
 # -------------------------------------------------------------------------------- splits

@@ -3,19 +3,21 @@
     diagnose("data/DFEW", "dfew").findings
 
 Readers stop at the first problem (`readers.py`); here all are counted, and `findings.py` says how bad each is. The
-lists are read by `census.py`, the frames by `inventory.py`. Nothing is followed out of the folder and no pickled array
-is read.
+lists are read by `census.py`, the frames by `inventory.py`. Nothing is followed out of the folder, or out of a folder
+of frames that is named by its absolute path, and no pickled array is read. Without lists, `places.py` looks nearby.
 
 Derived in chapter 02.
 """
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import replace
+from inspect import signature
 from pathlib import Path
 from typing import Literal
 
@@ -25,8 +27,10 @@ from s4d_lib.findings import Diagnosis, FrameReport, Level, ListReport, Protocol
 from s4d_lib.inventory import Clip, Looker, frame_folders, inventory, sampled, spread
 from s4d_lib.labels import LabelSchema
 from s4d_lib.lists import VIDEO_SUFFIXES
+from s4d_lib.places import list_places
 from s4d_lib.progress import Progress
 from s4d_lib.protocols import EXPECTED, PROTOCOLS, Expected, Protocol, compare
+from s4d_lib.readers import READERS
 
 NAMES = {"raf-db": "rafdb", "sfew": "sfew2", "mafw-compound": "mafw_compound"}  # spellings of `--as`
 
@@ -36,10 +40,11 @@ def diagnose(
     base: Literal[0, 1] | None = None, schema: str | None = None, listing: str | None = None, jobs: int = 8,
     examples: int = 5, progress: bool = False,
 ) -> Diagnosis:
-    """Look at the lists and frames of a data set (`--as`) below `root`, and at nothing outside it.
+    """Look at the lists and frames of a data set (`--as`) below `root`.
 
-    `fold` looks at the lists of one fold; `frames` names the folder of clips instead of searching for it; `deep`
-    decodes the first and last frame of every clip and finds equal content. `base`, `schema` and `listing` say what the
+    `fold` looks at the lists of one fold; `frames` names the folder of clips instead of searching for it, by its
+    absolute path where it lies elsewhere; `deep` decodes the first and last frame of every clip and finds equal
+    content. `base`, `schema` and `listing` say what the
     reader would be told; `listing` may hold {split} and {fold}. FileNotFoundError if there is no such folder,
     ValueError for a data set or option that is not known.
     """
@@ -48,11 +53,13 @@ def diagnose(
         raise ValueError(f"no data set is called {dataset!r}; there are {', '.join(LAYOUTS)}")
     if base not in (None, 0, 1) or jobs < 1:
         raise ValueError(f"base must be 0 or 1 and jobs at least 1, got {base!r} and {jobs}")
-    root, note = Path(root), Tally(examples)
+    root, note = Path(root), Tally(examples, f"{root}{os.sep}")
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: no such folder; name the folder that holds lists and clips")
-    if frames is not None and not _inside(root, frames):
-        raise ValueError(f"--frames {frames}: no such folder inside {root}")
+    if frames is not None:
+        frames = os.path.normpath(frames)
+        if not (os.path.isabs(frames) and os.path.isdir(frames)) and not _inside(root, frames):
+            raise ValueError(f"--frames {frames}: no such folder inside {root}; one elsewhere needs its absolute path")
     census, layout = read_census(root, name, note, fold, schema, listing)
     walked = name == "voxceleb2" and not census.listings
     if walked:
@@ -60,6 +67,8 @@ def diagnose(
     elif not census.listings:
         note("no list", "; ".join(layout.names[:3]) or "train, val, test", 1)
         note.count.pop("list missing", None)
+        if places := list_places(root, (listing,) if listing else layout.names or ("{split}",)):
+            note.remedies["no list"] = f"They seem to be in {'; '.join(places)}: name that folder"
     lists = _judge_lists(root, census, layout.base if base is None else base, note)
     _judge_folds(census, layout.folds if fold is None else 1, note)
     looked = Frames(census, layout, PROTOCOLS.values(), note)
@@ -71,7 +80,25 @@ def diagnose(
     protocols = tuple(_beside(one, nearest) for one in judged)
     looked.judge(nearest, report)
     levels: dict[str, Level] = {"gap in the frames": "note"} if name.startswith("mafw") else {}
-    return Diagnosis(str(root), name, census.schema.name, deep, lists, report, protocols, note.findings(levels))
+    return Diagnosis(str(root), name, census.schema.name, deep, lists, report, protocols, note.findings(levels),
+                     _reading(census, report, lists, frames, base, schema, listing))  # fmt: skip
+
+
+def _reading(
+    census: Census, report: FrameReport, lists: tuple[ListReport, ...], frames: str | None, base: int | None,
+    schema: str | None, listing: str | None,
+) -> dict[str, str | int] | None:
+    """What the reader is to be told so that it reads what was looked at; None where it would find nothing."""
+    if not lists or not report.found:
+        return None
+    bases = {one.base for one in lists} - {None}
+    told = {"frames": frames or report.folder, "schema": schema, "listing": listing,
+            "base": base if base is not None else bases.pop() if len(bases) == 1 else None}  # fmt: skip
+    if census.dataset == "voxceleb2":
+        told["listing"] = listing or lists[0].path
+    taken = signature(READERS[census.dataset]).parameters
+    return {name: value for name, value in told.items()
+            if value is not None and name in taken and value != taken[name].default}
 
 
 def _inside(root: Path, frames: str) -> bool:
@@ -177,18 +204,15 @@ class Frames:
     def look(self, root: Path, frames: str | None, deep: bool, jobs: int, walked: bool, progress: bool) -> None:
         """Find the folder of clips, look at all of them and note those that are listed and not there."""
         layout, ids = self.layout, self.census.members
-        names = [layout.alias(id)[-1] for id in spread(ids, len(ids))] + [layout.alias(id)[0] for id in
-                                                                         spread(ids, len(ids))]  # fmt: skip
+        names = [alias for id in spread(ids, len(ids)) for alias in layout.alias(id)]
         places = [(frames, 1)] if frames else frame_folders(root, layout.frames, names)
-        if not places or (not places[0][1] and not walked):
-            self.note("no frames folder", "; ".join(layout.frames[:3]))
         if places:
             self.folder = places[0][0]
             self.others = tuple(place for place, hits in places[1:] if hits)
             named = {alias: id for id in ids for alias in reversed(layout.alias(id))}
             kind = layout.kind or (None if any("." in id for id in ids) else "clip")
             depth = max((id.count("/") for id in ids), default=2) + (kind != "image")
-            looker = Looker(root, kind, depth, deep, sampled(len(ids) or 1000), named)
+            looker = Looker(self._root_of_frames(root), kind, depth, deep, sampled(len(ids) or 1000), named)
             with Progress(len(ids), "looking at clips") if progress else nullcontext() as bar:
                 for clip in inventory(looker, root / self.folder, jobs):
                     if (id := clip.name if walked and clip.kind != "link" else _id_of(clip.name, named)) is not None:
@@ -198,12 +222,27 @@ class Frames:
                         self.note("link out of the folder", clip.name)
                     else:
                         self.note("without a row", clip.name)
+        if not self.seen and (ids or not places):
+            self.note("no frames folder", "looked for " + "; ".join(layout.frames[:3]))
         if walked:
             self.note("walked", self.folder or "", len(self.seen))
             self.listed = len(self.seen)
         for id in ids:
             if id not in self.seen:
                 self.note("missing", id)
+
+    def _root_of_frames(self, root: Path) -> Path:
+        """What links may not lead out of; a folder of frames that is itself such a link is noted, and looked at."""
+        folder = root / self.folder
+        if os.path.isabs(self.folder):
+            return folder
+        real = Path(os.path.realpath(folder))
+        if real.is_relative_to(os.path.realpath(root)):
+            return root
+        self.note("link out of the folder", self.folder)
+        self.note.remedies["link out of the folder"] = (
+            f"Name the folder of clips itself: --frames {real}, and frames= in the reader; or copy the files")
+        return real
 
     def _one(self, id: str, clip: Clip) -> None:
         note = self.note
@@ -222,7 +261,7 @@ class Frames:
         for reason in clip.bad:
             note("unreadable", reason)
         if clip.frames == 0 and not clip.bad and not clip.outside:
-            note("no frames", clip.name)
+            note("no frames", clip.name + (f" (but a folder, {clip.inner})" if clip.inner else ""))
         if len(clip.sizes) > 1:
             note("mixed sizes", f"{clip.name} ({' and '.join(_size(s) for s in clip.sizes[:2])} px)")
         if len(clip.suffixes) > 1:

@@ -47,7 +47,8 @@ KINDS: dict[str, tuple[Level, str, str]] = {
     "never tested": ("warning", "clips are in no test fold", "Use the published lists"),
     "counts differ": ("warning", "lists are not those of the published numbers", "Fetch the published lists, or report "
                       "the number as one of other lists"),
-    "no frames folder": ("error", "no folder holds what the lists name", _EXTRACT),
+    "no frames folder": ("error", "no folder holds what the lists name", "Extract the data, or name their folder with "
+                         "--frames: by its absolute path where it lies elsewhere"),
     "missing": ("error", "listed, but not there", _EXTRACT),
     "no frames": ("error", "clip folders without a frame", _BROKEN),
     "empty file": ("error", "files of 0 bytes", _BROKEN),
@@ -55,7 +56,7 @@ KINDS: dict[str, tuple[Level, str, str]] = {
     "mixed sizes": ("error", "frames of one clip differ in size", "Extract the clip again; such a clip cannot be read"),
     "link out of the folder": (
         "error", "links lead out of the data folder and were not followed",
-        "Copy the files, or trust them with links='follow'"),
+        "Copy the files, or trust them with links='follow' in the reader"),
     "same content in train and test": ("error", "two ids with the same frames, one trained on and one tested", _LEAK),
     "same content": ("warning", "two ids with the same frames", "Keep one of them, or its label counts twice"),
     "too few frames": ("warning", "clips have fewer frames than the flavour promises",
@@ -80,6 +81,7 @@ KINDS: dict[str, tuple[Level, str, str]] = {
     "Chinese captions": ("note", "lists with captions in GB 18030", "Nothing: they are read as such"),
     "walked": ("note", "there is no list; all that was found is taken", "Nothing"),
 }  # fmt: skip
+LONGEST = 300  # characters of one example
 _ORDER = {"error": 0, "warning": 1, "note": 2}
 
 
@@ -96,7 +98,7 @@ class Finding:
 
     def __str__(self) -> str:
         more = ", ..." if self.count > len(self.examples) else ""
-        shown = f" ({'; '.join(map(printable, self.examples))}{more})" if self.examples else ""
+        shown = f" ({'; '.join(printable(text, LONGEST) for text in self.examples)}{more})" if self.examples else ""
         return f"{self.level}: {self.kind}: {self.count:,}, {self.meaning}{shown}. {self.remedy}."
 
 
@@ -151,6 +153,7 @@ class Diagnosis:
     frames: FrameReport
     protocols: tuple[ProtocolReport, ...]
     findings: tuple[Finding, ...]
+    reading: dict[str, Any] | None = None  # what to tell the reader, beside split and fold; None: nothing to be read
 
     @property
     def exit_code(self) -> int:
@@ -162,21 +165,25 @@ class Diagnosis:
         return asdict(self) | {"exit_code": self.exit_code}
 
 
-def printable(text: str) -> str:
-    """Text with everything that could steer a terminal, or cannot be encoded, spelled out."""
+def printable(text: str, most: int | None = None) -> str:
+    """Text with all that could steer a terminal, or cannot be encoded, spelled out; `most` leaves out its middle."""
+    if most is not None and len(text) > most:
+        text = f"{text[: most // 2]}...{text[-most // 2 :]}"
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
 
 
 class Tally:
     """Counts per kind, with the first few examples in natural order, whichever order they come in."""
 
-    def __init__(self, examples: int = 5):
-        self.most, self.count, self.examples = examples, Counter(), {}
+    def __init__(self, examples: int = 5, root: str = ""):
+        """Examples are shown without `root`, the folder that the report names once."""
+        self.most, self.root, self.count, self.examples = examples, root, Counter(), {}
         self.remedies: dict[str, str] = {}  # kind → what to do here, in place of the general advice
 
     def __call__(self, kind: str, example: str = "", count: int = 1) -> None:
         self.count[kind] += count
         kept = self.examples.setdefault(kind, [])
+        example = example.replace(self.root, "") if self.root else example
         if example and (len(kept) < self.most or natural_order(example) < natural_order(kept[-1])):
             kept.append(example)
             kept.sort(key=natural_order)
@@ -191,6 +198,13 @@ class Tally:
 
 
 # -------------------------------------------------------------------------------- the report as text
+
+
+def _settings(protocol: ProtocolReport) -> list[str]:
+    """How its settings differ; those that are not known on one side are named in one line."""
+    known = [text for text in protocol.settings if ", not known for " not in text]
+    unknown = [text.partition(":")[0] for text in protocol.settings if text not in known]
+    return known + ([f"cannot be compared, not known for one of the two: {', '.join(unknown)}"] if unknown else [])
 
 
 def print_report(diagnosis: Diagnosis, file: TextIO | None = None) -> None:
@@ -209,12 +223,16 @@ def print_report(diagnosis: Diagnosis, file: TextIO | None = None) -> None:
         unknown = f" (not known: {'; '.join(protocol.unknown)})" if protocol.unknown else ""
         told = "matches" if protocol.matches else f"differs: {'; '.join(protocol.differences) or 'cannot be told'}"
         say(f"protocol {protocol.name}: {told}{unknown}")
-        for text in protocol.settings:
+        for text in _settings(protocol) if frames.found else ():
             say(f"  {text}")
     columns = ("list", "split", "fold", "rows", "from", "per class", "published")
+    if diagnosis.reading is not None:
+        told = "".join(f", {name}={value!r}" for name, value in diagnosis.reading.items())
+        say(f"to read it: read_dataset({diagnosis.root!r}, {diagnosis.dataset!r}, split{told})")
     rows = [(r.path, r.split, str(r.fold), f"{r.rows:,}", "words" if r.base is None else str(r.base),
              " ".join(map(str, r.per_class)), r.published) for r in diagnosis.lists]  # fmt: skip
-    found = [(f.level, f.kind, f"{f.count:,}", f.meaning, "; ".join(f.examples), f.remedy) for f in diagnosis.findings]
+    found = [(f.level, f.kind, f"{f.count:,}", f.meaning, "; ".join(printable(text, LONGEST) for text in f.examples),
+              f.remedy) for f in diagnosis.findings]  # fmt: skip
     if file.isatty():
         from rich.console import Console
         from rich.table import Table

@@ -22,6 +22,7 @@ Derived in chapter 02.
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import tempfile
@@ -165,8 +166,9 @@ _INHERITED: list[Source] = []
 
 def _disown_after_fork() -> None:
     """In a forked child: forget the parent's decoders without freeing them, which could wait for its
-    threads.
+    threads. Nor are those freed that the parent has dropped and its garbage collector has not seen yet.
     """
+    gc.freeze()
     for reader in list(_OPEN):
         if reader._source is not None:
             _INHERITED.append(reader._source)
@@ -189,6 +191,8 @@ def open_frames(path: str | os.PathLike, backend: str = "auto") -> FrameReader:
         return FrameReader(path, ["packed"])
     if not path.exists():
         raise UnreadableMedia(path, "no such file or directory", "Check the data root and the list of names")
+    if not path.is_file() and not path.is_dir():
+        raise UnreadableMedia(path, "it is neither a file nor a directory", "Save it as a file first")
     if path.is_file() and path.stat().st_size == 0:
         raise UnreadableMedia(path, "the file is empty (0 bytes)")
     kind = "folder" if path.is_dir() else "image" if path.suffix.lower() in IMAGE_SUFFIXES else "video"

@@ -1,7 +1,8 @@
 """folder → inventory     every clip folder, video and picture below a folder looked at once: how many, large and whole.
 
-One `os.scandir` per folder, several folders at a time. By default the headers of the first and last frame are read;
-`deep` decodes them and reads the header of every frame. A link that leads out of the root is noted and not followed.
+One `os.scandir` per folder, several folders at a time. By default the headers of four frames are read, the first, last,
+smallest and largest file, since broken frames stand out by their bytes; `deep` reads those of all and decodes the first
+and last. A file that ends early is decoded either way. A link that leads out of the root is noted and not followed.
 Clips come in no particular order.
 
 Derived in chapter 02.
@@ -41,6 +42,7 @@ class Clip(NamedTuple):
     outside: tuple[str, ...] = ()  # links that lead out of the root
     gap: str = ""  # "00004 after 00002" where frame numbers are not contiguous
     misordered: str = ""  # a name that sorts elsewhere as text than as a number
+    inner: str = ""  # a folder inside a clip folder
     digest: bytes = b""  # of the first frame's bytes and the number of frames
 
 
@@ -65,14 +67,14 @@ class Looker:
 
     def look(self, path: str, name: str, depth: int) -> Looked:
         """Everything directly in this folder."""
-        clips, below, frames, outside = [], [], [], []
+        clips, below, frames, outside, inner, odd = [], [], [], [], "", []
         try:
             with os.scandir(path) as entries:
                 listed = list(entries)
         except OSError as error:
             return Looked([Clip(name, "folder", 0, bad=(f"{name}: {error.strerror}",))], [])
         for entry in listed:
-            if entry.name.startswith("."):
+            if entry.name.startswith(".") or entry.name == "__MACOSX":
                 continue
             inside = f"{name}/{entry.name}" if name else entry.name
             if entry.is_symlink() and not self._stays(entry):
@@ -85,12 +87,16 @@ class Looker:
             if mode is not None and stat.S_ISDIR(mode.st_mode):
                 if depth < self.depth and self._enter(entry):
                     below.append((entry.path, inside, depth + 1))
+                inner = inner or entry.name
+                odd += [f"{inside}: a folder, not a picture"] * entry.name.lower().endswith(IMAGE_SUFFIXES)
+            elif mode is not None and not stat.S_ISREG(mode.st_mode):
+                odd.append(f"{inside}: not a file")  # a pipe, whose reader would wait for ever
             elif entry.name.lower().endswith(IMAGE_SUFFIXES):
                 frames.append((entry.name, mode.st_size if mode else 0))
             elif entry.name.lower().endswith(VIDEO_SUFFIXES) and self.kind != "image":
                 clips.append(self._video(entry.path, inside, mode.st_size if mode else 0))
         if self._is_clip(name, depth, frames, below or clips):
-            clips.append(self._folder(path, name, frames, outside))
+            clips.append(self._folder(path, name, frames, outside, inner, odd))
         else:
             clips.extend(self._image(path, f"{name}/{file}" if name else file, size) for file, size in frames)
             clips.extend(Clip(link, "link", outside=(link,)) for link in outside)
@@ -114,12 +120,14 @@ class Looker:
         self._linked.add(real)
         return not again or self.kind != "image"
 
-    def _folder(self, path: str, name: str, frames: list[tuple[str, int]], outside: list[str]) -> Clip:
+    def _folder(self, path: str, name: str, frames: list[tuple[str, int]], outside: list[str], inner: str,
+                bad: list[str]) -> Clip:
         frames.sort(key=lambda frame: natural_order(frame[0]))
         names = [frame for frame, _ in frames]
         empty = [frame for frame, size in frames if not size]
-        looked = [n for n, size in (frames if self.deep else frames[:1] + frames[1:][-1:]) if size]
-        sizes, bad = {}, []
+        full = [frame for frame in frames if frame[1]]
+        looked = [n for n, _ in (full if self.deep or len(full) < 5 else _standing_out(full))]
+        sizes = {}
         for place, frame in enumerate(looked):
             found = picture_size(os.path.join(path, frame), decode=self.deep and place in (0, len(looked) - 1))
             if isinstance(found, str):
@@ -130,7 +138,7 @@ class Looker:
         return Clip(
             name, "folder", len(frames), tuple(sorted({os.path.splitext(n)[1].lower() for n in names})), tuple(sizes),
             len(empty), tuple(f"{name}/{n}" for n in empty[:_KEPT]), tuple(bad),
-            tuple(outside), _gap(names), _misordered(names), digest)  # fmt: skip
+            tuple(outside), _gap(names), _misordered(names), inner, digest)  # fmt: skip
 
     def _image(self, folder: str, name: str, size: int) -> Clip:
         path, suffix = os.path.join(folder, name.rpartition("/")[2]), (os.path.splitext(name)[1].lower(),)
@@ -185,19 +193,39 @@ def sampled(total: int, wanted: int = 64) -> Callable[[str], bool]:
     return lambda name: zlib.crc32(name.encode(errors="surrogateescape")) % every == 0
 
 
+def _standing_out(frames: list[tuple[str, int]]) -> list[tuple[str, int]]:
+    """The first, last, smallest and largest of (name, bytes), in their order."""
+    by_size = range(len(frames))
+    chosen = {0, len(frames) - 1, min(by_size, key=lambda i: frames[i][1]), max(by_size, key=lambda i: frames[i][1])}
+    return [frames[i] for i in sorted(chosen)]
+
+
 def picture_size(path: str, decode: bool) -> tuple[int, int] | str:
-    """(height, width) px from the header of a picture, decoding it if asked; text says why it cannot be read."""
+    """(height, width) px from the header of a picture; text says why it cannot be read.
+
+    It is decoded if asked, and where it does not end as a whole jpg or png does.
+    """
     import PIL.Image
 
     try:
         with PIL.Image.open(path) as image:
-            if decode:
+            if decode or not _ends(path, image.format):
                 image.load()
             return image.size[1], image.size[0]
     except PIL.UnidentifiedImageError:
         return "no picture that Pillow knows"
     except Exception as error:  # damaged files raise whatever their decoder came upon
         return (str(error) or type(error).__name__).splitlines()[0].replace(path, os.path.basename(path))
+
+
+def _ends(path: str, format: str | None) -> bool:
+    """Whether the last bytes are those of a whole file of this format."""
+    if format not in ("JPEG", "PNG"):
+        return True
+    with open(path, "rb") as file:
+        file.seek(max(0, os.path.getsize(path) - 16))
+        tail = file.read()
+    return tail.endswith(b"\xff\xd9") if format == "JPEG" else b"IEND" in tail
 
 
 def video_header(path: str) -> str:
@@ -226,7 +254,7 @@ def _gap(names: Sequence[str]) -> str:
     """Where the last number in the names jumps; names without one have no gaps."""
     numbers = [found[-1] for found in (re.findall(r"\d+", os.path.splitext(name)[0]) for name in names) if found]
     for before, after in zip(numbers, numbers[1:]):
-        if int(after) != int(before) + 1:
+        if int(after) not in (int(before), int(before) + 1):  # equal: 00030.jpg beside 00030.png
             return f"{after} after {before}"
     return ""
 
@@ -242,7 +270,8 @@ def _misordered(names: Sequence[str]) -> str:
 def frame_folders(root: Path, usual: Sequence[str], names: Sequence[str]) -> list[tuple[str, int]]:
     """(folder below root, how many of `names` are in it), the fullest first; usual places win where equal.
 
-    All folders up to two levels deep are asked, so that a renamed one is found too.
+    All folders up to two levels deep are asked, and narrow ones a level further, so that one that was renamed, or
+    extracted into another of its name, is found too.
     """
     places = [name for name in usual if (root / name).is_dir()] + [n for n in _folders(root) if n not in usual]
     found = [(place, sum(_is_there(root / place, name) for name in names)) for place in places]
@@ -253,7 +282,9 @@ def frame_folders(root: Path, usual: Sequence[str], names: Sequence[str]) -> lis
 def _folders(root: Path, most: int = 200) -> Iterator[str]:
     for place in _inside(root, most):
         yield place
-        yield from (f"{place}/{name}" for name in _inside(root / place, most))
+        for name in _inside(root / place, most):
+            yield f"{place}/{name}"
+            yield from (f"{place}/{name}/{below}" for below in _inside(root / place / name, 10))
 
 
 def _inside(folder: Path, most: int) -> list[str]:
@@ -262,7 +293,7 @@ def _inside(folder: Path, most: int) -> list[str]:
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
-                if entry.is_dir(follow_symlinks=False) and not entry.name.startswith("."):
+                if entry.is_dir(follow_symlinks=False) and not entry.name.startswith((".", "__MACOSX")):
                     found.append(entry.name)
                     if len(found) > most:
                         return []

@@ -4,8 +4,9 @@ Every iterator yields rows one at a time, so a list of a million clips costs no 
 is not of the list's form is a RowError with file and line; `bad` raises it, or keeps it and lets the reading go on.
 
 `DataRoot` turns the names of a list into paths. It refuses absolute names, `..`, drive letters and, unless
-`links="follow"` is said, symbolic links that lead out of the folder. The folder itself may be a link. Backslashes of
-lists made on Windows are read as separators.
+`links="follow"` is said, symbolic links that lead out of the folder. The folder itself may be a link, and the clips may
+lie in another place that the caller, never a list, names by its absolute path. Backslashes of lists made on Windows are
+read as separators.
 
 Derived in chapter 02.
 """
@@ -63,13 +64,20 @@ class DataRoot:
         self.path, self.links = Path(path), links
         if not self.path.is_dir():
             raise FileNotFoundError(f"{self.path}: no such folder; name the folder that holds lists and clips")
-        self._real = os.path.realpath(self.path)
+        self._real = [os.path.realpath(self.path)]
         self._checked: set[str] = set()
 
     def folder(self, name: str, what: str = "folder of clips") -> Path:
-        """A folder below the root, checked; the error lists the folders that are there."""
-        found = self.path / clean(name, f"{self.path}")
-        self.check(found, f"{self.path}", frames=False)
+        """A folder below the root, checked, or any that is named by its absolute path and then counts as a root too.
+
+        The error lists the folders that are there.
+        """
+        if os.path.isabs(name):
+            found = Path(name)
+            self._real.append(os.path.realpath(found))
+        else:
+            found = self.path / clean(name, f"{self.path}")
+            self.check(found, f"{self.path}", frames=False)
         if not found.is_dir():
             beside = [p.name for p in sorted(found.parent.glob("*")) if p.is_dir()][:8] if found.parent.is_dir() else []
             raise FileNotFoundError(f"{found}: no such {what}; folders beside it: {', '.join(beside) or 'none'}")
@@ -88,7 +96,10 @@ class DataRoot:
         raise FileNotFoundError(f"{first}: no such list; lists found beside it: {', '.join(beside) or 'none'}{others}")
 
     def check(self, path: Path, where: str, frames: bool = True) -> None:
-        """RowError if a link leads from `path`, a folder on the way to it or a frame in it out of the root."""
+        """RowError if a link leads from `path`, a folder on the way to it or a frame in it out of the root.
+
+        Also if a frame is a pipe or a device: opening one can wait for ever.
+        """
         if self.links == "follow":
             return
         parent = os.path.dirname(path)
@@ -102,13 +113,15 @@ class DataRoot:
                 for entry in entries:
                     if entry.is_symlink():
                         self._require_inside(entry.path, where)
+                    elif not (entry.is_file(follow_symlinks=False) or entry.is_dir(follow_symlinks=False)):
+                        raise RowError(f"{where}: {entry.path} is not a file; remove it", "missing")
 
     def _require_inside(self, path: str | Path, where: str) -> None:
         real = os.path.realpath(path)
-        if real != self._real and not real.startswith(self._real.rstrip(os.sep) + os.sep):
+        if not any(real == root or real.startswith(root.rstrip(os.sep) + os.sep) for root in self._real):
             raise RowError(
-                f"{where}: {path} is a link that leads out of {self.path}; copy the files, or trust the link with "
-                "links='follow'", "link")  # fmt: skip
+                f"{where}: {path} is a link that leads out of {self.path}; copy the files, name the folder of clips by "
+                "its absolute path with frames=, or trust the link with links='follow'", "link")  # fmt: skip
 
 
 def clean(name: str, where: str) -> str:
@@ -129,9 +142,10 @@ def encoding_of(path: Path, others: Sequence[str] = ()) -> str:
     """
     with open(path, "rb") as file:
         start = file.read(4)
-    if start[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
-        return "utf-16"
-    for encoding in ("utf-8-sig", *others):
+    marked = start[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+    if b"\0" in start and not marked:
+        raise ValueError(f"{path}: holds zero bytes: UTF-16 without its mark, or no text; save the list as UTF-8")
+    for encoding in ("utf-16",) if marked else ("utf-8-sig", *others):
         decoder = codecs.getincrementaldecoder(encoding)()
         try:
             with open(path, "rb") as file:
@@ -141,7 +155,8 @@ def encoding_of(path: Path, others: Sequence[str] = ()) -> str:
             return encoding
         except UnicodeDecodeError:
             continue
-    raise ValueError(f"{path}: the text is not {' or '.join(('UTF-8', *others))}; save the list as UTF-8")
+    said = "UTF-16, as its mark says" if marked else " or ".join(("UTF-8", *others))
+    raise ValueError(f"{path}: the text is not {said}; save the list as UTF-8")
 
 
 def text_lines(path: Path, others: Sequence[str] = ()) -> Iterator[tuple[int, str]]:
@@ -189,9 +204,11 @@ def csv_dicts(path: Path, delimiter: str = ",", bad: Bad = refuse) -> Iterator[t
             if header is None:
                 header = [name.strip() for name in row]
                 yield 1, dict.fromkeys(header, "")
+            elif not any(field.strip() for field in row):  # spreadsheets end in rows of commas alone
+                continue
             elif len(row) == len(header):
                 yield lines.line_num, dict(zip(header, (field.strip() for field in row)))
-            elif any(row):
+            else:
                 found = f"expected {delimiter.join(header)}, got {_short(delimiter.join(row))}"
                 bad(RowError(f"{path}:{lines.line_num}: {found}", "row"))
         if header is None:
@@ -205,7 +222,10 @@ def csv_rows(path: Path, columns: tuple[str, str], bad: Bad = refuse) -> Iterato
     if tuple(header) != columns:
         raise RowError(f"{path}:1: expected the header {','.join(columns)}, got {','.join(header)!r}", "row")
     for number, row in lines:
-        yield Row(number, row[columns[0]], row[columns[1]])
+        if tuple(row.values()) == columns:
+            bad(RowError(f"{path}:{number}: the header stands here again; take the line out", "row"))
+        else:
+            yield Row(number, row[columns[0]], row[columns[1]])
 
 
 # -------------------------------------------------------------------------------- arrays and tables
@@ -275,10 +295,11 @@ def _written(value: object) -> str:
 
 
 def frame_files(folder: str | Path) -> Iterator[os.DirEntry]:
-    """The image files of a frame folder, in no order; hidden files are none."""
+    """The image files of a frame folder, in no order: no hidden ones, but broken links, which are missing files."""
     with os.scandir(folder) as entries:
         for entry in entries:
-            if entry.name.lower().endswith(IMAGE_SUFFIXES) and not entry.name.startswith("."):
+            named = entry.name.lower().endswith(IMAGE_SUFFIXES) and not entry.name.startswith(".")
+            if named and (entry.is_file() or entry.is_symlink()):
                 yield entry
 
 

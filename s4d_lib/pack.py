@@ -13,8 +13,9 @@ and frames are stored as png, so that what is read back is what was shrunk; a `q
 not lossless. The sample then carries `pixels`, the sha256 of the frames as they decode, for `packed.verify(deep=True)`.
 
 Equal input and options give equal bytes: members are in natural order, without times or owners. A run that was stopped
-goes on where it was: shards whose checksum holds are kept. The tar files are written with Python's tarfile: the names
-are all that WebDataset asks for, so its package is needed neither here nor for reading.
+goes on where it was (`pack_state.py` says what is kept); two runs never write into one folder. The tar files are
+written with Python's tarfile: the names are all that WebDataset asks for, so its package is needed neither here nor for
+reading.
 
 Derived in chapter 02.
 """
@@ -45,7 +46,8 @@ from s4d_lib.frames import UnreadableMedia, open_frames, write_mp4
 from s4d_lib.inventory import picture_size
 from s4d_lib.labels import ReaderNote, schema_named
 from s4d_lib.lists import RowError, table_dicts
-from s4d_lib.packed import FORMAT, is_whole, pixels_sha256, read_manifest, sha256_of
+from s4d_lib.pack_state import DISK, held, known_parts, may_be_kept, remove_leftovers, source_sha256, write_json
+from s4d_lib.packed import FORMAT, pixels_sha256, sha256_of
 from s4d_lib.progress import Progress
 from s4d_lib.protocols import PROTOCOLS
 from s4d_lib.readers import read_dataset
@@ -98,15 +100,15 @@ def pack(
         raise ValueError(f"{source}: stills cannot be packed as mp4; pack them as tar")
     request = _request(name, items, dict(split=split, fold=fold, size=size, format=format, shard_mb=shard_mb,
                                          quality=quality, **options))  # fmt: skip
-    known = _known_parts(out, request)
-    out.mkdir(parents=True, exist_ok=True)
-    _remove_leftovers(out)
+    known = known_parts(out, request)
     writer = _Writer(out, size, format, quality, int(shard_mb * 2**20), jobs)
     parts, start, kept = [], 0, 0
-    with Progress(len(items), "packing") if progress else nullcontext() as bar:
+    with held(out), Progress(len(items), "packing") if progress else nullcontext() as bar:
+        remove_leftovers(out)
         while start < len(items):
             part = known.get(start)
-            if part and part["name"] == writer.name(len(parts)) and is_whole(out, part):
+            if part and may_be_kept(out, part, writer.name(len(parts)),
+                                    [item.sample.path for item in items[start : part["stop"]]]):
                 kept += 1
             else:
                 part = writer.part(len(parts), items, start, bar)
@@ -114,7 +116,7 @@ def pack(
             if bar and bar.done < part["stop"]:
                 bar.update(part["stop"] - bar.done)
             start = part["stop"]
-            _write(out / "manifest.json", _manifest(request, parts, items, errors, start == len(items)))
+            write_json(out / "manifest.json", _manifest(request, parts, items, errors, start == len(items)))
     notes = tuple(sorted({str(note.message) for note in noted}))
     return Packed(out, _manifest(request, parts, items, errors, True), kept, notes)
 
@@ -199,37 +201,6 @@ def _manifest(request: dict, parts: list[dict], items: Sequence[Item], errors: l
             "lossless": all(part["lossless"] for part in parts), "parts": parts, "errors": errors + failed}  # fmt: skip
 
 
-# -------------------------------------------------------------------------------- going on
-
-
-def _known_parts(out: Path, request: dict) -> dict[int, dict]:
-    """start → part of an earlier run of the same request. ValueError if `out` holds something else."""
-    path = out / "manifest.json"
-    if not path.is_file():
-        others = [p.name for p in out.iterdir() if not p.name.startswith((".", "shard-", "part-", "clips"))
-                  ] if out.is_dir() else []  # fmt: skip
-        if others:
-            raise ValueError(f"{out}: the folder holds {others[0]} and no manifest.json; name another folder")
-        return {}
-    held = read_manifest(out)
-    if held.get("request") != request:
-        keys = [key for key in request if held.get("request", {}).get(key) != request[key]]
-        raise ValueError(f"{out}: holds a pack of another request ({', '.join(keys)} differ); name another folder")
-    return {part["start"]: part for part in held["parts"]}
-
-
-def _remove_leftovers(out: Path) -> None:
-    for path in (*out.glob(".*.part"), *out.glob("clips/**/.*.mp4")):
-        path.unlink()
-
-
-def _write(path: Path, value: Any) -> None:
-    """JSON that appears whole or not at all."""
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(json.dumps(value, indent=None if "index" in path.name else 1) + "\n", encoding="ascii")
-    os.replace(part, path)
-
-
 # -------------------------------------------------------------------------------- writing
 
 
@@ -267,10 +238,11 @@ class _Writer:
         else:
             hidden.unlink()
         told = index_path(path)
-        _write(told, index)
+        write_json(told, index)
         files[told.name] = sha256_of(told)
         return {"name": path.name, "start": start, "stop": stop, "samples": len(index), "files": files,
-                "source_files": sorted(suffixes), "lossless": lossless, "errors": errors}  # fmt: skip
+                "source_files": sorted(suffixes), "lossless": lossless, "errors": errors,
+                "source_sha256": source_sha256([item.sample.path for item in items[start:stop]])}  # fmt: skip
 
     def _full(self) -> int:
         return self.limit if self.format == "tar" else PART
@@ -300,6 +272,8 @@ class _Writer:
                 return _described(item, told), media, suffix, True
             return self._shrunk(item)
         except (ValueError, OSError) as error:
+            if getattr(error, "errno", None) in DISK:
+                raise  # the disk is full, which is not the fault of this sample
             return f"{item.key}: {error}"
 
     def _shrunk(self, item: Item) -> tuple[dict, list[tuple[str, bytes]], str, bool]:

@@ -17,6 +17,7 @@ import os
 import re
 import tarfile
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,12 @@ def read_manifest(root: Path) -> dict[str, Any]:
                     raise ValueError(f"{name!r} is a link, or not the name of a packed file")
             if not (type(part["start"]) is type(part["stop"]) is int and part["start"] < part["stop"]):
                 raise ValueError(f"{part['name']}: it has no start and stop")
-        manifest["request"]["dataset"], manifest["complete"], manifest["errors"]
+        bounds = [0, *(part["stop"] for part in manifest["parts"])]
+        if bounds[:-1] != [part["start"] for part in manifest["parts"]]:
+            raise ValueError("its parts do not follow each other")
+        if manifest["complete"] and bounds[-1] != manifest["counts"]["asked"]:
+            raise ValueError(f"its parts hold {bounds[-1]} of {manifest['counts']['asked']} samples")
+        manifest["request"]["dataset"], manifest["errors"]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: not a manifest of packed files ({error}); pack the folder again") from error
     return manifest
@@ -74,6 +80,31 @@ def read_packed(root: str | Path, split: str | None = None, fold: int | None = N
         held = sorted({f"{name}" + f" {number}" * (number is not None) for name, number in seen}, key=natural_order)
         raise ValueError(f"{root}: no sample of split {split!r} and fold {fold!r}; packed are {', '.join(held)}")
     return samples
+
+
+def read_packed_split(
+    root: str | Path, split: str, fold: int = 1, schema: str | None = None, groups: Mapping[str, str] | None = None
+) -> list[Sample]:
+    """The samples of one split and fold, as the reader "packed" of `readers.READERS` gives them.
+
+    Fold 1 of a data set without folds is its only split. The class order is that of the manifest; ValueError if
+    `schema` names another. `groups` (id → group) takes the place of the packed groups.
+    """
+    if split not in ("train", "validation", "test") or not isinstance(fold, int) or fold < 1:
+        raise ValueError(f"split must be train, validation or test, fold a number from 1 on; got {split!r}, {fold!r}")
+    root = Path(root)
+    folds = {number for part in read_manifest(root)["parts"] for _, told in _indexed(root, part)
+             for _, number in told["members"]}  # fmt: skip
+    samples = read_packed(root, split, None if fold == 1 and folds == {None} else fold)
+    held = samples[0].schema
+    if schema not in (None, held):
+        raise ValueError(f"{root}: packed with the labels of {held}, not of {schema}; say schema={held!r}, or bring "
+                         f"the samples into the other with translate_samples(samples, {schema!r})")
+    if groups is None:
+        return samples
+    if lost := [sample.id for sample in samples if sample.id not in groups]:
+        raise ValueError(f"{root}: {len(lost)} ids have no group, such as {lost[0]!r}; groups= must name one for each")
+    return [replace(sample, group=groups[sample.id]) for sample in samples]
 
 
 def _indexed(root: Path, part: Mapping[str, Any]) -> Iterator[tuple[str, dict]]:
@@ -109,6 +140,8 @@ def verify(root: str | Path, deep: bool = False) -> list[str]:
         wrong = [text for text in wrong if not text.endswith(": ok")]
         if not wrong and SHARD.fullmatch(part["name"]) and part["name"] in part["files"]:
             wrong += _members(root / part["name"])
+        if not wrong and sum(1 for _ in _indexed(root, part)) != part["samples"]:
+            wrong.append(f"{part['name']}: {part['samples']} samples in the manifest, another number in the index")
         if deep and not wrong:
             wrong += [f"{part['name']}: {key}: frames decode to other values than were packed"
                       for key, told in _indexed(root, part)

@@ -21,7 +21,7 @@ import numpy as np
 from s4d_lib import __version__
 from s4d_lib.timelines import ABOUT, NO_FACE, SAYS, SHIPPED_KNOWS, WHOLE, Answer, Prediction, Thumbnail, write_text
 
-POINTS, PICTURES, ROWS = 60_000, 1_600, 10_000      # of a page; one file gets at most the following
+POINTS, PICTURES, ROWS = 10_000, 800, 2_000      # of a page; one file gets at most the following
 FILE_POINTS, FILE_PICTURES, FILE_ROWS = 1_500, 16, 500
 # Okabe–Ito colours. One class has one colour whatever its place in a schema.
 COLOURS = {"Neutral": "#999999", "Happiness": "#E69F00", "Surprise": "#56B4E9", "Anger": "#D55E00",
@@ -135,9 +135,9 @@ def _file(number: int, one: Prediction, files: int) -> str:
     body.append(_answers(one))
     if one.windows is not None:
         pictures = max(4, min(FILE_PICTURES, PICTURES // files))
-        plot, caption = _plot(number, one, max(100, min(FILE_POINTS, POINTS // files)))
+        plot, caption = _plot(number, one, max(50, min(FILE_POINTS, POINTS // files)))
         body += [plot, _strip(_spread(one.thumbnails, pictures), number, one.duration, _name(one)), caption,
-                 _table(one, max(20, min(FILE_ROWS, ROWS // files)))]
+                 _table(one, max(10, min(FILE_ROWS, ROWS // files)))]
     notes = [note for note in one.notes if note not in one.card.notes]
     if notes:
         body.append("<ul class=notes>" + "".join(f"<li>{_e(note)}</li>" for note in notes) + "</ul>")

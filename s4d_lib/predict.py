@@ -29,7 +29,7 @@ from torch import Tensor
 
 from s4d_lib.cards import ModelCard, Reader, open_model
 from s4d_lib.frames import UnreadableMedia, open_frames
-from s4d_lib.streams import REMEDY, Chunk, find_media, is_image, iter_frames
+from s4d_lib.streams import REMEDY, Chunk, find_media, is_image, iter_frames, pictures_in
 from s4d_lib.timelines import NO_FACE, STILL, THUMBNAILS, Judge, Prediction, judge_clip
 from s4d_lib.windows import Cropper, Filmstrip, Shown, sliding_windows
 
@@ -120,6 +120,8 @@ def _plan(card: ModelCard, crop: str | Cropper, stride: int | None, hop: float |
     try:
         place = torch.device(device)
         torch.empty(0, device=place)
+        if place.type == "meta":
+            raise RuntimeError("it computes nothing")
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"device {device!r} cannot be used here ({str(error).splitlines()[0]}); "
                          "choose auto or cpu") from error
@@ -161,9 +163,9 @@ class _Queue:
 
     def __init__(self, reader: Reader, plan: _Plan) -> None:
         self.model, self.plan = reader.model.to(plan.device), plan
-        self.waiting: list[tuple[Tensor, Callable[[np.ndarray], None]]] = []
+        self.waiting: list[tuple[Tensor, Callable[[list[float]], None]]] = []
 
-    def add(self, x: Tensor, deliver: Callable[[np.ndarray], None]) -> None:
+    def add(self, x: Tensor, deliver: Callable[[list[float]], None]) -> None:
         """`x` is what the model reads, without the batch axis; `deliver` gets its probabilities `[c]`, later."""
         self.waiting.append((x, deliver))
         if len(self.waiting) == self.plan.batch:
@@ -175,7 +177,7 @@ class _Queue:
             return
         batch = torch.stack([x for x, _ in self.waiting]).to(self.plan.device)
         probabilities = self.model(batch).float().softmax(-1).cpu().double().numpy()
-        for (_, deliver), row in zip(self.waiting, probabilities):
+        for (_, deliver), row in zip(self.waiting, probabilities.tolist()):  # views would keep their batch in memory
             deliver(row)
         self.waiting = []
 
@@ -192,7 +194,7 @@ class _Job:
     plan: _Plan
     refused: str = ""
     spans: list[tuple[int, int, float, float, float]] = field(default_factory=list)
-    raw: dict[int, np.ndarray] = field(default_factory=dict)
+    raw: dict[int, list[float]] = field(default_factory=dict)
     shown: Shown | None = None
 
     def __post_init__(self) -> None:
@@ -218,8 +220,10 @@ class _Job:
             self.found.error = text if text.startswith(str(self.path)) else f"{self.found.path}: {text}"
 
     def _read_image(self, queue: _Queue, tell: Callable[[float], None]) -> None:
-        with open_frames(self.path) as reader:
+        with open_frames(self.path, "image") as reader:
             frames = reader.read([0]).numpy()
+        if (pictures := pictures_in(self.path)) > 1:
+            self.found.notes.append(f"an animation of {pictures} pictures, of which the first was read")
         strip = Filmstrip(min(1, self.plan.thumbnails))
         self.shown = Shown(self.plan.cropper, self.card.image_size, strip.look)
         picture = next(self.shown.pictures([Chunk(frames, np.array([0]), np.array([0.0]))]))
@@ -253,7 +257,8 @@ class _Job:
         self.found.notes += stream.notes
         self.found.thumbnails = strip.chosen()
         if len(self.spans) == 1 and window.real < self.card.frames:
-            self.found.notes.append(f"{window.real} pictures at stride {self.plan.stride}, the model reads "
+            several = "s" * (window.real > 1)
+            self.found.notes.append(f"{window.real} picture{several} at stride {self.plan.stride}, the model reads "
                                     f"{self.card.frames}: the last one is repeated")
 
     def result(self) -> Prediction:

@@ -15,6 +15,7 @@
     VoxCeleb2   info_clean.csv, a .npy list, or a walk of     mp4/<id>/<ytid>/<n>.mp4; unlabelled, group = id
     CAER        <split>/<Class>/*.avi|*.png
     table       CSV or Parquet with columns path,label[,fold,split,subject]
+    packed      what `s4d pack` wrote; labels in the class order of its manifest
 
 Formats of RAF-DB, FERPlus, SFEW and CAER are the widely used conventions: the released code reads none of them.
 
@@ -52,6 +53,7 @@ from s4d_lib.lists import (
     table_dicts,
     word_rows,
 )
+from s4d_lib.packed import read_packed_split
 from s4d_lib.row_samples import (
     Base,
     Errors,
@@ -317,6 +319,7 @@ READERS: dict[str, Callable[..., list[Sample]]] = {
     "caer": partial(read_class_folders, schema="caer"),
     "folders": read_class_folders,
     "table": read_table,
+    "packed": read_packed_split,
 }
 
 

@@ -12,6 +12,7 @@ from typing import Literal
 
 from s4d_lib.backends import IMAGE_SUFFIXES
 from s4d_lib.datasets import Sample
+from s4d_lib.findings import printable
 from s4d_lib.labels import LabelReader, LabelSchema, schema_named
 from s4d_lib.lists import VIDEO_SUFFIXES, Bad, DataRoot, Row, RowError, clean, refuse
 
@@ -52,15 +53,21 @@ def clip_finder(folder: Path, pattern: str | None = None) -> Callable[[str], Pat
     def locate(name: str) -> Path:
         if pattern:
             return folder / clean(pattern.replace("{id}", name), "pattern")
-        for id in (name, name.zfill(5)) if name.isdecimal() else (name,):
+        for id in spellings(name):
             for suffix in VIDEO_SUFFIXES[:2]:
-                if os.path.isfile(found := f"{folder}{os.sep}{id}{suffix}"):
-                    return Path(found)
+                for found in (f"{folder}{os.sep}{id}{suffix}", f"{folder}{os.sep}{id}{suffix.upper()}"):
+                    if os.path.isfile(found):
+                        return Path(found)
             if os.path.isdir(folder / id):
                 return folder / id
         return folder / name
 
     return locate
+
+
+def spellings(name: str) -> tuple[str, ...]:
+    """A clip's name as listed, then, for a number, with its five digits and without the zeros."""
+    return tuple(dict.fromkeys((name, name.zfill(5), name.lstrip("0") or "0"))) if name.isdecimal() else (name,)
 
 
 def samples_of(
@@ -74,24 +81,24 @@ def samples_of(
     FileNotFoundError reports all missing files at once; RowError for any other bad row, unless `errors` collects them.
     """
     reader, bad = LabelReader(schema_named(schema), str(listing), base), collector(errors)
-    seen: dict[str, int] = {}
+    seen: dict[str, int] = {}  # file → line: 2 and 00002 may be the same clip
     samples: list[Sample] = []
     count, missing = 0, []
 
     def sample_of(row: Row, where: str) -> Sample | None:
         id = clean(row.name, where)
-        if id in seen:
-            again = f"is already on line {seen[id]}" if row.line else "is there twice"
+        path = locate(id)
+        if (place := str(path)) in seen:
+            again = f"is already on line {seen[place]}" if row.line else "is there twice"
             raise RowError(f"{where}: {id!r} {again}", "duplicate")
-        seen[id] = row.line
+        seen[place] = row.line
         group = groups.get(id) if groups is not None else row.group
         if groups is not None and group is None:
             raise RowError(f"{where}: {id!r} has no group; groups= must name one for every id", "group")
         label = _label(reader, row.label, where)
         agree(id, label, where)
-        path = locate(id)
         data.check(path, where)
-        if not path.exists():
+        if not (os.path.isfile(path) or os.path.isdir(path)):
             if errors is not None:
                 raise RowError(f"{where}: {path} is missing", "missing")
             missing.append(path)
@@ -113,7 +120,7 @@ def samples_of(
         # Without a 0 every label of the list was counted from 1, so none of them was read rightly.
         samples = [sample for sample in samples if reader.zeros and sample.label < len(reader.schema)]
     if missing:
-        shown = ", ".join(map(str, missing[:5])) + (", ..." if len(missing) > 5 else "")
+        shown = ", ".join(printable(str(path), 200) for path in missing[:5]) + (", ..." if len(missing) > 5 else "")
         raise FileNotFoundError(
             f"{listing}: {len(missing)} of {len(samples)} files are missing: {shown}. "
             "Check the data root and that everything was extracted, or shorten the list"

@@ -24,7 +24,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from s4d_lib.checkpoints import load_encoder, load_model, save_model
-from s4d_lib.datasets import FaceDataset, Sample, find_unreadable
+from s4d_lib.datasets import FaceDataset, Sample, check_samples, find_unreadable
 from s4d_lib.metrics import score
 from s4d_lib.models import S4DClassifier, resolve_size
 from s4d_lib.plans import collate_views
@@ -112,15 +112,17 @@ def train(config: PretrainConfig | FinetuneConfig, root: Path | None = None, ret
 
 
 def data_use(config: Config, modality: str) -> DataUse:
-    """Name and content hash of the data a stage reads: from its card if it has one, else from its lists."""
+    """Name and content hash of the data a stage reads: from its card if it has one, else from its lists as read."""
     folder = _root(config, modality)
     for place in (folder, folder.parent):
         if (place / "card.json").exists():
             card = json.loads((place / "card.json").read_text())
             return DataUse(name=f"{card['name']} ({folder.name})", sha256=card["content_sha256"])
-    lists = sorted([*folder.glob("*.txt"), *folder.glob("annotation/*/*.csv")])
-    digest = hashlib.sha256(b"".join(path.read_bytes() for path in lists)).hexdigest()
-    return DataUse(name=folder.name, sha256=digest)
+    digest = hashlib.sha256()
+    for split in ("train", "test") if isinstance(config, FinetuneConfig) else ("train",):
+        for sample in read_samples(config, modality, split):
+            digest.update(f"{split}\t{sample.id}\t{sample.label}\n".encode())
+    return DataUse(name=folder.name, sha256=digest.hexdigest())
 
 
 def read_samples(config: Config, modality: str, split: str) -> list[Sample]:
@@ -173,6 +175,13 @@ def _readable(config: Config, samples: list[Sample], skipped: list[str]) -> list
     return [sample for sample in samples if sample.path not in bad]
 
 
+def _refuse_leaks(folder: Path, listed: list[Sample], test: list[Sample]) -> None:
+    """A score on samples that were trained on is no score. Looks at names and files, decodes nothing."""
+    problems = check_samples(listed, test)
+    if problems:
+        raise ValueError(f"{folder}: {' '.join(map(str, problems))} `s4d doctor` says more; training was not started")
+
+
 # --- the two stages ------------------------------------------------------------------------------------------------
 
 
@@ -202,6 +211,7 @@ def _finetune(config: FinetuneConfig, data: dict[str, DataUse], folder: Path, ma
         listed = _readable(config, read_samples(config, m, "train"), skipped[m])
         train_set[m], validation[m] = training_split(config, m, listed)
         test[m] = _readable(config, read_samples(config, m, "test"), skipped[m])
+        _refuse_leaks(_root(config, m), listed, test[m])
         counts[m] = {"train": len(train_set[m]), "validation": len(validation[m]), "test": len(test[m])}
     model = build_classifier(config, folder / "encoder_report.txt")
     classes = {m: len(config.schema(m)) for m in config.modalities}
@@ -286,7 +296,8 @@ def _record(config: Config, kind: str, headline: str, where: Progressed, outcome
         protocol |= {m: _protocol(config, m) for m in config.modalities}
     return Record(
         name=config.name, kind=kind, headline=headline, tier=config.tier, seeds=[config.seed],
-        config=config.model_dump(mode="json", exclude={"stills", "clips", "init"}) | {"init": _init_name(config)},
+        config=config.model_dump(mode="json", exclude={"stills", "clips", "init"})
+        | {"init": _init_name(config), "frames": Path(config.frames).name},  # it may be an absolute path
         protocol=protocol if kind == "finetune" else {}, results=outcome,
         data=[data[m].model_copy(update={"counts": counts[m], "skipped": skipped[m]}) for m in counts],
         code=code_state(), device=device_state(device), wall_seconds=where.seconds,
@@ -299,7 +310,7 @@ def _protocol(config: FinetuneConfig, modality: str) -> dict:
     size, still = resolve_size(config.size), modality == "image"
     name = config.stills_as if still else config.clips_as
     here = Protocol(
-        "this run", "this run", name, config.schema(modality).name, None if still else config.frames,
+        "this run", "this run", name, config.schema(modality).name, None if still else Path(config.frames).name,
         clip_frames=None if still else size.frames, stride=None if still else config.stride,
         short_clip=None if still else PROTOCOLS["s4d/dfew"].short_clip, image_size=size.image_size,
         short_clip_test=None if still else PROTOCOLS["s4d/dfew"].short_clip_test,

@@ -103,6 +103,12 @@ def _entries(path: Path) -> tuple[Path, list[Entry]]:
     return shard, [tuple(entry) for entry in index[key]]
 
 
+def count_frames(path: Path) -> int | None:
+    """The pictures of a packed sample, None of a video, which is not opened. ValueError if there is no such sample."""
+    endings = [ending.rpartition(".")[2] for ending, _, _ in _entries(path)[1] if ending != "json"]
+    return len(endings) if all(f".{ending}" in IMAGE_SUFFIXES for ending in endings) else None
+
+
 def _at(file: io.BufferedReader, start: int, size: int) -> bytes:
     file.seek(start)
     found = file.read(size)

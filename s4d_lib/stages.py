@@ -82,6 +82,9 @@ class Config(BaseModel):
         """Class order of one modality: that of its layout, or the one that is named."""
         named, layout = ((self.stills_schema, self.stills_as) if modality == "image" else
                          (self.clips_schema, self.clips_as))
+        if named is None and layout in ("table", "folders", "packed"):
+            field = "stills_schema" if modality == "image" else "clips_schema"
+            raise ValueError(f"the layout {layout!r} fixes no label order: say {field}=, such as dfew")
         return schema_named(named or ("unlabelled" if layout == "voxceleb2" else layout))
 
     def loop(self, **more: object) -> Loop:

@@ -22,12 +22,13 @@ def read_affectnet(
 ) -> list[Sample]:
     """Stills of one AffectNet split; the id is the relative path in the list.
 
-    `listing` names a list under `root` other than `<split>_<schema>.txt`, such as the released
-    test_affectnet7_2w.txt, or a .npy array of paths, for which `labels` names the array of labels. `strip` is taken
+    `listing` names a list under `root` other than `<split>_<schema>.txt` and the released `<split>_<schema>_2w.txt`,
+    or a .npy array of paths, for which `labels` names the array of labels. `strip` is taken
     off the start of the names: arrays in circulation hold the paths of the machine that wrote them.
     """
     data = DataRoot(root, links)
-    path = data.listing(listing or f"{checked_split(split)}_{schema}.txt")
+    usual = [f"{checked_split(split)}_{schema}{end}.txt" for end in ("", "_2w")]
+    path = data.listing(*([listing] if listing else usual))
     if path.suffix == ".npy":
         if labels is None:
             raise ValueError(f"{path}: an array of paths needs labels=, the array of labels beside it")

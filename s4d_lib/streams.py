@@ -16,19 +16,30 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from s4d_lib.backends import IMAGE_SUFFIXES, natural_order, require_whole, upright
+from s4d_lib.backends import (
+    IMAGE_SUFFIXES,
+    moving_pictures,
+    natural_order,
+    open_container,
+    repeats_picture,
+    require_whole,
+    upright,
+)
 from s4d_lib.frames import UnreadableMedia, open_frames
 
 if TYPE_CHECKING:
     import av
 
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".wmv", ".flv", ".mpg", ".mpeg", ".ts", ".mts",
-                  ".m2ts", ".3gp", ".ogv", ".gif")
+                  ".m2ts", ".3gp", ".ogv", ".gif", ".vob", ".asf", ".dv", ".mxf", ".h264", ".hevc", ".mjpeg")
+STILL_SUFFIXES = (*IMAGE_SUFFIXES, ".tif", ".tiff", ".jfif", ".avif", ".heic", ".heif", ".jp2", ".ppm", ".pgm")
+FASTEST = 1000.0  # frames a second; some containers announce the tick of their clock instead
 CHUNK_FRAMES, CHUNK_BYTES = 32, 64 << 20  # the smaller of the two bounds what is held
 FOLDER_FPS = 25.0  # frame folders carry no times
 REMEDY = "Fetch it again, or convert it with another program"
@@ -89,10 +100,15 @@ class Stream:
 
         open_frames(self.path)  # says what is missing or empty
         try:
-            with av.open(str(self.path)) as container:
-                stream = _video_stream(container)
-                rate = stream.average_rate or stream.guessed_rate
-                self.fps = float(rate) if rate else FOLDER_FPS
+            with open_container(self.path) as container:
+                stream = moving_pictures(container)
+                stream.thread_type = "AUTO"
+                rates = (stream.average_rate, stream.guessed_rate)
+                self.fps = next((float(rate) for rate in rates if rate and rate <= FASTEST), FOLDER_FPS)
+                aspect = stream.sample_aspect_ratio or Fraction(1)
+                self._aspect = aspect if 0.1 < aspect < 10 and abs(aspect - 1) > 0.02 else Fraction(1)
+                if (count := len(container.streams.video)) > 1:
+                    self.notes.append(f"{count} video streams, pictures are those of stream {stream.index}")
                 zero = (container.start_time or 0) / 1e6
                 yield from self._decoded(container, stream, zero)
                 self._compare(container, stream)
@@ -100,23 +116,49 @@ class Stream:
             if isinstance(error, UnreadableMedia):
                 raise
             reason = str(getattr(error, "strerror", None) or error).strip().splitlines()[0].rstrip(".")
+            try:
+                require_whole(self.path)
+            except ValueError as cut:
+                reason = str(cut)
             raise UnreadableMedia(self.path, reason, REMEDY) from error
 
     def _decoded(self, container: av.container.InputContainer, stream: av.VideoStream,
                  zero: float) -> Iterator[tuple[np.ndarray, int, float]]:
-        last = None
+        last = first = None
         for frame in self._frames(container, stream):
             second = frame.time - zero if frame.time is not None else self.count / self.fps
             if last is not None and second <= last:  # raw streams count wrong or not at all
                 second = last + 1 / self.fps
             if last is not None and second - last > max(GAP, 5 / self.fps):
                 self._gaps.append((last, second))
+            if last is None:
+                first = second
+                self._remark(frame)
             last, index = second, self.count
             self.count, self.end = index + 1, second + 1 / self.fps
             if index % self.step == 0:
-                yield upright(frame), index, second
+                yield upright(self._square(frame)), index, second
         if not self.count:
             raise ValueError(self.damage or "it holds no frames")
+        if self.count > 1 and not 0.95 < (measured := (self.count - 1) / (last - first)) / self.fps < 1.05:
+            self.fps = measured
+
+    def _remark(self, frame: av.VideoFrame) -> None:
+        """Notes on what the first frame says about all of them."""
+        aspect = self._aspect
+        if aspect != 1:
+            self.notes.append(f"its pixels are not square ({aspect.numerator}:{aspect.denominator}), pictures are "
+                              "stretched to what a player shows")
+        if frame.interlaced_frame:
+            self.notes.append("interlaced, and read as it is: movements show combs")
+        if frame.color_trc in (16, 18):  # SMPTE 2084 and HLG
+            self.notes.append("high dynamic range, shown without tone mapping: paler than a player shows it")
+
+    def _square(self, frame: av.VideoFrame) -> av.VideoFrame:
+        """A frame with square pixels."""
+        if self._aspect == 1:
+            return frame
+        return frame.reformat(width=max(1, round(frame.width * self._aspect)))
 
     def _frames(self, container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.VideoFrame]:
         """Every frame that decodes; packets that do not are counted in `damage`."""
@@ -134,7 +176,7 @@ class Stream:
                 return
             if packet.pts is not None and packet.time_base:
                 self._reached = max(self._reached, float((packet.pts + (packet.duration or 0)) * packet.time_base))
-            if packet.stream_index != stream.index:
+            if packet.stream_index != stream.index or repeats_picture(packet):
                 continue
             try:
                 yield from packet.decode()
@@ -163,17 +205,6 @@ class Stream:
                               f"{longest[0]:.1f} to {longest[1]:.1f} s")
 
 
-def _video_stream(container: av.container.InputContainer) -> av.VideoStream:
-    """The first moving picture of a container; the cover of a song is none."""
-    from av.stream import Disposition
-
-    moving = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
-    if not moving:
-        raise ValueError("it has no video stream")
-    moving[0].thread_type = "AUTO"
-    return moving[0]
-
-
 def _chunk(held: Sequence[tuple[np.ndarray, int, float]]) -> Chunk:
     pictures, index, seconds = zip(*held)
     return Chunk(np.stack(pictures), np.array(index), np.array(seconds))
@@ -198,7 +229,15 @@ class Found(NamedTuple):
 
 def is_image(path: Path) -> bool:
     """Whether a file is read as a still, by its suffix."""
-    return path.suffix.lower() in IMAGE_SUFFIXES and not path.is_dir()
+    return path.suffix.lower() in STILL_SUFFIXES and not path.is_dir()
+
+
+def pictures_in(path: Path) -> int:
+    """How many pictures a readable image file plays one after the other; 1 for a still."""
+    import PIL.Image
+
+    with PIL.Image.open(path) as image:  # the second picture of a phone's JPEG is a copy for other screens
+        return 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
 
 
 def find_media(paths: Sequence[str | os.PathLike], frame_folders: bool = False) -> Found:
@@ -207,11 +246,14 @@ def find_media(paths: Sequence[str | os.PathLike], frame_folders: bool = False) 
     With `frame_folders` a folder that holds images stands for one clip. Hidden files and the number of files that are
     no media are left out; a link that leads out of its folder is refused, with the reason.
     """
-    media, refused, others = [], {}, 0
+    media, refused, others, empty = [], {}, 0, {}
+    if "" in map(os.fspath, paths):
+        raise ValueError("a path is empty; name a file or folder (. is the current one)")
     for given in map(Path, paths):
         if not given.is_dir():
             media.append(given)
             continue
+        before = len(media) + len(refused)
         for folder, below, names in os.walk(given):
             below[:] = sorted((name for name in below if not name.startswith(".")), key=natural_order)
             files = [Path(folder, name) for name in sorted(names, key=natural_order) if not name.startswith(".")]
@@ -220,10 +262,14 @@ def find_media(paths: Sequence[str | os.PathLike], frame_folders: bool = False) 
                 media.append(Path(folder))
                 files = [path for path in files if path not in set(images)]
             for path in files:
-                if path.suffix.lower() not in (*VIDEO_SUFFIXES, *IMAGE_SUFFIXES):
+                if path.suffix.lower() not in (*VIDEO_SUFFIXES, *STILL_SUFFIXES):
                     others += 1
-                elif not path.resolve().is_relative_to(given.resolve()):
+                elif not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(given)):
                     refused[path] = "a link that leads out of its folder; name its target to have it read"
                 else:
                     media.append(path)
+        if len(media) + len(refused) == before:
+            empty[given] = "no video or image is in this folder"
+    if media or refused:  # where nothing is found anywhere, the caller says so
+        refused |= empty
     return Found(list(dict.fromkeys(media)), refused, others)

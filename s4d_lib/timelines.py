@@ -302,7 +302,14 @@ def to_csv(predictions: Sequence[Prediction]) -> str:
     """All files in one table: a row for each answer, window and error."""
     import pandas as pd
 
-    return pd.concat([p.to_frame() for p in predictions], ignore_index=True).to_csv(index=False)
+    table = pd.concat([p.to_frame() for p in predictions], ignore_index=True)
+    table["path"] = table["path"].map(no_formula)
+    return table.map(lambda cell: no_formula(cell, "'") if isinstance(cell, str) else cell).to_csv(index=False)
+
+
+def no_formula(text: str, before: str = "./") -> str:
+    """A cell that no spreadsheet takes for a formula; of a path, "./" in front leaves the meaning as it is."""
+    return before + text if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
 def to_json(predictions: Sequence[Prediction]) -> str:
@@ -315,10 +322,16 @@ def to_json(predictions: Sequence[Prediction]) -> str:
 
 def print_table(predictions: Sequence[Prediction]) -> None:
     """Print a row a file, and below it what the labels are, what the model was trained on, and its licence."""
+    from collections import Counter
+
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
+    from s4d_lib.findings import printable
+
+    times = Counter(one.remark for one in predictions if one.whole and one.remark)
+    often = {remark for remark, count in times.items() if count > 2}  # said once below the table
     card, clips = predictions[0].card, any(one.kind == "clip" for one in predictions)
     folders = {Path(one.path).parent for one in predictions}
     root = Path(os.path.commonpath(folders)) if len(predictions) > 1 and len({f.anchor for f in folders}) == 1 else None
@@ -327,11 +340,15 @@ def print_table(predictions: Sequence[Prediction]) -> None:
         table.add_column(name, overflow="fold", justify="right" if name == "faces" else "left")
     for one in predictions:
         answers = [one.answer, *([one.answers.get(WHOLE)] if clips else [])]
-        cells = [Text(str(Path(one.path).relative_to(root)) if root else one.path), *map(Text, map(_spelled, answers)),
-                 Text("" if one.face is None else f"{100 * one.face:.0f} %"), Text(one.remark)]
+        name = str(Path(one.path).relative_to(root)) if root else one.path
+        remark = "" if one.remark in often else printable(one.remark)
+        cells = [Text(printable(name)), *map(Text, map(_spelled, answers)),
+                 Text("" if one.face is None else f"{100 * one.face:.0f} %"), Text(remark)]
         table.add_row(*cells, style="" if one.whole else "red")
     console = Console(highlight=False, markup=False)
     console.print(table)
+    for remark in sorted(often):
+        console.print(f"{times[remark]} of {len(predictions)} files: {printable(remark)}", soft_wrap=True)
     for what in dict.fromkeys(what for one in predictions for what in one.answers):
         console.print(f"{what}: {SAYS[what]}", soft_wrap=True)
     for task in dict.fromkeys(one.task for one in predictions if one.classes):
@@ -350,10 +367,25 @@ def _spelled(answer: Answer | None) -> str:
 
 
 def write_text(path: str | Path, text: str) -> Path:
-    """Write a report whole or not at all; the folder is made if it is not there."""
+    """Write a report whole or not at all; the folder is made if it is not there. OSError where that cannot be."""
     from s4d_lib.checkpoints import write_atomically
 
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, text.encode())
+    require_writable(path)
+    try:
+        write_atomically(path, text.encode())
+    except OSError as error:
+        raise OSError(f"{path}: cannot be written ({error.strerror or error})") from error
     return path
+
+
+def require_writable(path: Path) -> None:
+    """Make the folder of a report and try to write there: better before hours of reading than after. OSError."""
+    import tempfile
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise OSError(f"{path}: cannot be written ({error.strerror or error}); name another place") from error

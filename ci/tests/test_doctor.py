@@ -274,6 +274,12 @@ def test_one_broken_thing_is_one_finding(dfew, break_it, kind, count, example):
     assert any(example in text for text in examples), examples
 
 
+def test_the_rule_for_short_clips_is_said(dfew):
+    shorten(dfew, 20)
+    (finding,) = diagnose(dfew, "dfew").findings
+    assert "under 64 frames" in finding.remedy and "the last frame is held" in finding.remedy
+
+
 def test_the_base_can_be_said(dfew):
     one_based(dfew)
     assert found(dfew, base=1) == {}
@@ -301,8 +307,7 @@ def test_examples_are_few_and_counts_are_not(dfew):
 def test_deep_decodes_and_compares(dfew):
     frame = dfew / "clip_jpg_256/00002/00066.jpg"
     frame.write_bytes(frame.read_bytes()[:-200])
-    assert found(dfew) == {}, "its header is whole"
-    assert list(found(dfew, deep=True)) == ["unreadable"]
+    assert list(found(dfew)) == list(found(dfew, deep=True)) == ["unreadable"], "its header is whole, its end is not"
     frame.write_bytes((dfew / "clip_jpg_256/00002/00065.jpg").read_bytes())
     shutil.rmtree(dfew / "clip_jpg_256/00002")
     shutil.copytree(dfew / "clip_jpg_256/00001", dfew / "clip_jpg_256/00002")
@@ -516,8 +521,40 @@ def test_tables_and_people_on_both_sides(tmp_path):
     assert found(tmp_path, "table", schema="rafdb") == {}
     write(tmp_path, "labels.csv", table.replace("p3\n", "p4\n"))
     assert found(tmp_path, "table", schema="rafdb") == {"group in train and test": ("error", 1, ("p4, fold 1",))}
+    write(tmp_path, "labels.csv", table.replace("13.png,6,2,", "13.png,6,second,"))
+    assert found(tmp_path, "table", schema="rafdb")["bad row"][1] == 1
     with pytest.raises(ValueError, match="class order"):
         diagnose(tmp_path, "table")
+
+
+def test_a_table_of_clips_and_videos_by_split(tmp_path):
+    rows = "clips/a,0,train\nclips/deep/b,3,val\nvideos/c.mp4,6,Testing\n"
+    write(tmp_path, "labels.csv", "path,label,split\n" + rows)
+    for place, name in enumerate(("clips/a", "clips/deep/b")):
+        write_clip(tmp_path / name, 4, place, (40, 32))
+    (tmp_path / "videos").mkdir()
+    write_mp4(tmp_path / "videos/c.mp4", np.zeros((3, 32, 40, 3), np.uint8), 25)
+    diagnosis = diagnose(tmp_path, "table", schema="rafdb", deep=True)
+    assert diagnosis.findings == () and diagnosis.frames.kinds == {"folder": 2, "video": 1}
+    assert {(report.split, report.rows) for report in diagnosis.lists} == {("train", 1), ("validation", 1), ("test", 1)}
+    write(tmp_path, "labels.csv", "path,label,split\n" + rows + "clips/a,0,extra\n")
+    assert found(tmp_path, "table", schema="rafdb")["bad row"][1] == 1
+
+
+def test_ferplus_votes(tmp_path):
+    columns = "neutral,happiness,surprise,sadness,anger,disgust,fear,contempt,unknown,NF"
+    rows = [("Training", "FER2013Train", "9,1,0,0,0,0,0,0,0,0"), ("Training", "FER2013Train", "5,5,0,0,0,0,0,0,0,0"),
+            ("PublicTest", "FER2013Valid", "0,0,8,0,0,0,2,0,0,0"),
+            ("PrivateTest", "FER2013Test", "0,0,0,0,0,0,0,9,0,1")]  # fmt: skip
+    text = f"Usage,Image name,{columns}\n"
+    for number, (usage, part, votes) in enumerate(rows):
+        text += f"{usage},fer{number:07d}.png,{votes}\n"
+        write(tmp_path, f"{part}/fer{number:07d}.png", jpg(number, (48, 48), "PNG"))
+    write(tmp_path, "fer2013new.csv", text)
+    diagnosis = diagnose(tmp_path, "ferplus")
+    assert {f.kind: (f.level, f.count) for f in diagnosis.findings} == {
+        "without a row": ("note", 1), "left out by the reader": ("note", 1)}  # fmt: skip
+    assert [report.per_class.index(1) for report in diagnosis.lists] == [0, 2, 7]
 
 
 # -------------------------------------------------------------------------------- command and text

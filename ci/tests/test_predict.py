@@ -367,7 +367,7 @@ def test_ten_bits_odd_sizes_and_a_single_frame(tmp_path, reader):
     found = predict([deep, odd, single], reader, crop="none")
     assert [(p.error, p.damage, p.frames, len(p.windows)) for p in found] == [
         ("", "", 9, 1), ("", "", 20, 2), ("", "", 1, 1)]
-    assert found[2].duration == pytest.approx(1 / 25) and "1 pictures at stride 2" in found[2].notes[-1]
+    assert found[2].duration == pytest.approx(1 / 25) and "1 picture at stride 2" in found[2].notes[-1]
     assert np.allclose(found[2].answers[TWO_VIEWS].probabilities, found[2].answers[WHOLE].probabilities)
     with av.open(str(deep)) as container:
         assert "10" in container.streams.video[0].format.name, "control: it is a 10-bit file"

@@ -454,9 +454,60 @@ def test_names_that_lead_out_are_refused_with_their_line(table, name):
 
 def test_options_cannot_lead_out_either(table):
     write(table / "labels.csv", "path,label\na.png,0\n")
-    for option in ({"frames": "../pictures"}, {"frames": "/tmp"}, {"listing": "../labels.csv"}, {"listing": "/x.csv"}):
+    for option in ({"frames": "../pictures"}, {"frames": "C:/pictures"}, {"listing": "../labels.csv"},
+                   {"listing": "/x.csv"}):
         with pytest.raises(ValueError, match="is not a name inside the data folder"):
             read_table(table, schema="dfew", **option)
+
+
+def test_clips_in_another_place_are_named_by_an_absolute_path(dfew, tmp_path_factory):
+    """As with lists inside a code repository and frames on another disk."""
+    disk = tmp_path_factory.mktemp("disk")
+    (dfew / "clip_jpg_256").rename(disk / "jpg_256")
+    samples = read_dfew(dfew, "train", 2, frames=str(disk / "jpg_256"))
+    assert [s.path for s in samples] == [disk / "jpg_256/02522", disk / "jpg_256/00001"]
+    (disk / "jpg_256/00001").rename(disk / "00001")
+    (disk / "jpg_256/00001").symlink_to(disk / "00001")
+    with pytest.raises(RowError, match="is a link that leads out"):
+        read_dfew(dfew, "train", 2, frames=str(disk / "jpg_256"))
+    with pytest.raises(FileNotFoundError, match="no such folder"):
+        read_dfew(dfew, "train", 2, frames=str(disk / "jpg_512"))
+
+
+def test_one_clip_in_two_spellings_is_there_twice(dfew):
+    listing = "EmoLabel_DataSplit/train(single-labeled)/train_set_2.csv"
+    write(dfew / listing, "video_name,label\n02522,5\n2522,5\n")
+    with pytest.raises(RowError, match="'2522' is already on line 2"):
+        read_dfew(dfew, "train", 2, frames="clip_jpg_256")
+    (dfew / "clip_jpg_256/02522").rename(dfew / "clip_jpg_256/2522")
+    write(dfew / listing, "video_name,label\n02522,5\n00001,0\n")
+    assert read_dfew(dfew, "train", 2, frames="clip_jpg_256")[0].path.name == "2522"
+
+
+@pytest.mark.parametrize(("text", "words"), [
+    ("video_name,label\nvideo_name,label\n00001,0\n", "the header stands here again"),
+    ("video_name,label\n00001,0\n".encode("utf-16-le"), "holds zero bytes"),
+    ("video_name,label\n00001,0\n".encode("utf-16")[:-1], "the text is not UTF-16"),
+    ("video_name,label\n00001,0\n" + "a" * 5000 + ",1\n", r"1 of 2 files are missing: \S+aaa\.\.\.aaa"),
+    ("video_name,label\n00001,0\n\x1b[31mred,1\n", r"1 of 2 files are missing: \S+/\\x1b\[31mred"),
+])  # fmt: skip
+def test_odd_lists_are_one_clear_error(dfew, text, words):
+    write(dfew / "EmoLabel_DataSplit/train(single-labeled)/train_set_2.csv", text)
+    with pytest.raises((ValueError, FileNotFoundError), match=words) as raised:
+        read_dfew(dfew, "train", 2, frames="clip_jpg_256")
+    assert "train_set_2.csv" in str(raised.value) and len(str(raised.value)) < 700
+
+
+def test_rows_of_commas_alone_are_blank_lines(dfew):
+    write(dfew / "EmoLabel_DataSplit/train(single-labeled)/train_set_2.csv", "video_name,label\n00001,0\n,\n  \n , \n")
+    assert len(read_dfew(dfew, "train", 2, frames="clip_jpg_256")) == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no pipes")
+def test_pipes_are_refused_before_anything_waits_for_them(dfew):
+    os.mkfifo(dfew / "clip_jpg_256/02522/13.jpg")
+    with pytest.raises(RowError, match="13.jpg is not a file"):
+        read_dfew(dfew, "train", 2, frames="clip_jpg_256")
 
 
 @pytest.mark.parametrize("what", ["clip", "frame", "frames folder", "list"])

@@ -91,7 +91,7 @@ def test_the_full_tier_is_the_released_recipe():
     assert (tuning.pool, tuning.mixup, tuning.cutmix, tuning.smoothing) == ("mean", 0.8, 1.0, 0.1)
 
 
-@pytest.mark.parametrize("layout", ["ferv39k", "table"])
+@pytest.mark.parametrize("layout", ["ferv39k", "table", "packed"])
 def test_a_run_reads_other_data_sets_and_says_how_its_protocol_differs(tmp_path, layout):
     from PIL import Image
 
@@ -105,12 +105,12 @@ def test_a_run_reads_other_data_sets_and_says_how_its_protocol_differs(tmp_path,
     for number in range(28):
         label, split = number % 7, "train" if number < 21 else "test"
         id = f"Crime/{folder_of.get(classes[label], classes[label])}/{number:04}"
-        place = tmp_path / ("2_ClipsforFaceCrop" if layout == "ferv39k" else ".") / id
+        place = tmp_path / ("2_ClipsforFaceCrop" if layout != "table" else ".") / id
         place.mkdir(parents=True)
         for frame in range(9):
             Image.fromarray(rng.integers(0, 255, (16, 16, 3), np.uint8)).save(place / f"{frame}.jpg")
         rows[split].append((id, label))
-    if layout == "ferv39k":
+    if layout != "table":
         (tmp_path / "Annotation").mkdir()
         for split, listed in rows.items():
             lines = "".join(f"{id},{label}\n" for id, label in listed)
@@ -118,7 +118,13 @@ def test_a_run_reads_other_data_sets_and_says_how_its_protocol_differs(tmp_path,
     else:
         lines = "".join(f"{id},{classes[label]},{split}\n" for split, listed in rows.items() for id, label in listed)
         (tmp_path / "labels.csv").write_text(f"path,label,split\n{lines}")
-    config = FinetuneConfig(name="other", mode="dfer", size="tiny", clips=str(tmp_path), clips_as=layout, stride=1,
+    folder = tmp_path
+    if layout == "packed":
+        from s4d_lib.pack import pack
+
+        folder = tmp_path / "packed"
+        pack(tmp_path, folder, "ferv39k")
+    config = FinetuneConfig(name="other", mode="dfer", size="tiny", clips=str(folder), clips_as=layout, stride=1,
                             clips_schema="ferv39k", epochs=1, warmup_epochs=0, batch_clips=7, validation=0.34,
                             augment_clips="LIGHT", mixup=0, cutmix=0)
     record = train(config, tmp_path / "runs").record
@@ -131,3 +137,31 @@ def test_a_run_reads_other_data_sets_and_says_how_its_protocol_differs(tmp_path,
     else:
         assert protocol["published"] is None
     assert not record.data[0].skipped
+
+
+def test_a_leak_stops_a_training_before_it_starts(tmp_path):
+    from PIL import Image
+
+    from s4d_lib.runs import train
+
+    annotation = tmp_path / "annotation"
+    for split, ids in (("train", range(1, 22)), ("test", range(21, 29))):  # 00021 is in both
+        folder = annotation / f"{split}(single-labeled)"
+        folder.mkdir(parents=True)
+        rows = "".join(f"{number:05},{number % 7}\n" for number in ids)
+        (folder / f"{split}_set_1.csv").write_text(f"video_name,label\n{rows}")
+        for number in ids:
+            place = tmp_path / "clip_jpg" / f"{number:05}"
+            place.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.full((8, 8, 3), number, np.uint8)).save(place / "1.jpg")
+    config = FinetuneConfig(name="leak", mode="dfer", size="tiny", clips=str(tmp_path), epochs=1, warmup_epochs=0)
+    with pytest.raises(ValueError, match="00021.*training was not started") as refused:
+        train(config, tmp_path / "runs")
+    assert str(tmp_path) in str(refused.value)
+
+
+def test_a_layout_without_a_label_order_asks_for_one():
+    config = FinetuneConfig(name="t", mode="dfer", clips="x", clips_as="table")
+    with pytest.raises(ValueError, match="'table' fixes no label order: say clips_schema="):
+        config.schema("clip")
+    assert config.model_copy(update={"clips_schema": "mafw"}).schema("clip").name == "mafw"
