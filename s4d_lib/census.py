@@ -36,7 +36,7 @@ from s4d_lib.lists import (
     word_rows,
 )
 from s4d_lib.row_samples import spellings
-from s4d_lib.still_readers import _FERPLUS, _voted
+from s4d_lib.still_readers import FERPLUS, rafdb_rows, voted
 
 SPLITS = ("train", "validation", "test")
 _FOLDERS = {"train": ("train",), "validation": ("val", "valid", "validation", "dev"), "test": ("test",)}
@@ -303,18 +303,9 @@ def _mafw_rows(path: Path, split: str, bad: Bad) -> Iterator[Row]:
     return (row._replace(name=row.name.removesuffix(".mp4")) for row in rows)
 
 
-def _rafdb_rows(path: Path, split: str, bad: Bad) -> Iterator[Row]:
-    for row in word_rows(path, "train_00001.jpg 5", bad):
-        part = row.name.split("_")[0]
-        if part not in ("train", "test"):
-            bad(RowError(f"{path}:{row.line}: {row.name!r} begins with neither train_ nor test_", "row"))
-        elif part == split:
-            yield row
-
-
 def _ferplus_rows(path: Path, split: str, bad: Bad) -> Iterator[Row]:
-    usage, part = _FERPLUS[split]
-    return (row._replace(name=f"{part}/{row.name}") for row in _voted(path, schema_named("ferplus"), usage))
+    usage, part = FERPLUS[split]
+    return (row._replace(name=f"{part}/{row.name}") for row in voted(path, schema_named("ferplus"), usage))
 
 
 def _vox_rows(path: Path, split: str, bad: Bad) -> Iterator[Row]:
@@ -366,7 +357,7 @@ LAYOUTS: dict[str, Layout] = {
     "affectnet8": Layout("affectnet8", "image", ("{split}_affectnet8.txt",), _AFFECT,
                          lambda path, split, bad: word_rows(path, bad=bad)),
     "rafdb": Layout("rafdb", "image", ("EmoLabel/list_patition_label.txt", "basic/EmoLabel/list_patition_label.txt"),
-                    ("Image/aligned", "basic/Image/aligned", "Image/original", "basic/Image/original"), _rafdb_rows,
+                    ("Image/aligned", "basic/Image/aligned", "Image/original", "basic/Image/original"), rafdb_rows,
                     base=1, alias=_aligned),
     "ferplus": Layout("ferplus", "image", ("fer2013new.csv",), (".",), _ferplus_rows, splits=SPLITS),
     "sfew2": Layout("sfew2", None, (), (".",), lambda *_: iter(())),

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from s4d_lib.datasets import Sample
 from s4d_lib.labels import LabelSchema, ReaderNote, schema_named
-from s4d_lib.lists import DataRoot, Row, RowError, csv_dicts, npy_rows, require_columns, word_rows
+from s4d_lib.lists import Bad, DataRoot, Row, RowError, csv_dicts, npy_rows, require_columns, word_rows
 from s4d_lib.row_samples import Base, Errors, Groups, Links, Split, checked_split, collector, samples_of
 
 
@@ -55,24 +55,26 @@ def read_rafdb(
     inside = "basic/" if not (data.path / frames).exists() and (data.path / "basic" / frames).exists() else ""
     folder, bad = data.folder(inside + frames, "folder of images"), collector(errors)
 
-    def rows() -> Iterator[Row]:
-        for row in word_rows(path, "train_00001.jpg 5", bad):
-            part = row.name.split("_")[0]
-            if part not in ("train", "test"):
-                bad(RowError(f"{path}:{row.line}: {row.name!r} begins with neither train_ nor test_", "row"))
-            elif part == split:
-                yield row
-
     def locate(name: str) -> Path:
         plain = folder / name
         return plain if plain.exists() else plain.with_name(f"{plain.stem}_aligned{plain.suffix}")
 
     checked_split(split)
-    return samples_of(rows(), data, path, schema, locate, "image", base, groups, errors)
+    return samples_of(rafdb_rows(path, split, bad), data, path, schema, locate, "image", base, groups, errors)
 
 
-_FERPLUS = {"train": ("Training", "FER2013Train"), "validation": ("PublicTest", "FER2013Valid"),
+FERPLUS = {"train": ("Training", "FER2013Train"), "validation": ("PublicTest", "FER2013Valid"),
             "test": ("PrivateTest", "FER2013Test")}  # fmt: skip
+
+
+def rafdb_rows(path: Path, split: str, bad: Bad) -> Iterator[Row]:
+    """Rows of one split; the name of a picture says which it is in. `bad` takes those that name none."""
+    for row in word_rows(path, "train_00001.jpg 5", bad):
+        part = row.name.split("_")[0]
+        if part not in ("train", "test"):
+            bad(RowError(f"{path}:{row.line}: {row.name!r} begins with neither train_ nor test_", "row"))
+        elif part == split:
+            yield row
 
 
 def read_ferplus(
@@ -86,16 +88,16 @@ def read_ferplus(
     `listing` that ends in .txt holds `<relative path> <label>` for the split instead.
     """
     data = DataRoot(root, links)
-    usage, part = _FERPLUS[checked_split(split, validation=True)]
+    usage, part = FERPLUS[checked_split(split, validation=True)]
     path, folder = data.listing(listing), data.path if frames == "." else data.folder(frames, "folder of images")
     if path.suffix == ".txt":
         rows = word_rows(path, bad=collector(errors))
     else:
-        rows = (row._replace(name=f"{part}/{row.name}") for row in _voted(path, schema_named(schema), usage))
+        rows = (row._replace(name=f"{part}/{row.name}") for row in voted(path, schema_named(schema), usage))
     return samples_of(rows, data, path, schema, lambda name: folder / name, "image", base, groups, errors)
 
 
-def _voted(path: Path, schema: LabelSchema, usage: str) -> Iterator[Row]:
+def voted(path: Path, schema: LabelSchema, usage: str) -> Iterator[Row]:
     lines = csv_dicts(path)
     header = next(lines)[1]
     require_columns(path, header, ("Usage", "Image name", "unknown", "NF"))
