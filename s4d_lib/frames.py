@@ -173,10 +173,24 @@ def _disown_after_fork() -> None:
         if reader._source is not None:
             _INHERITED.append(reader._source)
             reader._source = None
+    _collect_again()
+
+
+_COLLECTED = [True]  # whether garbage was collected when the fork began
+
+
+def _collect_later() -> None:
+    _COLLECTED[0] = gc.isenabled()
+    gc.disable()  # or garbage could be freed in the child before it has been told not to
+
+
+def _collect_again() -> None:
+    if _COLLECTED[0]:
+        gc.enable()
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows, which cannot fork
-    os.register_at_fork(after_in_child=_disown_after_fork)
+    os.register_at_fork(before=_collect_later, after_in_parent=_collect_again, after_in_child=_disown_after_fork)
 
 
 def open_frames(path: str | os.PathLike, backend: str = "auto") -> FrameReader:
