@@ -22,6 +22,9 @@ from torch.nn import functional as F
 from s4d_lib.losses import load_balance_loss
 
 BEHAVIOURS = ("clean", "reference")
+# learned: the paper's; quiet: without noise; frozen: with its random first weights; the other two are controls
+# without a choice: "task" sends stills to expert 0 and clips to expert 1, "uniform" everything to everyone equally.
+ROUTERS = ("learned", "quiet", "frozen", "task", "uniform")
 
 
 class Routing(NamedTuple):
@@ -55,24 +58,46 @@ class NoisyTopKRouter(nn.Module):
     H = W_r z + ε ⊙ softplus(W_n z), ε ~ N(0, I); the k largest of H are kept and softmaxed among themselves.
     """
 
-    def __init__(self, dim: int, experts: int, top_k: int, behaviour: str) -> None:
+    def __init__(self, dim: int, experts: int, top_k: int, behaviour: str, noise: bool = True) -> None:
         super().__init__()
         if not 1 <= top_k <= experts:
             raise ValueError(f"top_k must be from 1 to the number of experts ({experts}), got {top_k}")
         self.topkroute_linear = nn.Linear(dim, experts)
         self.noise_linear = nn.Linear(dim, experts)
-        self.top_k, self.behaviour = top_k, behaviour
+        self.top_k, self.behaviour, self.noise = top_k, behaviour, noise
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Tokens `[b n d]` → gates `[b n k]`, experts `[b n k]`, logits `[b n e]`, in float32."""
         # Half precision makes neighbouring logits equal and the choice arbitrary, so autocast stops here.
         with torch.autocast(z.device.type, enabled=False):
             logits = _linear_float32(self.topkroute_linear, z)
-            if self.training or self.behaviour == "reference":
+            if self.noise and (self.training or self.behaviour == "reference"):
                 spread = F.softplus(_linear_float32(self.noise_linear, z))
                 logits = logits + torch.randn_like(logits) * spread
         best, indices = logits.topk(self.top_k, dim=-1)
         return best.softmax(dim=-1), indices, logits
+
+
+class FixedRouter(nn.Module):
+    """A router that chooses nothing, as a control: by task (one adapter a task), or everyone equally (capacity).
+
+    `places` is the number of tokens of a still; any other number is a clip.
+    """
+
+    def __init__(self, kind: str, experts: int, places: int | None) -> None:
+        super().__init__()
+        if kind == "task" and (experts != 2 or places is None):
+            raise ValueError("router 'task' has one expert a task: set experts=2")
+        self.kind, self.experts, self.places = kind, experts, places
+        self.top_k = 1 if kind == "task" else experts
+
+    def forward(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Tokens `[b n d]` → gates `[b n k]`, experts `[b n k]`, logits `[b n e]` (all 0)."""
+        only = torch.tensor([int(z.shape[1] != self.places)])
+        chosen = only if self.kind == "task" else torch.arange(self.experts)
+        indices = chosen.to(z.device).expand(*z.shape[:2], self.top_k)
+        gates = torch.full(indices.shape, 1 / self.top_k, device=z.device)
+        return gates, indices, torch.zeros(*z.shape[:2], self.experts, device=z.device)
 
 
 class MixtureOfAdapterExperts(nn.Module):
@@ -84,13 +109,19 @@ class MixtureOfAdapterExperts(nn.Module):
     """
 
     def __init__(self, dim: int, experts: int = 8, top_k: int = 2, capacity_factor: float = 1.0,
-                 behaviour: str = "clean") -> None:
+                 behaviour: str = "clean", router: str = "learned", places: int | None = None) -> None:
         super().__init__()
+        if router not in ROUTERS:
+            raise ValueError(f"router must be one of {ROUTERS}, got {router!r}")
         if behaviour not in BEHAVIOURS:
             raise ValueError(f"behaviour must be one of {BEHAVIOURS}, got {behaviour!r}")
         if not capacity_factor > 0:
             raise ValueError(f"capacity_factor must be positive, got {capacity_factor}")
-        self.router = NoisyTopKRouter(dim, experts, top_k, behaviour)
+        fixed = router in ("task", "uniform")
+        self.router = (FixedRouter(router, experts, places) if fixed else
+                       NoisyTopKRouter(dim, experts, top_k, behaviour, noise=router == "learned"))
+        if router == "frozen":
+            self.router.requires_grad_(False)
         self.experts = nn.ModuleList(Adapter(dim) for _ in range(experts))
         self.capacity_factor, self.behaviour = capacity_factor, behaviour
         self.routing: Routing | None = None      # of the last forward pass
@@ -98,7 +129,8 @@ class MixtureOfAdapterExperts(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         gates, indices, logits = self.router(z)
-        self.balance_loss = load_balance_loss(logits, indices, self.behaviour)
+        learns = isinstance(self.router, NoisyTopKRouter)
+        self.balance_loss = load_balance_loss(logits, indices, self.behaviour) if learns else z.new_zeros(())
         mixed, dropped = self._dispatch(z.flatten(0, 1), gates.flatten(), indices.flatten())
         self.routing = Routing(gates.detach(), indices, dropped.view_as(indices))
         return mixed.view_as(z)
@@ -106,7 +138,7 @@ class MixtureOfAdapterExperts(nn.Module):
     def capacity(self, tokens: int) -> int:
         """How many of a batch's b·n tokens one expert may serve."""
         limited = self.training or self.behaviour == "reference"
-        if not limited or math.isinf(self.capacity_factor):
+        if not limited or math.isinf(self.capacity_factor) or isinstance(self.router, FixedRouter):
             return tokens
         return int(tokens * self.router.top_k / len(self.experts) * self.capacity_factor)
 

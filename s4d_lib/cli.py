@@ -7,6 +7,7 @@ that comes from anywhere else keeps its traceback, because it is a defect and no
 
 import os
 import sys
+from inspect import signature
 from pathlib import Path
 from typing import Annotated
 
@@ -114,19 +115,23 @@ def train(
 
 @app.command()
 def study(
-    name: Annotated[str, typer.Argument(help="shipped_encoder, few_labels or four_modes.")],
+    name: Annotated[str, typer.Argument(help="few_labels, transfer_screening ...; a wrong name lists all.")],
     tier: Annotated[str, typer.Option(help="smoke, laptop or full.")] = "laptop",
-    seeds: Annotated[int, typer.Option(min=1, help="How many training seeds, counted from 0.")] = 3,
+    seeds: Annotated[int | None, typer.Option(min=1, help="How many seeds; else those of its plan.")] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Runs at a time, one thread each.")] = 2,
     out: Annotated[Path, typer.Option(help="Folder for the record.")] = Path("chapters/results"),
 ) -> None:
     """Run one of the book's studies and write its record; stopped, it goes on where it was."""
+    from s4d_lib.pretraining_arms import lab_encoder, pretraining_arms
     from s4d_lib.records import write_record
     from s4d_lib.studies import STUDIES
+    from s4d_lib.transfer_studies import TRANSFER_STUDIES
 
-    if name not in STUDIES:
-        raise ValueError(f"unknown study {name!r}; there are: {', '.join(STUDIES)}")
-    record = STUDIES[name](tier, tuple(range(seeds)), jobs)
+    known = STUDIES | TRANSFER_STUDIES | {"lab_encoder": lab_encoder, "pretraining_arms": pretraining_arms}
+    if name not in known:
+        raise ValueError(f"unknown study {name!r}; there are: {', '.join(known)}")
+    own = signature(known[name]).parameters["seeds"].default
+    record = known[name](tier, own if seeds is None else own[:seeds] if seeds <= len(own) else range(seeds), jobs)
     print(f"{write_record(out / f'{name}.json', record)}: {record.headline}")
 
 

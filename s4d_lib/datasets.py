@@ -29,9 +29,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from s4d_lib.clips import AugmentRecipe, augment, centre_indices, pretrain_indices, test_views, train_indices
+from s4d_lib.frame_cache import SHARED
 from s4d_lib.frames import UnreadableMedia, open_frames
 from s4d_lib.labels import MARK, schema_named, translate
 from s4d_lib.lists import frame_files
+from s4d_lib.local_contrast import local_contrast
 from s4d_lib.progress import Progress
 from s4d_lib.shards import count_frames, is_packed
 
@@ -291,8 +293,9 @@ class FaceDataset(Dataset):
     views for `sampling="test"` and of `replicate` independent variations of the same decoded frames when
     that is above 1.
 
-    `cache=True` keeps every decoded file as bytes (a 20-frame 64 px clip takes 250 kB). It pays off with
-    `num_workers=0`, or with persistent workers, each of which fills a cache of its own.
+    `cache=True` keeps decoded files as bytes (a 20-frame 64 px clip takes 250 kB; `frame_cache.py`). It pays
+    off with `num_workers=0`, or with persistent workers, each of which fills a cache of its own. `contrast`
+    reads every frame through `local_contrast.py`.
 
     A file that cannot be read raises UnreadableMedia with its path. `on_error="drop"` reads every file once
     at the start instead, warns, leaves the unreadable ones out and lists them in `.unreadable`.
@@ -310,6 +313,7 @@ class FaceDataset(Dataset):
         replicate: int = 1,
         cache: bool = False,
         on_error: Literal["raise", "drop"] = "raise",
+        contrast: bool = False,
     ):
         kinds = sorted({sample.kind for sample in samples})
         if len(kinds) != 1:
@@ -325,7 +329,8 @@ class FaceDataset(Dataset):
         self.samples, self.kind, self.unreadable = list(samples), kinds[0], []
         self.recipe, self.size, self.clip_frames, self.stride = recipe, size, clip_frames, stride
         self.sampling, self.seed, self.replicate = sampling, seed, replicate
-        self._cache: dict[int, Tensor] | None = {} if cache else None
+        self._cache = SHARED if cache else None
+        self._prepare = local_contrast if contrast else torch.as_tensor
         if on_error == "drop":
             self._drop_unreadable()
 
@@ -357,14 +362,14 @@ class FaceDataset(Dataset):
 
     def _views(self, index: int, rng: np.random.Generator) -> list[Tensor]:
         """The chosen frames uint8 [t h w 3] of each view; one view unless sampling is "test"."""
-        if self._cache is not None and index in self._cache:
-            frames = self._cache[index]
-            return [frames[positions] for positions in self._positions(len(frames), rng)]
-        with open_frames(self.samples[index].path) as reader:
-            if self._cache is None:
-                return [reader.read(positions) for positions in self._positions(len(reader), rng)]
-            self._cache[index] = reader.read(range(len(reader)))
-        return self._views(index, rng)
+        path = self.samples[index].path
+        prepare = self._prepare
+        if self._cache is None or (frames := self._cache.get(path, prepare.__name__)) is None:
+            with open_frames(path) as reader:
+                if self._cache is None:
+                    return [prepare(reader.read(positions)) for positions in self._positions(len(reader), rng)]
+                self._cache.put(path, frames := prepare(reader.read(range(len(reader)))), prepare.__name__)
+        return [frames[positions] for positions in self._positions(len(frames), rng)]
 
     def _positions(self, n_frames: int, rng: np.random.Generator) -> list[list[int]]:
         if self.kind == "image":

@@ -126,6 +126,7 @@ SCHEMAS: dict[str, LabelSchema] = {
          "inferred: class folders in alphabetical order, as folder loaders number them"),
         ("mae-dfer/ferv39k", "Happiness Sadness Neutral Anger Surprise Disgust Fear", "MAE-DFER preprocess/ferv39k.py"),
         ("mae-dfer/mafw", _MAE_DFER_MAFW, "MAE-DFER preprocess/mafw.py"),
+        ("coarse4", "Positive Negative Surprise Neutral", "ours, for chapter 08: four coarse classes beside seven"),
         ("unlabelled", "Unlabelled", "pretraining lists carry a dummy label 0"),
     )
 }  # fmt: skip

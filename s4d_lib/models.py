@@ -80,10 +80,13 @@ class Size:
 
 
 # small, base and large are the released 160-pixel models (`finetune/s4d/videomae.py:740-763`,
-# `pretrain/omnivision/models/videomae_pretraining.py:460-582`); tiny is ours, for a CPU.
+# `pretrain/omnivision/models/videomae_pretraining.py:460-582`); tiny and nano are ours,
+# for a CPU: tiny is what the book ships, nano what the transfer laboratory trains hundreds of times.
 _PAPER = {"image_size": 160, "frames": 16, "patch": 16, "tubelet": 2, "decoder_depth": 4}
 SIZES = {
     "tiny": Size(image_size=48, frames=8, patch=8, tubelet=2, dim=128, depth=4, heads=4,
+                 decoder_dim=64, decoder_depth=2, decoder_heads=2, positions="separable"),
+    "nano": Size(image_size=48, frames=8, patch=12, tubelet=2, dim=64, depth=4, heads=4,
                  decoder_dim=64, decoder_depth=2, decoder_heads=2, positions="separable"),
     "small": Size(dim=384, depth=12, heads=6, decoder_dim=192, decoder_heads=3, **_PAPER),
     "base": Size(dim=768, depth=12, heads=12, decoder_dim=384, decoder_heads=6, **_PAPER),
@@ -178,20 +181,21 @@ class S4DClassifier(Encoder, HubModel):
 
     `moae_blocks` lists the blocks with experts, counted from 0, or is "last_half" (the paper: 6–11 of 12).
     With none this is the plain joint-training baseline. `classes` maps "image" and "video" to class counts; with
-    none, `{}`, the model returns features. `behaviour` is explained in `adapters.py`, `pool` in `heads.py`.
+    none, `{}`, the model returns features. `adapters.py` explains `behaviour` and `router`, `heads.py` `pool`.
     """
 
     def __init__(self, size: str | Size | Mapping[str, Any], classes: dict[str, int] | None = None,
                  moae_blocks: Sequence[int] | str = (), experts: int = 8, top_k: int = 2,
                  capacity_factor: float = 1.0, behaviour: str = "clean", pool: str = "mean",
-                 dropout: float = 0.0) -> None:
+                 dropout: float = 0.0, router: str = "learned") -> None:
         s = resolve_size(size)
         classes = {"image": 7, "video": 7} if classes is None else dict(classes)
         _check_pool(pool)
         moae = _moae_blocks(moae_blocks, s.depth)
         blocks = [
             MoAEBlock(s.dim, s.heads, s.mlp_ratio,
-                      MixtureOfAdapterExperts(s.dim, experts, top_k, capacity_factor, behaviour))
+                      MixtureOfAdapterExperts(s.dim, experts, top_k, capacity_factor, behaviour, router,
+                                              s.grid[1] * s.grid[2]))
             if i in moae else TransformerBlock(s.dim, s.heads, s.mlp_ratio)
             for i in range(s.depth)
         ]
@@ -202,6 +206,8 @@ class S4DClassifier(Encoder, HubModel):
             "top_k": top_k, "capacity_factor": capacity_factor, "behaviour": behaviour, "pool": pool,
             "dropout": dropout,
         }
+        if router != "learned":  # a control of chapter 09; files of the method itself stay as they were
+            self.config["router"] = router
         self.fc_norm = layer_norm(s.dim)
         self.dropout = nn.Dropout(dropout)
         self.head = TaskHeads(self.head_hidden_size, classes)

@@ -68,6 +68,41 @@ def epoch_plan(
     return [steps[i] for i in order]
 
 
+def steady_plan(
+    labels: dict[str, np.ndarray],
+    batch: dict[str, int],
+    counts: dict[str, int],
+    seed: int,
+    epoch: int,
+    balance: tuple[str, ...] = (),
+    paired: bool = False,
+) -> list[Step]:
+    """An "epoch" of a fixed number of steps, however many samples there are: the unit of budgets in chapter 08.
+
+    counts: modality → its steps in this epoch. Each modality is an endless row of whole batches, reshuffled at every
+    pass through its samples, of which an epoch takes the next few. `paired` puts the modalities in turn, one step of
+    each, so that two neighbours make one joint step; else their order is random. ValueError as in `epoch_plan`.
+    """
+    rows: dict[str, list[Step]] = {}
+    for modality, known in labels.items():
+        size, a_pass = batch[modality], len(known) // batch[modality]
+        if a_pass == 0:
+            raise ValueError(f"{len(known)} {modality} samples do not fill one batch of {size}; "
+                             "lower the batch size or add data")
+        first, rows[modality] = epoch * counts[modality], []
+        order: dict[int, np.ndarray] = {}
+        for number in range(first, first + counts[modality]):
+            turn, place = divmod(number, a_pass)
+            if turn not in order:
+                order[turn] = shuffled(known, [seed, turn, MODALITIES.index(modality)], modality in balance)
+            rows[modality].append(Step(modality, tuple(order[turn][place * size : (place + 1) * size].tolist())))
+    if paired:
+        return [step for together in zip(*rows.values(), strict=True) for step in together]
+    steps = [step for row in rows.values() for step in row]
+    order = np.random.default_rng([seed, epoch, len(MODALITIES)]).permutation(len(steps))
+    return [steps[i] for i in order]
+
+
 class Mixed(Dataset):
     """Several modalities behind one loader: the key (modality, epoch, index) picks data set and random draw."""
 

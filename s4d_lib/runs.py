@@ -46,6 +46,7 @@ from s4d_lib.stages import (
     FinetuneConfig,
     PretrainConfig,
     finetune_job,
+    merge_classes,
     pretrain_job,
     training_split,
     views,
@@ -53,7 +54,9 @@ from s4d_lib.stages import (
 from s4d_lib.training import Progressed, run_job
 
 # Settings that came after the first runs: they count in a fingerprint where they are used, so that those stay loadable.
-LATER = ("stills_as", "clips_as", "stills_schema", "clips_schema", "label_base")
+LATER = ("stills_as", "clips_as", "stills_schema", "clips_schema", "label_base", "clip_steps", "still_ratio",
+         "still_weight", "still_labels", "shuffle_stills", "leave_out", "optimizer_states", "remedy", "router",
+         "local_contrast")
 SHIPPED = Path(__file__).parent / "weights" / "tiny_dual_modal_mae.safetensors"
 SHIPPED_CLASSIFIER = SHIPPED.with_name("tiny_s4d_classifier.safetensors")
 
@@ -92,7 +95,8 @@ def train(config: PretrainConfig | FinetuneConfig, root: Path | None = None, ret
     `retrain` throws an earlier run away first. Interrupting keeps every whole step; the same call goes on from there.
     """
     data = {modality: data_use(config, modality) for modality in config.modalities}
-    unused = {name for name in LATER if getattr(config, name) == type(config).model_fields[name].default}
+    fields = type(config).model_fields
+    unused = {name for name in LATER if name in fields and getattr(config, name) == fields[name].default}
     apart = {"stills", "clips", "workers", "cache", "checkpoint_minutes"} | unused
     mark = fingerprint([config.model_dump(exclude=apart),
                         [use.model_dump() for use in data.values()], _init_hash(config)])
@@ -135,8 +139,9 @@ def read_samples(config: Config, modality: str, split: str) -> list[Sample]:
         wanted |= {"frames": config.frames if own_frames else None, "base": config.label_base,
                    "fold": getattr(config, "fold", 1) if name != "table" else None}  # there a split column decides
     taken = signature(READERS[name]).parameters
-    return read_dataset(folder, name, split, **{key: value for key, value in wanted.items()
-                                                if value is not None and key in taken})
+    found = read_dataset(folder, name, split, **{key: value for key, value in wanted.items()
+                                                 if value is not None and key in taken})
+    return merge_classes(found) if still and getattr(config, "still_labels", None) == "merged" else found
 
 
 def _root(config: Config, modality: str) -> Path:
@@ -228,7 +233,8 @@ def _finetune(config: FinetuneConfig, data: dict[str, DataUse], folder: Path, ma
         probabilities, labels = predict(model, views(config, test[m], _test_sampling(m), 0), config)
         outcome[f"test_{m}"] = score(probabilities, labels, config.schema(m).classes).as_dict()
         predictions |= {f"{m}_probabilities": probabilities, f"{m}_labels": labels,
-                        f"{m}_ids": np.array([sample.id for sample in test[m]])}
+                        f"{m}_ids": np.array([sample.id for sample in test[m]]),
+                        f"{m}_people": np.array([sample.group or sample.id for sample in test[m]])}
     np.savez(folder / "predictions.npz", **predictions)
     return _record(config, "finetune", _headline(config, outcome), where, outcome, data, counts, skipped)
 
@@ -242,7 +248,7 @@ def build_classifier(config: FinetuneConfig, report_to: Path | None = None) -> S
         torch.manual_seed(config.seed)
         classes = {HEAD[m]: len(config.schema(m)) for m in config.modalities}
         model = S4DClassifier(config.size, classes, config.expert_blocks, config.experts, config.top_k,
-                              config.capacity_factor, config.behaviour, config.pool, config.dropout)
+                              config.capacity_factor, config.behaviour, config.pool, config.dropout, config.router)
     if config.init:
         report = str(load_encoder(model, _init_path(config.init)))
         print(report.splitlines()[0])

@@ -9,10 +9,12 @@ Derived in chapters 06, 07, 08 and 09.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
 import torch
+from einops import rearrange
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
@@ -22,7 +24,7 @@ from s4d_lib.datasets import FaceDataset, Sample, few_labels, split_validation
 from s4d_lib.labels import LabelSchema, schema_named
 from s4d_lib.losses import soft_target_cross_entropy
 from s4d_lib.masking import random_mask
-from s4d_lib.plans import Mixed, Step, epoch_plan
+from s4d_lib.plans import Mixed, Step, epoch_plan, steady_plan
 from s4d_lib.readers import READERS
 from s4d_lib.training import Job, Loop
 
@@ -48,6 +50,7 @@ class Config(BaseModel):
     stride: int = Field(4, ge=1, description="frames between two frames of a clip (released: sr)")
     on_unreadable: Literal["raise", "skip"] = "raise"
     cache: bool = Field(False, description="keep decoded frames in memory")
+    local_contrast: bool = Field(False, description="read frames through local_contrast.py")
     augment_stills: str = "PAPER_STILL_TRAIN"
     augment_clips: str = "PAPER_CLIP_TRAIN"
     epochs: int = Field(100, ge=1)
@@ -85,6 +88,8 @@ class Config(BaseModel):
         if named is None and layout in ("table", "folders", "packed"):
             field = "stills_schema" if modality == "image" else "clips_schema"
             raise ValueError(f"the layout {layout!r} fixes no label order: say {field}=, such as dfew")
+        if modality == "image" and getattr(self, "still_labels", None) == "merged":
+            return schema_named("coarse4")
         return schema_named(named or ("unlabelled" if layout == "voxceleb2" else layout))
 
     def loop(self, **more: object) -> Loop:
@@ -147,6 +152,29 @@ class FinetuneConfig(Config):
     smoothing: float = Field(0.1, ge=0, lt=1)
     final_lr: float = Field(1.25e-7, ge=0)
     betas: tuple[float, float] = (0.9, 0.999)
+    # The dials of the transfer laboratory (chapter 08). At their defaults nothing of the recipe above changes.
+    clip_steps: int | None = Field(None, ge=1, description="an epoch is so many steps of the primary task, not a pass")
+    still_ratio: float = Field(1.0, gt=0, description="with clip_steps: still steps a clip step")
+    still_weight: float = Field(1.0, ge=0, description="of the loss of stills beside that of clips")
+    still_labels: Literal["listed", "merged", "random"] = Field(
+        "listed", description="merged: four coarse classes; random: the same labels, dealt out by chance (control)"
+    )
+    shuffle_stills: bool = Field(False, description="control: the patches of every still in a random order")
+    leave_out: str | None = Field(None, description="class of the stills that is not trained on")
+    optimizer_states: Literal["shared", "separate"] = Field("shared", description="separate: AdamW moments a task")
+    remedy: str | None = Field(None, description="a name in remedies.REMEDIES: both tasks in each step")
+    router: Literal["learned", "quiet", "frozen", "task", "uniform"] = "learned"  # adapters.ROUTERS
+
+    @model_validator(mode="after")
+    def _possible(self) -> FinetuneConfig:
+        both = len(self.modalities) == 2
+        if self.remedy is not None and (not both or self.clip_steps is None):
+            raise ValueError(f"remedy={self.remedy!r} combines two tasks: mode joint or moae, and clip_steps")
+        if self.remedy is not None and self.accumulate != 1:
+            raise ValueError("a remedy needs whole batches: accumulate=1")
+        if self.remedy is not None and self.optimizer_states == "separate":
+            raise ValueError("a remedy makes one step of both tasks; separate optimiser states cannot be kept")
+        return self
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -176,7 +204,7 @@ def views(config: Config, samples: list[Sample], sampling: str, seed: int, **mor
     recipe = config.augment_stills if samples[0].kind == "image" else config.augment_clips
     return FaceDataset(
         samples, getattr(clip_module, recipe) if training else clip_module.EVAL, size.image_size, size.frames,
-        config.stride, sampling, seed, cache=config.cache, **more,
+        config.stride, sampling, seed, cache=config.cache, contrast=config.local_contrast, **more,
     )
 
 
@@ -222,24 +250,57 @@ def finetune_job(config: FinetuneConfig, model: nn.Module, samples: dict[str, li
     parts = {m: views(config, samples[m], "train", config.seed) for m in config.modalities}
     mixing = {m: MixupCutmix(classes[m], config.mixup, config.cutmix, float(config.mixup + config.cutmix > 0),
                              smoothing=config.smoothing) for m in config.modalities}
-    both = len(config.modalities) == 2  # a single task sees all of its data in every epoch
-    share = {"image": config.share_stills if both else 1.0, "clip": config.share_clips if both else 1.0}
     weigh = config.balance_coeff if config.behaviour == "clean" else 0.0
+    part_of_loss = {"image": config.still_weight if len(config.modalities) == 2 else 1.0, "clip": 1.0}
 
     def prepare(batch: dict, rng: np.random.Generator) -> dict:
         modality = "clip" if batch["x"].ndim == 5 else "image"
         x, target = mixing[modality](batch["x"], batch["label"], rng)
+        if modality == "image" and config.shuffle_stills:
+            x = shuffle_patches(x, model.size.patch)
         return {"x": x, "target": target}
 
     def loss(network: nn.Module, modality: str, batch: dict) -> Tensor:
-        return soft_target_cross_entropy(network(batch["x"]), batch["target"]) + weigh * model.balance_loss()
+        task = soft_target_cross_entropy(network(batch["x"]), batch["target"])
+        return part_of_loss[modality] * task + weigh * model.balance_loss()
 
+    combiner, groups = None, param_groups_layer_decay(model, config.weight_decay, layer_decay=config.layer_decay)
+    if config.remedy is not None:
+        from s4d_lib.remedies import Combiner
+
+        combiner = Combiner(config.remedy, 2)
+        if own := [p for p in combiner.parameters() if p.requires_grad]:
+            groups.append({"params": own, "weight_decay": 0.0, "lr_scale": 1.0})
     job = Job(
-        model=model, groups=param_groups_layer_decay(model, config.weight_decay, layer_decay=config.layer_decay),
-        betas=config.betas, plan=_plan(config, parts, share, drop_last=True, balance=config.balance),
-        data=Mixed(parts), prepare=prepare, loss=loss, label=f"fine-tuning ({config.mode})",
+        model=model, groups=groups, betas=config.betas, plan=finetune_plan(config, parts), data=Mixed(parts),
+        prepare=prepare, loss=loss, label=f"fine-tuning ({config.mode})", combiner=combiner,
+        separate=config.optimizer_states == "separate",
     )
     return job, config.loop(validate_every=config.validate_every)
+
+
+def shuffle_patches(x: Tensor, patch: int) -> Tensor:
+    """Images `[b 3 h w]` with their patches in another random order for each: all the colours, no face."""
+    (h, w), b = (side // patch for side in x.shape[-2:]), len(x)
+    patches = rearrange(x, "b c (h p) (w q) -> b (h w) c p q", p=patch, q=patch)
+    order = torch.rand(b, h * w, device=x.device).argsort(1)
+    patches = patches[torch.arange(b, device=x.device)[:, None], order]
+    return rearrange(patches, "b (h w) c p q -> b c (h p) (w q)", h=h, w=w)
+
+
+def finetune_plan(config: FinetuneConfig, parts: dict[str, FaceDataset]) -> Callable[[int], list[Step]]:
+    """Epoch → steps: a pass through the data with shares (released), or a fixed number of steps (`clip_steps`)."""
+    both = len(config.modalities) == 2  # a single task sees all of its data in every epoch
+    if config.clip_steps is None:
+        share = {"image": config.share_stills if both else 1.0, "clip": config.share_clips if both else 1.0}
+        return _plan(config, parts, share, drop_last=True, balance=config.balance)
+    paired = config.remedy is not None
+    stills = config.clip_steps if paired or not both else round(config.still_ratio * config.clip_steps)
+    labels = {m: np.array([sample.label for sample in part.samples]) for m, part in parts.items()}
+    # In a joint step the ratio makes the batch of stills larger, not more frequent: the same stills a clip.
+    batch = {"image": round(config.batch_stills * (config.still_ratio if paired else 1)), "clip": config.batch_clips}
+    counts = {"image": stills, "clip": config.clip_steps}
+    return lambda epoch: steady_plan(labels, batch, counts, config.seed, epoch, config.balance, paired)
 
 
 def _plan(config: Config, parts: dict[str, FaceDataset], share: dict[str, float], drop_last: bool,
@@ -251,6 +312,30 @@ def _plan(config: Config, parts: dict[str, FaceDataset], share: dict[str, float]
 
 def training_split(config: FinetuneConfig, modality: str, listed: list[Sample]) -> tuple[list[Sample], list[Sample]]:
     """(train, validation) of one modality: validation is cut off first, then the few labels are drawn from the rest."""
+    listed = _relabelled(config, modality, listed)
     train, validation = split_validation(listed, config.validation, config.split_seed)
     count = config.train_clips if modality == "clip" else config.train_stills
     return (few_labels(train, count, config.split_seed) if count else train), validation
+
+
+def _relabelled(config: FinetuneConfig, modality: str, listed: list[Sample]) -> list[Sample]:
+    """What the controls of chapter 08 do to the stills: labels by chance, or one class left out."""
+    if modality == "clip":
+        return listed
+    if config.still_labels == "random":
+        order = np.random.default_rng(config.split_seed).permutation(len(listed))
+        listed = [replace(sample, label=listed[i].label) for sample, i in zip(listed, order)]
+    if config.leave_out is not None:
+        without = config.schema("image").label(config.leave_out, "leave_out")
+        listed = [sample for sample in listed if sample.label != without]
+    return listed
+
+
+COARSE = {"Happiness": "Positive", "Surprise": "Surprise", "Neutral": "Neutral"}  # all others: Negative
+
+
+def merge_classes(samples: list[Sample]) -> list[Sample]:
+    """Samples under four coarse classes (schema `coarse4`): what a still set with another idea of labels looks like."""
+    coarse, fine = schema_named("coarse4"), schema_named(samples[0].schema)
+    to = [coarse.classes.index(COARSE.get(name, "Negative")) for name in fine.classes]
+    return [replace(sample, label=to[sample.label], schema=coarse.name) for sample in samples]

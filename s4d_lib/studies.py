@@ -27,9 +27,14 @@ from s4d_lib.stages import HEAD, FinetuneConfig, training_split, views
 Grid = dict[str, list[Run]]  # cell → one run a seed
 
 
-def run_grid(cells: dict[str, FinetuneConfig], seeds: Sequence[int], jobs: int = 1, root: Path | None = None) -> Grid:
-    """Train or load every cell with every seed. One failing run stops the grid; what finished stays on disk."""
-    wanted = [(name, config.model_copy(update={"seed": seed})) for name, config in cells.items() for seed in seeds]
+def run_grid(cells: dict[str, FinetuneConfig], seeds: Sequence[int] | None, jobs: int = 1,
+             root: Path | None = None) -> Grid:
+    """Train or load every cell with every seed, or with its own if `seeds` is None.
+
+    One failing run stops the grid; what finished stays on disk.
+    """
+    wanted = [(name, config.model_copy(update={"seed": seed})) for name, config in cells.items()
+              for seed in seeds or (config.seed,)]
     root = root or runs_root()
     found: dict[tuple[str, int], Run] = {}
     with Progress(len(wanted), "grid") as bar:
@@ -44,7 +49,7 @@ def run_grid(cells: dict[str, FinetuneConfig], seeds: Sequence[int], jobs: int =
                 for done in as_completed(waiting):
                     found[waiting[done]] = done.result()
                     bar.update()
-    return {name: [found[name, seed] for seed in seeds] for name in cells}
+    return {name: [found[name, seed] for seed in seeds or (config.seed,)] for name, config in cells.items()}
 
 
 def _one_thread() -> None:

@@ -13,10 +13,11 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -25,8 +26,16 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from s4d_lib.optimizers import TaskAdamW, unwrapped
 from s4d_lib.plans import Mixed, Step, collate, keys, seeded
 from s4d_lib.progress import Progress
+
+if TYPE_CHECKING:
+    from s4d_lib.remedies import Combiner
+
+
+# What these remedies remember is in no state dict of TorchJD: a stopped run of theirs starts from the beginning.
+UNSAVED = ("uncertainty", "famo", "dwa", "gradvac")
 
 
 @dataclass
@@ -65,6 +74,8 @@ class Job:
     selects: str | None = None       # the validation value that chooses the epoch (larger is better); None: last
     save_best: Callable[[nn.Module], None] | None = None
     label: str = "training"
+    combiner: Combiner | None = None  # a remedy: two neighbouring steps become one, their gradients combined by it
+    separate: bool = False           # AdamW keeps a state for each modality
 
 
 @dataclass
@@ -83,7 +94,8 @@ class Progressed:
 def run_job(job: Job, loop: Loop, folder: Path, fingerprint: str) -> Progressed:
     """Train until done, starting from the folder's checkpoint when there is one. Interrupting keeps what was done."""
     accelerator = _accelerator(loop)
-    optimizer = torch.optim.AdamW(job.groups, lr=loop.lr, betas=job.betas)
+    kind = TaskAdamW if job.separate else torch.optim.AdamW
+    optimizer = kind(job.groups, lr=loop.lr, betas=job.betas)
     total = sum(len(job.plan(epoch)) for epoch in range(loop.epochs))
     scheduler = _scheduler(optimizer, loop, total)
     model, optimizer = accelerator.prepare(job.model, optimizer)
@@ -94,6 +106,8 @@ def run_job(job: Job, loop: Loop, folder: Path, fingerprint: str) -> Progressed:
     before = where.seconds
 
     def save() -> None:
+        if job.combiner is not None and job.combiner.method in UNSAVED:
+            return
         where.seconds = before + time.monotonic() - started
         log.flush()
         save_state(folder, fingerprint, job.model, averaged, optimizer, accelerator.scaler, where)
@@ -102,13 +116,14 @@ def run_job(job: Job, loop: Loop, folder: Path, fingerprint: str) -> Progressed:
         with Progress(total, job.label, done=where.update) as bar, between_steps() as stop_here:
             while where.epoch < loop.epochs:
                 steps = job.plan(where.epoch)[where.step :]
-                for step, batch in zip(steps, _loader(job, loop, steps, where.epoch)):
+                for group in _together(zip(steps, _loader(job, loop, steps, where.epoch)), job):
                     scheduler.step_update(where.update)
-                    loss = _update(job, loop, accelerator, model, optimizer, step, batch, where.update)
+                    loss = _update(job, loop, accelerator, model, optimizer, group, where.update)
                     if averaged is not None:
                         averaged.update(job.model, step=where.update)
-                    where.step, where.update = where.step + 1, where.update + 1
-                    log.add(update=where.update, epoch=where.epoch, modality=step.modality, loss=loss,
+                    where.step, where.update = where.step + len(group), where.update + 1
+                    modality = "+".join(step.modality for step, _ in group)
+                    log.add(update=where.update, epoch=where.epoch, modality=modality, loss=loss,
                             lr=scheduler_lr(optimizer))
                     bar.update(loss=loss)
                     stop_here()
@@ -116,7 +131,10 @@ def run_job(job: Job, loop: Loop, folder: Path, fingerprint: str) -> Progressed:
                         save()
                         saved = time.monotonic()
                 where.epoch, where.step = where.epoch + 1, 0
+                if job.combiner is not None:
+                    job.combiner.end_epoch()
                 _validate(job, loop, averaged.module if averaged is not None else job.model, where, log)
+        where.seconds = before + time.monotonic() - started
     finally:  # an interrupt, an error in the data and the regular end all leave a checkpoint of whole steps
         save()
     return where
@@ -152,28 +170,68 @@ def between_steps() -> Iterator[Callable[[], None]]:
             signal.signal(number, handler)
 
 
-def _update(job: Job, loop: Loop, accelerator, model: nn.Module, optimizer, step: Step, batch: dict,
+def _together(steps: Iterable[tuple[Step, dict]], job: Job) -> Iterator[list[tuple[Step, dict]]]:
+    """(step, batch) pairs in groups that make one optimiser step: one, or one of each task under a remedy."""
+    waiting: list[tuple[Step, dict]] = []
+    for one in steps:
+        waiting.append(one)
+        if len(waiting) == (2 if job.combiner is not None else 1):
+            yield waiting
+            waiting = []
+
+
+def _update(job: Job, loop: Loop, accelerator, model: nn.Module, optimizer, group: list[tuple[Step, dict]],
             update: int) -> float:
-    """One optimiser step, split into `accumulate` micro-batches; returns its loss."""
+    """One optimiser step; returns its loss (the sum over tasks under a remedy)."""
     model.train()
     with seeded(loop.seed, update) as rng:
-        batch = job.prepare({name: _to(value, accelerator.device) for name, value in batch.items()}, rng)
-        total, count = 0.0, len(batch["x"])
-        for part in _split(batch, loop.accumulate):
-            weight = len(part["x"]) / count
-            with accelerator.autocast():
-                loss = job.loss(model, step.modality, part) * weight
-            accelerator.backward(loss)
-            total += float(loss.detach())
-    if not math.isfinite(total):
-        raise FloatingPointError(
-            f"the loss became {total} at step {update} (epoch samples {step.indices[:4]} …, {step.modality}); "
-            "lower the learning rate, or use precision 'no' or 'bf16'"
-        )
-    if loop.clip_norm is not None:
-        accelerator.clip_grad_norm_(model.parameters(), loop.clip_norm)
-    optimizer.step()
-    optimizer.zero_grad()
+        ready = [(step.modality, job.prepare({name: _to(value, accelerator.device) for name, value in batch.items()},
+                                             rng)) for step, batch in group]
+        if job.combiner is None:
+            total = _backward(job, loop, accelerator, model, *ready[0])
+        else:
+            total = _combined_backward(job, accelerator, model, ready)
+        if not math.isfinite(total):
+            raise FloatingPointError(
+                f"the loss became {total} at step {update} (epoch samples {group[0][0].indices[:4]} …, "
+                f"{ready[0][0]}); lower the learning rate, or use precision 'no' or 'bf16'"
+            )
+        if loop.clip_norm is not None:
+            accelerator.clip_grad_norm_(model.parameters(), loop.clip_norm)
+        if job.separate:
+            unwrapped(optimizer).task = ready[0][0]
+        optimizer.step()
+        optimizer.zero_grad()
+        if job.combiner is not None and job.combiner.method == "famo":  # it learns from the losses after the step
+            with torch.no_grad():
+                job.combiner.after_step(torch.stack([job.loss(model, m, batch) for m, batch in ready]))
+    return total
+
+
+def _backward(job: Job, loop: Loop, accelerator, model: nn.Module, modality: str, batch: dict) -> float:
+    """Gradients of one batch, split into `accumulate` micro-batches; returns its loss."""
+    total, count = 0.0, len(batch["x"])
+    for part in _split(batch, loop.accumulate):
+        weight = len(part["x"]) / count
+        with accelerator.autocast():
+            loss = job.loss(model, modality, part) * weight
+        accelerator.backward(loss)
+        total += float(loss.detach())
+    return total
+
+
+def _combined_backward(job: Job, accelerator, model: nn.Module, ready: list[tuple[str, dict]]) -> float:
+    """Gradients of one batch of each task, combined by the job's remedy; returns the sum of the losses."""
+    from s4d_lib.remedies import backward
+
+    with accelerator.autocast():
+        losses = {modality: job.loss(model, modality, batch) for modality, batch in ready}
+    own = {"image": "head.image.", "clip": "head.video."}
+    heads = {m: [p for name, p in job.model.named_parameters() if name.startswith(own[m])] for m in losses}
+    shared = [p for name, p in job.model.named_parameters() if p.requires_grad and not name.startswith("head.")]
+    total = float(sum(loss.detach() for loss in losses.values()))
+    if math.isfinite(total):
+        backward(losses, shared, heads, job.combiner)
     return total
 
 
