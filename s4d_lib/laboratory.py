@@ -133,12 +133,14 @@ def data_folders(cell: Cell, tier: str, phase: str = "explore") -> dict[str, str
     from s4d_lib.tiers import data_root
 
     scale, seed = SCALES[tier], SCALES[tier].seeds[phase]
-    recipe = faces(cell)
+    # A folder belongs to the dials that shape it: the others stand at the centre.
+    recipes = {"stills": faces(Cell(noise=cell.noise, shift=cell.shift)), "clips": faces(Cell(sequence=cell.sequence))}
     stills = data_root() / f"lab-stills-{cell.noise}-{cell.shift}-{scale.stills}-seed{seed}"
     clips = data_root() / f"lab-clips-{cell.sequence:g}-{scale.clips}-seed{seed}"
-    write_faces(stills, replace(recipe, name=f"lab, {cell.noise} noise, {cell.shift} shift"), scale.stills, 0, seed,
+    write_faces(stills, replace(recipes["stills"], name=f"lab, {cell.noise} noise, {cell.shift} shift"), scale.stills,
+                0, seed, frames=("mp4",))
+    write_faces(clips, replace(recipes["clips"], name=f"lab, sequence {cell.sequence:g}"), 0, scale.clips, seed,
                 frames=("mp4",))
-    write_faces(clips, replace(recipe, name=f"lab, sequence {cell.sequence:g}"), 0, scale.clips, seed, frames=("mp4",))
     return {"stills": str(stills / "stills"), "clips": str(clips / "clips")}
 
 

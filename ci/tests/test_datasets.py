@@ -27,6 +27,7 @@ from s4d_lib.datasets import (
     split_validation,
     translate_samples,
 )
+from s4d_lib.frame_cache import FrameCache
 from s4d_lib.frames import UnreadableMedia, open_frames, write_mp4
 from s4d_lib.readers import read_affectnet, read_dfew
 
@@ -465,13 +466,28 @@ def test_replicas_are_other_crops_of_the_same_frames(dfew_source, monkeypatch):
 
 
 def test_cache_reads_every_file_once(dfew_source, monkeypatch):
+    monkeypatch.setattr("s4d_lib.datasets.SHARED", FrameCache(10**9))  # other tests have read these files
     dataset = dataset_of(dfew_source, cache=True)
     opened = []
     monkeypatch.setattr("s4d_lib.datasets.open_frames", lambda path: opened.append(path) or open_frames(path))
     for epoch in range(3):
         for index in range(5):
             dataset[epoch, index]
-    assert len(opened) == 5
+    again = dataset_of(dfew_source, cache=True)
+    again[0, 0]
+    assert len(opened) == 5, "every data set of the process shares what was decoded"
+
+
+def test_the_cache_forgets_the_oldest_and_notices_new_files(tmp_path):
+    frames = torch.zeros(2, 4, 4, 3, dtype=torch.uint8)
+    cache, paths = FrameCache(2 * frames.nbytes), [tmp_path / name for name in "abc"]
+    for path in paths:
+        path.write_bytes(b"one")
+        cache.put(path, frames)
+    assert [cache.get(path) is None for path in paths] == [True, False, False] and cache.used == 2 * frames.nbytes
+    assert cache.get(paths[1], "through local contrast") is None, "what was done to the frames is part of the key"
+    paths[2].write_bytes(b"another")
+    assert cache.get(paths[2]) is None
 
 
 def test_a_dataset_refuses_what_it_cannot_hold(dfew_source, affectnet):
