@@ -1,0 +1,174 @@
+"""contrasts → figure     how far methods differ, which factors matter, where the sign turns, what foretells it.
+
+Each function takes contrasts (contrasts.Contrast, or its as_dict() from a record), effects or a surface (effects.py)
+and returns a plotly figure with alt text; palette and frame are those of figures.py. Filled marks are decided, hollow
+ones are not; blue is above zero, orange-red below. Derived in chapter 08.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from s4d_lib.contrasts import MATERIAL, TOLD, verdict
+from s4d_lib.figures import PALETTE, _figure, draw_gaps
+
+DIVERGING = [[0.0, "#D55E00"], [0.25, "#F0B27A"], [0.5, "#FFFFFF"], [0.75, "#7FB8DA"], [1.0, "#0072B2"]]
+SERIES = (("joint", "circle"), ("moae", "diamond"), ("clip", "square"), ("scratch", "cross"), ("image", "triangle-up"))
+
+
+def _plain(found: Any) -> Any:
+    """A contrast, whether it is one or a record's dict of one."""
+    return SimpleNamespace(**found) if isinstance(found, Mapping) else found
+
+
+def _zero(figure: Any, **place: int) -> None:
+    """The line at zero, and the band in which a difference is called immaterial."""
+    figure.add_vrect(x0=-MATERIAL, x1=MATERIAL, fillcolor=PALETTE["hidden"], opacity=0.25, line_width=0, layer="below",
+                     **place)
+    figure.add_vline(x=0, line={"color": PALETTE["scratch"], "width": 2, "dash": "dash"}, **place)
+
+
+def draw_forest(contrasts: Mapping[str, Any], title: str, adjusted: Mapping[str, float] | None = None,
+                unit: str = "percentage points"):
+    """One row a contrast: 95 % bootstrap interval as a bar, t interval over seeds as a line, seeds as ticks, verdict.
+
+    adjusted  Holm's p by name: then the verdicts follow it, while the intervals stay uncorrected
+    """
+    words = {name: TOLD[verdict(_plain(one), (adjusted or {}).get(name))] for name, one in contrasts.items()}
+    alt = (f"Dot plot of differences in {unit} with 95 % intervals beside a line at zero and a band of plus and minus "
+           f"{MATERIAL:g}: " + "; ".join(f"{name}: {_plain(one).value:+.1f}, {words[name]}"
+                                          for name, one in contrasts.items()))
+    figure = _figure(title, unit, "", alt, width=820, height=140 + 44 * len(contrasts))
+    _zero(figure)
+    for name, one in contrasts.items():
+        found = _plain(one)
+        decided = words[name] in ("below", "above")
+        colour = PALETTE["clip" if found.value > 0 else "scratch"] if decided else PALETTE["floor"]
+        figure.add_scatter(x=found.values, y=[name] * len(found.values), mode="markers", showlegend=False,
+                           marker={"size": 16, "symbol": "line-ns-open", "color": PALETTE["floor"]})
+        for ends, width, fade in (((found.low, found.high), 10, 0.4), ((found.t_low, found.t_high), 2, 1.0)):
+            if np.isfinite(ends).all():
+                figure.add_scatter(x=ends, y=[name] * 2, mode="lines", showlegend=False, hoverinfo="x", opacity=fade,
+                                   line={"color": colour, "width": width})
+        figure.add_scatter(x=[found.value], y=[name], mode="markers", showlegend=False,
+                           marker={"size": 12, "color": colour, "line": {"width": 2, "color": colour},
+                                   "symbol": "circle" if decided else "circle-open"})
+        figure.add_annotation(x=1.01, xref="paper", y=name, text=words[name], showarrow=False, xanchor="left")
+    figure.update_layout(margin={"r": 170})
+    figure.update_yaxes(autorange="reversed")
+    return figure
+
+
+def draw_methods(contrasts: Mapping[str, Any], baseline: str, title: str,
+                 adjusted: Mapping[str, float] | None = None, metric: str = "WAR"):
+    """Methods against one baseline, best first: name → contrast (method - baseline)."""
+    ordered = dict(sorted(contrasts.items(), key=lambda item: -_plain(item[1]).value))
+    return draw_forest(ordered, title, adjusted, f"{metric} minus that of {baseline}, percentage points")
+
+
+def draw_effects(effects: Sequence[Any], title: str, unit: str = "percentage points from low to high"):
+    """Effects of a two-level design: thick interval over seeds, thin one that counts interactions as noise as well."""
+    rows = {}
+    for one in effects:
+        one = _plain(one)
+        wide = (one.wide_low, one.wide_high) if np.isfinite(one.wide_low) else (one.low, one.high)
+        rows[one.name] = {"value": one.value, "low": one.low, "high": one.high,
+                          "wide_low": min(one.low, wide[0]), "wide_high": max(one.high, wide[1])}
+    figure = draw_gaps(rows, title, unit)
+    ends = min(row["wide_low"] for row in rows.values()), max(row["wide_high"] for row in rows.values())
+    room = 0.05 * (ends[1] - ends[0])
+    figure.update_xaxes(range=[min(ends[0], 0) - room, max(ends[1], 0) + room])
+    figure.update_layout(meta={"alt": f"Dot plot of effects ({unit}), two intervals each, beside a line at zero: "
+                               + ", ".join(f"{name} {row['value']:+.1f}" for name, row in rows.items())})
+    return figure
+
+
+def draw_map(surfaces: Mapping[str, Any], cells: Mapping[str, tuple], x: str, y: str, title: str):
+    """Smooth fits over two factors side by side; solid: where the sign turns, dashed: the 95 % band of that line.
+
+    surfaces  name → effects.Surface;   cells  name → (x, y, value), each `[cells]`, drawn as dots on the same scale
+    """
+    from plotly.subplots import make_subplots
+
+    figure = make_subplots(rows=1, cols=len(surfaces), subplot_titles=list(surfaces), shared_yaxes=True,
+                           horizontal_spacing=0.06)
+    reach = max(float(np.abs(values).max()) for values in
+                [surface.value for surface in surfaces.values()] + [np.asarray(one[2]) for one in cells.values()])
+    scale = {"colorscale": DIVERGING, "cmin": -reach, "cmax": reach}
+    for column, (name, surface) in enumerate(surfaces.items(), 1):
+        places = [np.log10(axis) if flag else axis for axis, flag in zip((surface.x, surface.y), surface.log)]
+        where = {"row": 1, "col": column}
+        figure.add_heatmap(x=places[0], y=places[1], z=surface.value.round(2), colorscale=DIVERGING, zmin=-reach,
+                           zmax=reach, showscale=column == len(surfaces), colorbar={"title": "points"}, **where)
+        for values, width, dash in ((surface.value, 3, "solid"), (surface.low, 1.5, "dash"),
+                                    (surface.high, 1.5, "dash")):
+            if values.min() < 0 < values.max():
+                figure.add_contour(x=places[0], y=places[1], z=values, hoverinfo="skip", showscale=False,
+                                   showlegend=False, contours={"start": 0, "end": 0, "size": 1, "coloring": "none"},
+                                   line={"color": PALETTE["visible"], "width": width, "dash": dash}, **where)
+        if name in cells:
+            points = [np.asarray(axis, dtype=float) for axis in cells[name][:2]]
+            shown = [np.log10(axis) if flag else axis for axis, flag in zip(points, surface.log)]
+            figure.add_scatter(x=shown[0], y=shown[1], mode="markers", showlegend=False, name=name,
+                               text=[f"{value:+.1f}" for value in cells[name][2]], hoverinfo="text",
+                               marker={"size": 13, "color": cells[name][2], **scale,
+                                       "line": {"width": 1.5, "color": PALETTE["visible"]}}, **where)
+            for axes, at, told in ((figure.update_xaxes, shown[0], points[0]), (figure.update_yaxes, shown[1],
+                                                                                points[1])):
+                ticks = dict(zip(at.tolist(), told))
+                axes(tickvals=list(ticks), ticktext=[f"{value:g}" for value in ticks.values()], **where)
+        figure.update_xaxes(title=x, **where)
+    figure.update_yaxes(title=y, row=1, col=1)
+    figure.update_layout(title=title, width=420 + 400 * (len(surfaces) - 1), height=430, template="plotly_white",
+                         meta={"alt": _map_words(surfaces, x, y)})
+    return figure
+
+
+def _map_words(surfaces: Mapping[str, Any], x: str, y: str) -> str:
+    """What a map shows, in words: least and greatest value, and on how much of it the sign is sure."""
+    told = [f"{name}: from {one.value.min():+.1f} to {one.value.max():+.1f} points, above zero beyond doubt on "
+            f"{100 * (one.low > 0).mean():.0f} % and below on {100 * (one.high < 0).mean():.0f} % of the map"
+            for name, one in surfaces.items()]
+    return f"Colour maps over {x} and {y}, with the line where the sign turns: " + "; ".join(told)
+
+
+def draw_per_class(groups: Mapping[str, Mapping[str, Any]], title: str):
+    """Differences in recall: method → class → contrast, one mark a method, beside a line at zero."""
+    classes = list(dict.fromkeys(name for rows in groups.values() for name in rows))
+    alt = "Dot plot of differences in recall by class, for " + "; ".join(
+        f"{method}: " + ", ".join(f"{name} {_plain(one).value:+.1f}" for name, one in rows.items())
+        for method, rows in groups.items())
+    figure = _figure(title, "recall, percentage points", "", alt, width=760,
+                     height=140 + (24 + 14 * len(groups)) * len(classes))
+    _zero(figure)
+    for place, (method, rows) in enumerate(groups.items()):
+        key, symbol = SERIES[place % len(SERIES)]
+        found = [_plain(one) for one in rows.values()]
+        reach = {"type": "data", "symmetric": False, "array": [one.high - one.value for one in found],
+                 "arrayminus": [one.value - one.low for one in found]}
+        shift = 0.2 * (place - (len(groups) - 1) / 2)
+        figure.add_scatter(x=[one.value for one in found], y=[classes.index(name) + shift for name in rows],
+                           name=method, mode="markers", error_x=reach, showlegend=True,
+                           marker={"size": 10, "symbol": symbol, "color": PALETTE[key]})
+    figure.update_yaxes(autorange="reversed", tickvals=list(range(len(classes))), ticktext=classes)
+    return figure
+
+
+def draw_prediction(measure: Sequence[float], transfer: Sequence[float], names: Sequence[str], found: Any,
+                    x: str, title: str, y: str = "transfer, percentage points"):
+    """A measure of every cell against the transfer measured there; `found` is effects.Correlation of the two."""
+    found = _plain(found)
+    told = (f"Spearman {found.value:+.2f}, 95 % {found.low:+.2f} to {found.high:+.2f}, p {found.p:.3f}, "
+            f"{found.count} cells")
+    figure = _figure(f"{title}<br><sup>{told}</sup>", x, y, f"Scatter plot of {y} against {x}: {told}", height=420)
+    colours = [PALETTE["clip" if value > 0 else "scratch"] for value in transfer]
+    figure.add_scatter(x=list(measure), y=list(transfer), mode="markers", text=list(names), hoverinfo="text+x+y",
+                       marker={"size": 11, "color": colours, "symbol": ["circle" if value > 0 else "diamond"
+                                                                         for value in transfer]})
+    figure.add_hline(y=0, line={"color": PALETTE["floor"], "width": 1, "dash": "dash"})
+    figure.update_layout(margin={"t": 80})
+    return figure
