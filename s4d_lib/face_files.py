@@ -204,7 +204,7 @@ def _write_clips(folder: Path, recipe: FaceRecipe, count: int, seed: int, frames
             for name, pixels in zip(names, chunk.frames):
                 digest.update(pixels.numpy())
                 if "mp4" in frames:
-                    write_mp4(folder / "clip_mp4" / f"{name}.mp4", pixels, recipe.clip.fps, crf=10)
+                    write_mp4(folder / "clip_mp4" / f"{name}.mp4", pixels, recipe.clip.fps, crf=10, reproducible=True)
                 if "jpg" in frames:
                     _write_jpgs(folder / "clip_jpg" / name, pixels)
             for name, label, person in zip(names, chunk.labels.tolist(), chunk.identities.tolist()):

@@ -247,7 +247,9 @@ def write_mp4(
             stream.options = {"crf": str(crf), "threads": "1"} | (
                 {"x264-params": "cpu-independent=1"} if reproducible else {})
             for picture in pictures:
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+                frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+                # here and not in the encoder, which would start a pool of threads for every frame
+                container.mux(stream.encode(frame.reformat(format="yuv420p", threads=1)))
             container.mux(stream.encode())
         os.chmod(part, 0o644)  # mkstemp makes files that only their owner can read
         os.replace(part, path)

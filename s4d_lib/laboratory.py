@@ -89,6 +89,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "experts_16": {"experts": 16}, "top_1": {"top_k": 1}, "top_3": {"top_k": 3}, "top_4": {"top_k": 4},
     "blocks_first": {"moae_blocks": (0, 1)}, "blocks_last": {"moae_blocks": (3,)},
     "blocks_all": {"moae_blocks": (0, 1, 2, 3)},
+    "loud_experts": {"expert_spread": 0.077},  # a fresh expert answers as loudly as at the paper's width (chapter 09)
 }
 METHODS |= {name: _EXPERTS | change for name, change in ABLATIONS.items()}
 LENGTHS = (1.5, 2, 3, 5, 10)  # of clips alone, in units

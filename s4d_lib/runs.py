@@ -23,6 +23,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
+from s4d_lib.adapters import MixtureOfAdapterExperts
 from s4d_lib.checkpoints import load_encoder, load_model, save_model
 from s4d_lib.datasets import FaceDataset, Sample, check_samples, find_unreadable
 from s4d_lib.metrics import score
@@ -56,7 +57,7 @@ from s4d_lib.training import Progressed, run_job
 # Settings that came after the first runs: they count in a fingerprint where they are used, so that those stay loadable.
 LATER = ("stills_as", "clips_as", "stills_schema", "clips_schema", "label_base", "clip_steps", "still_ratio",
          "still_weight", "still_labels", "shuffle_stills", "leave_out", "optimizer_states", "remedy", "router",
-         "local_contrast")
+         "local_contrast", "expert_spread")
 SHIPPED = Path(__file__).parent / "weights" / "tiny_dual_modal_mae.safetensors"
 SHIPPED_CLASSIFIER = SHIPPED.with_name("tiny_s4d_classifier.safetensors")
 
@@ -249,6 +250,10 @@ def build_classifier(config: FinetuneConfig, report_to: Path | None = None) -> S
         classes = {HEAD[m]: len(config.schema(m)) for m in config.modalities}
         model = S4DClassifier(config.size, classes, config.expert_blocks, config.experts, config.top_k,
                               config.capacity_factor, config.behaviour, config.pool, config.dropout, config.router)
+        with torch.no_grad():  # the models' own spread is 0.02 at every width, which makes narrow experts quiet
+            for moae in (part for part in model.modules() if isinstance(part, MixtureOfAdapterExperts)):
+                for layer in (layer for expert in moae.experts for layer in (expert.fc1, expert.fc2)):
+                    layer.weight.mul_(config.expert_spread / 0.02)
     if config.init:
         report = str(load_encoder(model, _init_path(config.init)))
         print(report.splitlines()[0])

@@ -164,6 +164,7 @@ class FinetuneConfig(Config):
     optimizer_states: Literal["shared", "separate"] = Field("shared", description="separate: AdamW moments a task")
     remedy: str | None = Field(None, description="a name in remedies.REMEDIES: both tasks in each step")
     router: Literal["learned", "quiet", "frozen", "task", "uniform"] = "learned"  # adapters.ROUTERS
+    expert_spread: float = Field(0.02, gt=0, description="standard deviation of the experts' first weights")
 
     @model_validator(mode="after")
     def _possible(self) -> FinetuneConfig:

@@ -12,8 +12,10 @@ from itertools import product
 
 import numpy as np
 
+from s4d_lib.foretelling import transfer_measures
 from s4d_lib.laboratory import ABLATIONS, CLASSES, Cell, alone, as_long, lab_floors, lab_record, plan, run_lab
 from s4d_lib.records import Record
+from s4d_lib.routing_study import routing_inspection
 
 # The screening design: a fraction 2^(8-4) of resolution IV. Four factors run through all 16 combinations, the other
 # four are products of three of them, so that no main effect is confused with an interaction of two factors.
@@ -123,4 +125,5 @@ def emotion_transfer(tier: str = "laptop", seeds: Sequence[int] = tuple(range(23
 
 
 TRANSFER_STUDIES = {study.__name__: study for study in (
-    transfer_screening, transfer_map, transfer_confirmatory, transfer_methods, router_ablations, emotion_transfer)}
+    transfer_screening, transfer_map, transfer_confirmatory, transfer_methods, router_ablations, emotion_transfer,
+    transfer_measures, routing_inspection)}

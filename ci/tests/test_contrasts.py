@@ -72,7 +72,7 @@ def test_a_draw_is_the_score_of_the_clips_it_repeats(metric):
     """The oracle: write out the clips of every drawn person, score each seed, average over the drawn seeds."""
     a, b, labels, people = answers(seeds=3, people=8, clips=3, classes=4)
     people = people * 7 + 3  # any integers name people
-    found = contrast(a, b, labels, people, metric, draws=25, seed=5)
+    found = contrast(a, b, labels, people, metric, draws=25, seed=5, interval="crossed")
     by_person, by_seed = (np.random.default_rng([5, stream]) for stream in (0, 1))
     times = by_person.multinomial(8, np.full(8, 1 / 8), size=25)
     seeds = by_seed.multinomial(3, np.full(3, 1 / 3), size=25)
@@ -89,10 +89,10 @@ def test_a_draw_is_the_score_of_the_clips_it_repeats(metric):
 def test_subsets_are_scored_alone_and_share_the_people_of_a_draw():
     a, b, labels, people = answers(seeds=3)
     order = np.arange(len(labels)) % 4 == 0
-    part = contrast(a, b, labels, people, subset=order, draws=100)
+    part = contrast(a, b, labels, people, subset=order, draws=100, interval="crossed")
     assert part.values == pytest.approx([100 * ((x == labels)[order].mean() - (y == labels)[order].mean())
                                          for x, y in zip(a, b)])
-    rest, whole = (contrast(a, b, labels, people, subset=s, draws=100) for s in (~order, None))
+    rest, whole = (contrast(a, b, labels, people, subset=s, draws=100, interval="crossed") for s in (~order, None))
     assert 0.25 * part.draws + 0.75 * rest.draws == pytest.approx(whole.draws)  # one clip in four, of every person
     twice = combination([part, rest], [0.25, 0.75])
     assert (twice.low, twice.high) == pytest.approx((whole.low, whole.high))

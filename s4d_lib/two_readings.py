@@ -1,0 +1,122 @@
+"""samples → readings     clips read twice: frame by frame with a static head, and as clips with a dynamic one.
+
+`correlation.py` compares the two readings. One network with two heads may do both, or two networks one each; samples
+come from any reader of `readers.py`, drawn or real. Derived in chapter 10.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from s4d_lib.datasets import Sample
+from s4d_lib.labels import canonical, schema_named
+
+Tracks = Sequence[np.ndarray]  # one array a clip, first axis frames: [t c] probabilities or [t u] action units
+POOLS = ("mean", "vote", "surest", "last")
+
+
+@dataclass(frozen=True)
+class Readings:
+    """n clips, each read frame by frame with the static head and as a clip with the dynamic one.
+
+    static   n × [t c]   probabilities on frames     dynamic  [n c]   on the clip, mean of its test views
+    frames   n × [t]     which frames those were     labels   [n]     −1 where the label is none of `classes`
+    people   [n]         who is shown (or the clip itself where nobody said)
+    Classes are those that both heads know, in the dynamic head's order; probabilities sum to 1 over them.
+    """
+
+    classes: tuple[str, ...]
+    static: list[np.ndarray]
+    dynamic: np.ndarray
+    frames: list[np.ndarray]
+    labels: np.ndarray
+    people: np.ndarray
+    ids: list[str]
+
+
+def read_twice(samples: Sequence[Sample], static: Any, dynamic: Any = None, every: int = 1) -> Readings:
+    """Both readings of a list of clips. `static`, `dynamic`: `cards.Reader`s; one with two heads serves for both.
+
+    Every `every`-th frame is read as a still. Frames are prepared as in evaluation (`clips.EVAL`); no temperature.
+    """
+    import torch
+
+    dynamic = dynamic or static
+    classes, columns = shared_classes(static.card.classes["image"], dynamic.card.classes["video"])
+    found: dict[str, list] = {"static": [], "dynamic": [], "frames": []}
+    with torch.inference_mode():
+        for sample in samples:
+            frames, pictures, clips = _both_inputs(sample, static.card, dynamic.card, every)
+            for name, model, x in (("static", static.model, pictures), ("dynamic", dynamic.model, clips)):
+                device = next(model.parameters()).device
+                parts = [model(part.to(device)).float().softmax(-1).cpu() for part in x.split(64)]
+                found[name].append(_renormalised(torch.cat(parts).double().numpy()[:, columns[name]]))
+            found["frames"].append(frames)
+    labels = [_label_among(sample, classes) for sample in samples]
+    people = np.unique([sample.group or f"clip {sample.id}" for sample in samples], return_inverse=True)[1]
+    return Readings(classes, found["static"], np.stack([views.mean(0) for views in found["dynamic"]]), found["frames"],
+                    np.array(labels), people, [sample.id for sample in samples])
+
+
+def shared_classes(static: Sequence[str], dynamic: Sequence[str]) -> tuple[tuple[str, ...], dict[str, np.ndarray]]:
+    """Classes that two heads share, in the dynamic order, and the columns of both where they stand."""
+    place = {canonical(name) or name: column for column, name in enumerate(static)}
+    both = [(name, place[canonical(name) or name], column) for column, name in enumerate(dynamic)
+            if (canonical(name) or name) in place]
+    if len(both) < 2:
+        raise ValueError(f"the heads share {len(both)} classes ({', '.join(static)} | {', '.join(dynamic)}); two are "
+                         "the least that can agree. Name the class orders: open_model(path, schema={...})")
+    names, left, right = zip(*both)
+    return names, {"static": np.array(left), "dynamic": np.array(right)}
+
+
+def _both_inputs(sample: Sample, still: Any, clip: Any, every: int) -> tuple:
+    """Frame numbers [t], pictures [t 3 h w] for the static head, test views [v 3 t h w] for the dynamic one."""
+    import torch
+
+    from s4d_lib.clips import EVAL, augment, test_views
+    from s4d_lib.frames import open_frames
+
+    with open_frames(sample.path) as media:
+        frames = media.read(range(len(media)))
+    chance = np.random.default_rng(0)  # evaluation leaves nothing to it
+    taken = np.arange(0, len(frames), every)
+    pictures = augment(frames[taken], EVAL, still.image_size[0], chance).transpose(0, 1)
+    views = [augment(frames[view], EVAL, clip.image_size[0], chance)
+             for view in test_views(len(frames), clip.frames, clip.stride)]
+    return taken, pictures, torch.stack(views)
+
+
+def _label_among(sample: Sample, classes: tuple[str, ...]) -> int:
+    names = [canonical(name) or name for name in classes]
+    own = schema_named(sample.schema).classes[sample.label] if sample.schema else classes[sample.label]
+    own = canonical(own) or own
+    return names.index(own) if own in names else -1
+
+
+def _renormalised(p: np.ndarray) -> np.ndarray:
+    return p / p.sum(-1, keepdims=True)
+
+
+def drawn_units(truth: Path | str, readings: Readings) -> list[np.ndarray]:
+    """The true action units n × [t u] on the frames that were read, from a `truth.npz` of `face_files.write_faces`."""
+    with np.load(truth) as held:
+        place = {str(name): row for row, name in enumerate(held["ids"])}
+        offsets, units = held["offsets"], held["action_units"]
+    rows = [place[name] for name in readings.ids]
+    return [units[offsets[row] : offsets[row + 1]][frames] for row, frames in zip(rows, readings.frames)]
+
+
+def pool_frames(static: Tracks, rule: Literal["mean", "vote", "surest", "last"]) -> np.ndarray:
+    """What the frames of a clip say together, without any sense of order: n × [t c] → answers [n].
+
+    mean: of the probabilities; vote: of the answers; surest: the frame of the largest probability; last: the last
+    """
+    of = {"mean": lambda p: p.mean(0).argmax(), "vote": lambda p: np.bincount(p.argmax(1)).argmax(),
+          "surest": lambda p: p[p.max(1).argmax()].argmax(), "last": lambda p: p[-1].argmax()}[rule]
+    return np.array([of(p) for p in static])
