@@ -1,0 +1,259 @@
+"""The transfer laboratory: dials become configurations, controls do what they say, records keep every answer."""
+
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+
+from s4d_lib import laboratory, runs, stages
+from s4d_lib.adapters import FixedRouter, MixtureOfAdapterExperts
+from s4d_lib.laboratory import METHODS, Cell, Scale, alone, answers, as_long, config, lab_record, run_lab, test_of
+from s4d_lib.local_contrast import local_contrast
+from s4d_lib.optimizers import TaskAdamW
+from s4d_lib.plans import steady_plan
+from s4d_lib.remedies import Combiner
+from s4d_lib.transfer_studies import FACTORS, GENERATORS, screening_design
+
+test_of.__test__ = False  # a reader, not a test
+TINY = Scale(60, 60, 2, 2, 4, 6)
+
+
+@pytest.fixture
+def lab(tmp_path, monkeypatch):
+    monkeypatch.setenv("S4D_DATA", str(tmp_path / "data"))
+    monkeypatch.setitem(laboratory.SCALES, "smoke", TINY)
+    return tmp_path
+
+
+# --- cells and methods -----------------------------------------------------------------------------------------------
+
+
+def test_a_cell_is_named_by_the_dials_that_were_turned():
+    assert Cell().name == "centre"
+    assert Cell(clips=1600, noise="heavy", weight=0.3).name == "clips=1600 noise=heavy weight=0.3"
+    assert alone(Cell(clips=200, init="random", noise="heavy", weight=3)) == Cell(clips=200, init="random")
+    assert [as_long(Cell(ratio=ratio)) for ratio in (1, 4, 8)] == ["dfer_x1.5", "dfer_x3", "dfer_x5"]
+    with pytest.raises(ValueError, match="noise must be one of none, default, heavy, got 'some'"):
+        Cell(noise="some")
+
+
+def test_every_method_is_a_valid_configuration(lab):
+    for method in METHODS:
+        found = config(Cell(clips=20), method, 3, "smoke")
+        assert found.name == f"lab_{method}" and found.seed == found.split_seed == 3
+    assert config(Cell(clips=20), "dfer_x3", 0, "smoke").epochs == 3 * TINY.epochs
+    with pytest.raises(ValueError, match="method must be one of dfer, "):
+        config(Cell(), "majority", 0, "smoke")
+
+
+def test_the_screening_design_is_balanced_and_of_resolution_four():
+    cells, levels = screening_design()
+    assert len(set(cells)) == 16 and np.array_equal(levels.T @ levels, 16 * np.eye(len(FACTORS), dtype=int))
+    for a in range(len(FACTORS)):  # no main effect equals an interaction of two others
+        for b in range(a):
+            assert not any(abs((levels[:, a] * levels[:, b]) @ levels[:, c]) == 16 for c in range(len(FACTORS)))
+    assert set(GENERATORS) | {"clips", "sequence", "init", "ratio"} == set(FACTORS)
+
+
+def test_phases_share_no_face_and_dials_of_stills_leave_the_clips_alone(lab):
+    explore, confirm = (laboratory.data_folders(Cell(), "smoke", phase) for phase in ("explore", "confirm"))
+    assert not set(explore.values()) & set(confirm.values())
+    heavy = laboratory.data_folders(Cell(noise="heavy", weight=3), "smoke")
+    assert heavy["clips"] == explore["clips"] and heavy["stills"] != explore["stills"]
+
+
+# --- plans -----------------------------------------------------------------------------------------------------------
+
+LABELS = {"image": np.arange(13) % 3, "clip": np.arange(7) % 2}
+
+
+def test_a_steady_plan_has_its_counts_whatever_the_data_and_covers_them_before_it_repeats():
+    batch, counts = {"image": 4, "clip": 2}, {"image": 6, "clip": 3}
+    epochs = [steady_plan(LABELS, batch, counts, seed=0, epoch=epoch) for epoch in range(4)]
+    for steps in epochs:
+        assert [sum(step.modality == m for step in steps) for m in ("image", "clip")] == [6, 3]
+    for turn in range(0, 12, 3):  # 7 clips make 3 whole batches: every pass meets 6 different ones
+        pass_ = [i for step in steady_plan(LABELS, batch, {"image": 1, "clip": 3}, 0, turn // 3)
+                 if step.modality == "clip" for i in step.indices]
+        assert len(set(pass_)) == 6
+    assert epochs[0] == steady_plan(LABELS, batch, counts, 0, 0) != epochs[1]
+    with pytest.raises(ValueError, match="7 clip samples do not fill one batch of 8"):
+        steady_plan(LABELS, batch | {"clip": 8}, counts, 0, 0)
+
+
+def test_paired_steps_take_turns():
+    steps = steady_plan(LABELS, {"image": 4, "clip": 2}, {"image": 5, "clip": 5}, 0, 0, paired=True)
+    assert [step.modality for step in steps] == ["image", "clip"] * 5
+
+
+# --- what the controls do --------------------------------------------------------------------------------------------
+
+
+def test_random_labels_keep_the_counts_and_lose_the_task(lab):
+    wanted = config(Cell(clips=20), "random_labels", 0, "smoke")
+    plain = wanted.model_copy(update={"still_labels": "listed"})
+    listed = runs.read_samples(wanted, "image", "train")
+    kept, dealt = (sum(stages.training_split(one, "image", listed), []) for one in (plain, wanted))
+    before, after = ({sample.id: sample.label for sample in several} for several in (kept, dealt))
+    assert sorted(before.values()) == sorted(after.values()) and before != after
+    clips = runs.read_samples(wanted, "clip", "train")
+    assert stages.training_split(wanted, "clip", clips) == stages.training_split(plain, "clip", clips)
+
+
+def test_merged_and_left_out_classes(lab):
+    merged = runs.read_samples(config(Cell(clips=20, schema="merged"), "joint", 0, "smoke"), "image", "train")
+    plain = runs.read_samples(config(Cell(clips=20), "joint", 0, "smoke"), "image", "train")
+    assert {(a.label, b.label) for a, b in zip(plain, merged)} == {  # affectnet7 → Positive Negative Surprise Neutral
+        (0, 3), (1, 0), (2, 1), (3, 2), (4, 1), (5, 1), (6, 1)}
+    without = config(Cell(clips=20), "without_happiness", 0, "smoke")
+    train, validation = stages.training_split(without, "image", plain)
+    assert {sample.label for sample in train + validation} == {0, 2, 3, 4, 5, 6}
+
+
+def test_shuffled_patches_keep_the_pixels_and_lose_the_places():
+    x = torch.randn(5, 3, 24, 36)
+    mixed = stages.shuffle_patches(x, 12)
+    assert torch.equal(x.flatten(1).sort().values, mixed.flatten(1).sort().values) and not torch.equal(x, mixed)
+    corners = {tuple(p.flatten().tolist()) for p in x[0].unfold(1, 12, 12).unfold(2, 12, 12).permute(1, 2, 0, 3, 4)
+               .flatten(0, 1)}
+    assert all(tuple(p.flatten().tolist()) in corners
+               for p in mixed[0].unfold(1, 12, 12).unfold(2, 12, 12).permute(1, 2, 0, 3, 4).flatten(0, 1))
+
+
+def test_local_contrast_divides_light_and_colour_out():
+    frames = torch.randint(40, 120, (2, 24, 20, 3), dtype=torch.uint8)
+    brighter = (frames.float() * 1.5 + 20).round().to(torch.uint8)
+    found, again = local_contrast(frames).float(), local_contrast(brighter).float()
+    assert found.shape == frames.shape and (found[..., 0] == found[..., 2]).all()
+    assert (found - again).abs().mean() < 6 < (frames.float() - brighter.float()).abs().mean()
+    assert (local_contrast(torch.full((1, 9, 9, 3), 200, dtype=torch.uint8)) == 128).all(), "no difference, no contrast"
+    with pytest.raises(ValueError, match="frames must be uint8"):
+        local_contrast(frames.float())
+
+
+def test_task_router_is_one_adapter_a_task_and_uniform_is_their_mean():
+    z = {"image": torch.randn(2, 4, 8), "clip": torch.randn(2, 12, 8)}
+    split = MixtureOfAdapterExperts(8, 2, 1, router="task", places=4).train()
+    equal = MixtureOfAdapterExperts(8, 3, 3, router="uniform").train()
+    for number, (_, tokens) in enumerate(z.items()):
+        assert torch.allclose(split(tokens), split.experts[number](tokens), atol=1e-6)
+        assert torch.allclose(equal(tokens), sum(e(tokens) for e in equal.experts) / 3, atol=1e-6)
+        assert not split.routing.dropped.any() and float(split.balance_loss) == 0
+    with pytest.raises(ValueError, match="set experts=2"):
+        FixedRouter("task", 3, 4)
+
+
+def test_quiet_and_frozen_routers():
+    z = torch.randn(2, 5, 8)
+    for kind, same in (("learned", False), ("quiet", True), ("frozen", True)):
+        torch.manual_seed(0)
+        moae = MixtureOfAdapterExperts(8, 4, 2, float("inf"), router=kind).train()
+        moae.router.noise_linear.bias.data.fill_(3.0)
+        assert torch.equal(moae(z), moae(z)) == same
+        assert all(p.requires_grad == (kind != "frozen") for p in moae.router.parameters())
+
+
+def test_separate_states_are_two_optimisers_on_one_weight():
+    """The oracle: AdamW with zero weight decay on copies that see one task each, their updates added by hand."""
+    torch.manual_seed(0)
+    start, gradients = torch.randn(3), torch.randn(6, 3)
+    shared = torch.nn.Parameter(start.clone())
+    optimizer = TaskAdamW([shared], lr=0.1, weight_decay=0.0)
+    apart = {task: torch.nn.Parameter(start.clone()) for task in ("image", "clip")}
+    others = {task: torch.optim.AdamW([p], lr=0.1, weight_decay=0.0) for task, p in apart.items()}
+    moved = torch.zeros(3)
+    for step, gradient in enumerate(gradients):
+        task = ("image", "clip", "clip")[step % 3]
+        shared.grad, apart[task].grad = gradient.clone(), gradient.clone()
+        before = apart[task].detach().clone()
+        optimizer.task = task
+        optimizer.step()
+        others[task].step()
+        moved += apart[task].detach() - before
+    assert torch.allclose(shared.detach(), start + moved, atol=1e-6)
+    mixed = torch.optim.AdamW([torch.nn.Parameter(start.clone())], lr=0.1, weight_decay=0.0)
+    for gradient in gradients:
+        mixed.param_groups[0]["params"][0].grad = gradient.clone()
+        mixed.step()
+    assert not torch.allclose(mixed.param_groups[0]["params"][0], shared, atol=1e-3), "one state is another path"
+    again = TaskAdamW([shared], lr=0.1, weight_decay=0.0)
+    again.load_state_dict(optimizer.state_dict())
+    assert set(again.state[shared]) == set(optimizer.state[shared])
+    with pytest.raises(RuntimeError, match="set .task"):
+        TaskAdamW([shared]).step()
+
+
+def test_a_paired_plain_sum_is_the_gradient_of_the_sum(lab):
+    """`paired_sum` against autograd on the added losses, on the first joint step of a run."""
+    from s4d_lib.training import _combined_backward
+
+    model = torch.nn.ModuleDict({"trunk": torch.nn.Linear(4, 3), "head": torch.nn.ModuleDict(
+        {"image": torch.nn.Linear(3, 2), "video": torch.nn.Linear(3, 2)})})
+
+    def loss(network, modality, batch):
+        head = network["head"]["image" if modality == "image" else "video"]
+        return head(network["trunk"](batch["x"])).square().mean()
+
+    class Plain:
+        def autocast(self):
+            return torch.autocast("cpu", enabled=False)
+
+    ready = [("image", {"x": torch.randn(5, 4)}), ("clip", {"x": torch.randn(6, 4)})]
+    job = type("Job", (), {"loss": staticmethod(loss), "model": model, "combiner": Combiner("sum", 2)})
+    total = _combined_backward(job, Plain(), model, ready)
+    found = {name: p.grad.clone() for name, p in model.named_parameters()}
+    model.zero_grad()
+    plain = sum(loss(model, m, batch) for m, batch in ready)
+    plain.backward()
+    assert total == pytest.approx(float(plain.detach()))
+    assert all(torch.allclose(found[name], p.grad, atol=1e-6) for name, p in model.named_parameters())
+
+
+@pytest.mark.parametrize(("change", "words"), [
+    ({"remedy": "sum"}, "mode joint or moae, and clip_steps"),
+    ({"remedy": "sum", "clip_steps": 2, "accumulate": 2}, "whole"),
+    ({"mode": "joint", "remedy": "sum", "clip_steps": 2, "optimizer_states": "separate"}, "separate optimiser states")])
+def test_impossible_combinations_are_refused(lab, change, words):
+    base = {"name": "x", "mode": "dfer"} | ({"mode": "joint"} if "accumulate" in change else {})
+    with pytest.raises(ValidationError, match=words):
+        stages.FinetuneConfig(**base | change)
+
+
+# --- runs and records ------------------------------------------------------------------------------------------------
+
+
+def test_a_lab_record_keeps_what_every_run_said(lab):
+    cell = Cell(clips=20, init="random")
+    found = run_lab([(cell, method, seed) for method in ("dfer", "joint", "paired_famo") for seed in (1, 2)], "smoke",
+                    jobs=1, root=lab / "runs")
+    record = lab_record("x", "y", found, {}, "smoke")
+    said, test = answers(record, cell.name, "joint"), test_of(record, cell.name)
+    assert said.shape == (2, len(test["labels"])) and len(test["people"]) == len(test["order_dependent"])
+    row = record.results["cells"][cell.name]["methods"]["joint"]
+    assert row["seeds"] == [1, 2]
+    for seed, score in enumerate(row["war"]):
+        assert 100 * (said[seed] == test["labels"]).mean() == pytest.approx(score)
+    assert record.results["cells"][cell.name]["factors"]["clips"] == 20
+    steps = TINY.unit
+    assert record.results["cells"][cell.name]["methods"]["dfer"]["updates"] == [steps, steps]
+    assert row["updates"] == [2 * steps, 2 * steps]
+    assert record.results["cells"][cell.name]["methods"]["paired_famo"]["updates"] == [steps, steps], "one step of both"
+
+
+def test_loud_experts_start_loud(lab):
+    quiet, loud = (runs.build_classifier(config(Cell(clips=20, init="random"), method, 0, "smoke"))
+                   for method in ("moae_clean", "loud_experts"))
+    spread = [model.blocks[3].moe_layer.experts[0].fc1.weight.std() for model in (quiet, loud)]
+    assert float(spread[1] / spread[0]) == pytest.approx(0.077 / 0.02, rel=1e-4)
+
+
+def test_the_encoder_of_the_laboratory_loads_whole(lab):
+    from s4d_lib.checkpoints import load_encoder
+
+    model = runs.build_classifier(config(Cell(clips=20, init="random"), "joint", 0, "smoke"))
+    report = load_encoder(model, laboratory.ENCODER)
+    assert "54 tensors matched" in str(report)
+    tiny = config(Cell(clips=20, init="random", size="tiny"), "joint", 0, "smoke")
+    with pytest.raises(ValueError, match="build the model in the Size"):
+        load_encoder(runs.build_classifier(tiny), laboratory.ENCODER)
