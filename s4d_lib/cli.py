@@ -136,6 +136,20 @@ def study(
 
 
 @app.command()
+def rerun(
+    study: Annotated[str, typer.Argument(help="A recorded study of the laboratory, such as transfer_screening.")],
+    cell: Annotated[str | None, typer.Option(help="Its cell; else one by chance.")] = None,
+    method: Annotated[str | None, typer.Option(help="Its method; else one by chance.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Its training seed; else one by chance.")] = None,
+) -> None:
+    """Train one recorded run again and set it beside its record."""
+    from s4d_lib.records import results
+    from s4d_lib.rerun import rerun as again
+
+    print(again(results(study), cell, method, seed))
+
+
+@app.command()
 def book(
     chapter: Annotated[list[str] | None, typer.Argument(help="Chapters, such as 06; all if none is named.")] = None,
     tier: Annotated[str, typer.Option(help="smoke, laptop or full.")] = "smoke",

@@ -88,9 +88,6 @@ def translate_samples(
     return kept, dropped
 
 
-# -------------------------------------------------------------------------------- checks before training
-
-
 @dataclass(frozen=True)
 class Problem:
     """Something wrong with a list of samples: how often, where for example, and what to do."""
@@ -213,9 +210,6 @@ def _check_file(
     return place
 
 
-# -------------------------------------------------------------------------------- splits
-
-
 def split_validation(
     samples: Sequence[Sample], fraction: float, seed: int
 ) -> tuple[list[Sample], list[Sample]]:
@@ -282,9 +276,6 @@ def _proportional_order(labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.n
     return np.lexsort((labels, (rank + 0.5) / count)), rank, count
 
 
-# -------------------------------------------------------------------------------- records
-
-
 class FaceDataset(Dataset):
     """Samples as tensors: {"x": float32, "label": int, "index": int}, all of one kind.
 
@@ -297,8 +288,8 @@ class FaceDataset(Dataset):
     off with `num_workers=0`, or with persistent workers, each of which fills a cache of its own. `contrast`
     reads every frame through `local_contrast.py`.
 
-    A file that cannot be read raises UnreadableMedia with its path. `on_error="drop"` reads every file once
-    at the start instead, warns, leaves the unreadable ones out and lists them in `.unreadable`.
+    A file that cannot be read raises UnreadableMedia with its path; `on_error="drop"` reads every file once at
+    the start, warns, leaves the unreadable ones out and lists them in `.unreadable`.
     """
 
     def __init__(

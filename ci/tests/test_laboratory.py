@@ -13,6 +13,7 @@ from s4d_lib.local_contrast import local_contrast
 from s4d_lib.optimizers import TaskAdamW
 from s4d_lib.plans import steady_plan
 from s4d_lib.remedies import Combiner
+from s4d_lib.rerun import rerun
 from s4d_lib.transfer_studies import FACTORS, GENERATORS, screening_design
 
 test_of.__test__ = False  # a reader, not a test
@@ -239,6 +240,21 @@ def test_a_lab_record_keeps_what_every_run_said(lab):
     assert record.results["cells"][cell.name]["methods"]["dfer"]["updates"] == [steps, steps]
     assert row["updates"] == [2 * steps, 2 * steps]
     assert record.results["cells"][cell.name]["methods"]["paired_famo"]["updates"] == [steps, steps], "one step of both"
+
+
+def test_a_recorded_run_can_be_trained_again(lab):
+    cell = Cell(clips=20, init="random")
+    found = run_lab([(cell, method, seed) for method in ("dfer", "joint") for seed in (1, 2)], "smoke", jobs=1,
+                    root=lab / "runs")
+    record = lab_record("x", "y", found, {"screening": {"faces_seed": 21}}, "smoke")
+    again = rerun(record, method="joint", seed=2, root=lab / "elsewhere")
+    assert again.same_answers == 100 and again.recorded == pytest.approx(again.found) and again.cell == cell.name
+    with pytest.raises(ValueError, match="no method 'moae' in this record; there are: dfer, joint"):
+        rerun(record, method="moae", root=lab / "elsewhere")
+    tuned = record.model_copy(update={"results": record.results | {
+        "tuning": {"joint": {"dial": "lr", "validation_war": {"0.1": 3.0, "0.003": 2.0}}}}})
+    other = rerun(tuned, method="joint", seed=2, root=lab / "elsewhere")
+    assert other.same_answers < 100, "a tuned method is trained with its tuned setting"
 
 
 def test_loud_experts_start_loud(lab):

@@ -1,0 +1,90 @@
+"""record → run     one run of a recorded study of the transfer laboratory, trained again and set beside its record.
+
+    s4d rerun transfer_confirmatory                                   # a run picked by chance
+    s4d rerun transfer_screening --cell "clips=1600 ratio=4" --method joint --seed 101
+
+On the machine of the record the answers should be equal; on another, rounding moves a few of them, and the score should
+lie within the spread of the seeds.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from s4d_lib.laboratory import METHODS, SCALES, Cell, answers, config, test_of
+from s4d_lib.records import Record
+from s4d_lib.runs import train
+
+
+@dataclass(frozen=True)
+class Again:
+    """One run beside its record: WAR in percent, and the share of test clips that got the same answer."""
+
+    cell: str
+    method: str
+    seed: int
+    recorded: float
+    found: float
+    same_answers: float
+    spread: tuple[float, float]  # lowest and highest recorded WAR over the seeds of this cell and method
+
+    def __str__(self) -> str:
+        return (f"{self.cell}: {self.method}, seed {self.seed}: recorded WAR {self.recorded:.1f}, now "
+                f"{self.found:.1f}; {self.same_answers:.1f} % of the answers are the same (seeds of this cell: "
+                f"{self.spread[0]:.1f} to {self.spread[1]:.1f})")
+
+
+def rerun(record: Record, cell: str | None = None, method: str | None = None, seed: int | None = None,
+          root: Path | None = None, chance: random.Random | None = None) -> Again:
+    """Train one recorded run again; what is not named is picked by `chance`. ValueError names what there is."""
+    chance = chance or random.Random()
+    cells: dict[str, Any] = record.results.get("cells", {})
+    cell = _pick(cell, [name for name in cells if _repeatable(cells[name])], "cell", chance)
+    method = _pick(method, _repeatable(cells[cell]), "method", chance)
+    row = cells[cell]["methods"][method]
+    seed = _pick(seed, row["seeds"], "seed", chance)
+    wanted = config(Cell(**cells[cell]["factors"]), _known(method), seed, record.tier, _phase(record),
+                    **_tuned(record, method))
+    run = train(wanted, root, retrain=True)
+    said = np.load(run.folder / "predictions.npz")["clip_probabilities"].argmax(1)
+    before, place = answers(record, cell, method), row["seeds"].index(seed)
+    scores = 100 * (before == test_of(record, cell)["labels"]).mean(1)
+    return Again(cell, method, seed, float(scores[place]), run.record.results["test_clip"]["war"]["value"],
+                 float(100 * (said == before[place]).mean()), (float(scores.min()), float(scores.max())))
+
+
+def _pick(wanted: Any, known: list, what: str, chance: random.Random) -> Any:
+    if not known:
+        raise ValueError(f"this record holds no {what} that can be trained again from it alone")
+    if wanted is None:
+        return chance.choice(known)
+    if wanted not in known:
+        raise ValueError(f"no {what} {wanted!r} in this record; there are: {', '.join(map(str, known))}")
+    return wanted
+
+
+def _known(method: str) -> str:
+    return method.removesuffix("_untuned")
+
+
+def _repeatable(entry: dict) -> list[str]:
+    return [name for name, row in entry["methods"].items() if _known(name) in METHODS and "answers" in row]
+
+
+def _phase(record: Record) -> str:
+    """Which faces the study drew: the seed of its plan says it."""
+    part = next(value for value in record.protocol.values() if isinstance(value, dict))
+    return next(name for name, seed in SCALES[record.tier].seeds.items() if seed == part["faces_seed"])
+
+
+def _tuned(record: Record, method: str) -> dict[str, float]:
+    """The setting that tuning chose for a method, if the study tuned it."""
+    tried = record.results.get("tuning", {}).get(method)
+    if tried is None:
+        return {}
+    return {tried["dial"]: float(max(tried["validation_war"], key=tried["validation_war"].__getitem__))}
