@@ -94,6 +94,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {
 METHODS |= {name: _EXPERTS | change for name, change in ABLATIONS.items()}
 LENGTHS = (1.5, 2, 3, 5, 10)  # of clips alone, in units
 METHODS |= {f"dfer_x{length:g}": {"mode": "dfer", "longer": length} for length in LENGTHS}
+METHODS |= {f"{name}_x10": METHODS[name] | {"longer": 10} for name in ("joint", "joint_wide", "moae_clean")}
 STILL_COST = 0.5  # of a clip step: 32 stills of 16 tokens beside 16 clips of 64; the record's seconds check it
 
 

@@ -76,6 +76,18 @@ def transfer_confirmatory(tier: str = "laptop", seeds: Sequence[int] = tuple(ran
                       plan("confirmatory"), tier, phase="confirm", alone={PAPER_LIKE.name: alone(PAPER_LIKE).name})
 
 
+LONG = Cell(clips=1600, ratio=2)
+
+
+def transfer_long(tier: str = "laptop", seeds: Sequence[int] = tuple(range(240, 250)), jobs: int = 2) -> Record:
+    """Both tasks and clips alone, all trained ten units of clip steps: harm at equal clip steps near convergence."""
+    methods = ("dfer_x10", "joint_x10", "joint_wide_x10", "moae_clean_x10")
+    runs = run_lab([(alone(LONG) if method.startswith("dfer") else LONG, method, seed) for seed in seeds
+                    for method in methods], tier, "confirm", jobs)
+    return lab_record("transfer_long", f"{len(runs)} runs of {len(methods)} methods", runs, plan("confirmatory"), tier,
+                      phase="confirm", alone={LONG.name: alone(LONG).name})
+
+
 CENTRE = Cell()
 COMPARED = ("dfer", "dfer_x1.5", "dfer_x3", "dfer_balanced", "moae_dfer", "sfer", "joint", "joint_separate", "adapters",
             "joint_wide", "moae_clean", "moae_reference", "random_labels", "shuffled_images", "balanced")
@@ -125,5 +137,5 @@ def emotion_transfer(tier: str = "laptop", seeds: Sequence[int] = tuple(range(23
 
 
 TRANSFER_STUDIES = {study.__name__: study for study in (
-    transfer_screening, transfer_map, transfer_confirmatory, transfer_methods, router_ablations, emotion_transfer,
-    transfer_measures, routing_inspection)}
+    transfer_screening, transfer_map, transfer_confirmatory, transfer_long, transfer_methods, router_ablations,
+    emotion_transfer, transfer_measures, routing_inspection)}
