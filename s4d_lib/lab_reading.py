@@ -22,7 +22,7 @@ import numpy as np
 from s4d_lib.contrasts import Contrast, contrast, holm, recall_differences, verdict
 from s4d_lib.effects import Effect, Surface, fit_surface, main_effects
 from s4d_lib.laboratory import STILL_COST, answers, test_of
-from s4d_lib.records import Record
+from s4d_lib.records import RESULTS, Record, results
 
 ALONE = re.compile(r"dfer|dfer_x[\d.]+|dfer_same_compute")  # clips alone, in different lengths
 NEAR = 1.0  # points of validation WAR within which two lengths count as equal
@@ -164,3 +164,11 @@ def surface(record: Record, factors: Sequence[str], one: str, other: str) -> Sur
     """The smooth difference over two dials, with the band of its zero line (`effects.fit_surface`)."""
     x, y, found = grid(record, factors, one, other)
     return fit_surface(x, y, found, log=tuple(bool((axis > 0).all()) for axis in (x, y)))
+
+
+def recorded(name: str) -> Record | None:
+    """The committed record of a study, or None and a printed line where it has not been run yet."""
+    if not (RESULTS / f"{name}.json").exists():
+        print(f"{name}: no record yet; `s4d study {name}` makes it, and the chapter shows it when it is run again")
+        return None
+    return results(name)
