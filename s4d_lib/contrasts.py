@@ -39,6 +39,7 @@ from s4d_lib.metrics import Interval, over_seeds
 
 ALPHA = 0.05
 INTERVAL = "added"  # what the protocol names
+LEAST_SEEDS = 5
 MATERIAL = 1.0  # points: smaller differences are called no material difference
 TOLD = {"below": "below", "above": "above", "equivalent": "no material difference", "undecided": "undecided"}
 
@@ -237,8 +238,11 @@ def verdict(found: Contrast, p_adjusted: float | None = None) -> str:
 
     Decided (below, above): both intervals exclude 0 and, in a family, Holm's p is at most 5 %. A sign that is decided
     is told even where the difference is immaterial: see `material`. Otherwise equivalent if the 90 % interval lies
-    within ±1 point, else undecided: an interval that covers 0 is never "no effect".
+    within ±1 point, else undecided: an interval that covers 0 is never "no effect". Fewer than five seeds decide
+    nothing: two that happen to differ equally have a spread of 0, which a t interval takes for certainty.
     """
+    if len(found.values) < LEAST_SEEDS:
+        return "undecided"
     sure = p_adjusted is None or p_adjusted <= ALPHA
     if sure and found.high < 0 and found.t_high < 0:
         return "below"

@@ -210,7 +210,7 @@ def test_holm_by_hand():
 
 def at(value, near, wide=None, t=None):
     """A contrast with chosen reach of its 90 %, 95 % and t intervals."""
-    a, b, labels, people = answers(seeds=2, people=3)
+    a, b, labels, people = answers(seeds=5, people=3)
     wide, t = wide or 1.2 * near, t or 1.2 * near
     return replace(contrast(a, b, labels, people, draws=10), value=value, low90=value - near, high90=value + near,
                    low=value - wide, high=value + wide, t_low=value - t, t_high=value + t)
@@ -227,13 +227,21 @@ def test_verdicts(found, p, word):
     assert verdict(found, p) == word
 
 
+def test_fewer_than_five_seeds_decide_nothing():
+    labels, people = np.zeros(40, int), np.arange(40)
+    right, wrong = np.zeros((4, 40), int), np.ones((4, 40), int)
+    few = contrast(right, wrong, labels, people, draws=50)
+    assert few.low == few.high == 100 and verdict(few) == "undecided"
+    assert verdict(contrast(right[[0, 1, 2, 3, 0]], wrong[[0, 1, 2, 3, 0]], labels, people, draws=50)) == "above"
+
+
 def test_material_and_equivalent():
     assert material(at(-3, 1)) and not material(at(-2, 1)) and material(at(2.5, 1))
     assert equivalent(at(0.5, 0.3)) and not equivalent(at(0.5, 0.6))
 
 
 def test_equal_methods_differ_by_nothing():
-    a, _, labels, people = answers()
+    a, _, labels, people = answers(seeds=5)
     for interval in ("crossed", "added"):
         found = contrast(a, a, labels, people, draws=50, interval=interval)
         assert (found.value, found.low, found.high, found.p) == (0, 0, 0, 1) and verdict(found) == "equivalent"
