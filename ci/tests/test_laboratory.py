@@ -260,7 +260,7 @@ def test_a_recorded_run_can_be_trained_again(lab):
 def test_loud_experts_start_loud(lab):
     quiet, loud = (runs.build_classifier(config(Cell(clips=20, init="random"), method, 0, "smoke"))
                    for method in ("moae_clean", "loud_experts"))
-    spread = [model.blocks[3].moe_layer.experts[0].fc1.weight.std() for model in (quiet, loud)]
+    spread = [model.blocks[3].moe_layer.experts[0].fc1.weight.detach().std() for model in (quiet, loud)]
     assert float(spread[1] / spread[0]) == pytest.approx(0.077 / 0.02, rel=1e-4)
 
 
