@@ -230,12 +230,21 @@ def repeats_picture(packet: av.Packet) -> bool:
     return not packet.size and packet.dts is not None
 
 
+def in_format(frame: av.VideoFrame, pixels: str) -> av.VideoFrame:
+    """The frame in another pixel format, by one thread: by default PyAV starts a pool of threads for every frame, which
+    took some sixty times longer for small ones. An older PyAV knows no `threads`, and is merely slower.
+    """
+    try:
+        return frame.reformat(format=pixels, threads=1)
+    except TypeError:
+        return frame.reformat(format=pixels)
+
+
 def upright(frame: av.VideoFrame) -> np.ndarray:
     """A PyAV frame as [h w 3], turned by quarters and mirrored as the recording says it should be shown."""
     from av.sidedata.sidedata import Type
 
-    # By default PyAV starts a pool of threads for every single frame: sixty times slower at this size.
-    picture = frame.reformat(format="rgb24", threads=1).to_ndarray()
+    picture = in_format(frame, "rgb24").to_ndarray()
     matrix = frame.side_data.get(Type.DISPLAYMATRIX)
     if matrix is None:
         return picture

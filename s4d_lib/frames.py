@@ -36,7 +36,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from s4d_lib.backends import IMAGE_SUFFIXES, MODULE_OF, SOURCES, Source, installed_backends, require_whole
+from s4d_lib.backends import IMAGE_SUFFIXES, MODULE_OF, SOURCES, Source, in_format, installed_backends, require_whole
 from s4d_lib.shards import is_packed
 
 AUTO = ("decord", "pyav")  # PyAV last: it opens most, and says best why it cannot
@@ -248,8 +248,7 @@ def write_mp4(
                 {"x264-params": "cpu-independent=1"} if reproducible else {})
             for picture in pictures:
                 frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-                # here and not in the encoder, which would start a pool of threads for every frame
-                container.mux(stream.encode(frame.reformat(format="yuv420p", threads=1)))
+                container.mux(stream.encode(in_format(frame, "yuv420p")))
             container.mux(stream.encode())
         os.chmod(part, 0o644)  # mkstemp makes files that only their owner can read
         os.replace(part, path)

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from s4d_lib.backends import PyAV
+from s4d_lib.backends import PyAV, in_format
 from s4d_lib.frames import UnreadableMedia, installed_backends, open_frames, write_mp4
 
 VIDEO_BACKENDS = installed_backends()
@@ -495,3 +495,11 @@ def test_frames_that_cannot_be_written(tmp_path, frames, message):
     with pytest.raises(ValueError, match=message):
         write_mp4(tmp_path / "a.mp4", frames, fps=25)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_older_pyav_without_threads_still_converts():
+    class OldFrame:
+        def reformat(self, format):
+            return f"in {format}"
+
+    assert in_format(OldFrame(), "rgb24") == "in rgb24"
