@@ -127,6 +127,8 @@ SCHEMAS: dict[str, LabelSchema] = {
         ("mae-dfer/ferv39k", "Happiness Sadness Neutral Anger Surprise Disgust Fear", "MAE-DFER preprocess/ferv39k.py"),
         ("mae-dfer/mafw", _MAE_DFER_MAFW, "MAE-DFER preprocess/mafw.py"),
         ("coarse4", "Positive Negative Surprise Neutral", "ours, for chapter 08: four coarse classes beside seven"),
+        ("fine11", "Smile Laughter Sadness Grief Surprise Shock Annoyance Anger Neutral Disgust Fear",
+         "ours, for chapter 08: four of seven classes told apart by how strong they look"),
         ("unlabelled", "Unlabelled", "pretraining lists carry a dummy label 0"),
     )
 }  # fmt: skip

@@ -41,14 +41,16 @@ class Cell:
     noise: str = "default"    # of still labels: "none", "default" (5 % noise, 15 % look-alikes), "heavy" (40, 40)
     shift: str = "photos"     # stills: "photos" (another camera than the clips'), "none" (the clips' camera)
     weight: float = 1.0       # of the loss of stills
-    schema: str = "same"      # stills: "same" seven classes as the clips, "merged" four coarse ones
-    size: str = "nano"        # of the network
+    schema: str = "same"      # stills: "same" seven classes as the clips, "merged" four coarse ones, "split" eleven
+    size: str = "nano"        # of the network: "nano_narrow", "nano", "nano_wide" (random weights only)
 
     def __post_init__(self) -> None:
         for name, known in (("init", ("shipped", "random")), ("noise", tuple(NOISE)), ("shift", ("photos", "none")),
-                            ("schema", ("same", "merged"))):
+                            ("schema", ("same", "merged", "split"))):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
+        if self.size != "nano" and self.init == "shipped":
+            raise ValueError(f"size={self.size!r} has no pretrained encoder: say init='random'")
 
     @property
     def name(self) -> str:
@@ -143,7 +145,36 @@ def data_folders(cell: Cell, tier: str, phase: str = "explore") -> dict[str, str
                 0, seed, frames=("mp4",))
     write_faces(clips, replace(recipes["clips"], name=f"lab, sequence {cell.sequence:g}"), 0, scale.clips, seed,
                 frames=("mp4",))
-    return {"stills": str(stills / "stills"), "clips": str(clips / "clips")}
+    folders = {"stills": str(stills / "stills"), "clips": str(clips / "clips")}
+    if cell.schema == "split":
+        folders |= {"stills": str(split_classes(stills / "stills")), "stills_as": "table", "stills_schema": "fine11"}
+    return folders
+
+
+SPLIT = {"Happiness": ("Smile", "Laughter"), "Sadness": ("Sadness", "Grief"), "Surprise": ("Surprise", "Shock"),
+         "Anger": ("Annoyance", "Anger")}  # the weaker and the stronger half
+
+
+def split_classes(stills: Path) -> Path:
+    """A table beside drawn stills under eleven classes (schema `fine11`): the folder that it lies in.
+
+    Weak is below the median, over the stills with the same label, of the sum of all drawn action units: another
+    laboratory's idea of the same faces. Written once.
+    """
+    folder = stills / "Manually_Annotated_Images"
+    if (folder / "labels.csv").exists():
+        return folder
+    with np.load(stills / "truth.npz") as truth:
+        strength, names = truth["action_units"].sum(1), truth["emotion_names"][truth["labels"]]
+        ids, people = truth["ids"].tolist(), truth["identities"].tolist()
+    median = {name: np.median(strength[names == name]) for name in np.unique(names)}
+    fine = [SPLIT.get(name, (name, name))[int(s >= median[name])] for name, s in zip(names.tolist(), strength)]
+    tested = {line.rsplit(" ", 1)[0] for line in (stills / "test_affectnet7.txt").read_text().splitlines()}
+    rows = [f"{id},{label},{'test' if id in tested else 'train'},{who}" for id, label, who in zip(ids, fine, people)]
+    part = folder / "labels.csv.part"
+    part.write_text("\n".join(["path,label,split,subject", *rows, ""]))
+    part.replace(folder / "labels.csv")
+    return folder
 
 
 def faces(cell: Cell) -> FaceRecipe:

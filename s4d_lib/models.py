@@ -81,13 +81,18 @@ class Size:
 
 # small, base and large are the released 160-pixel models (`finetune/s4d/videomae.py:740-763`,
 # `pretrain/omnivision/models/videomae_pretraining.py:460-582`); tiny and nano are ours,
-# for a CPU: tiny is what the book ships, nano what the transfer laboratory trains hundreds of times.
+# for a CPU: tiny is what the book ships, nano what the transfer laboratory trains hundreds of times,
+# in two more widths where width is the question.
 _PAPER = {"image_size": 160, "frames": 16, "patch": 16, "tubelet": 2, "decoder_depth": 4}
 SIZES = {
     "tiny": Size(image_size=48, frames=8, patch=8, tubelet=2, dim=128, depth=4, heads=4,
                  decoder_dim=64, decoder_depth=2, decoder_heads=2, positions="separable"),
     "nano": Size(image_size=48, frames=8, patch=12, tubelet=2, dim=64, depth=4, heads=4,
                  decoder_dim=64, decoder_depth=2, decoder_heads=2, positions="separable"),
+    "nano_narrow": Size(image_size=48, frames=8, patch=12, tubelet=2, dim=32, depth=4, heads=4,
+                        decoder_dim=64, decoder_depth=2, decoder_heads=2, positions="separable"),
+    "nano_wide": Size(image_size=48, frames=8, patch=12, tubelet=2, dim=128, depth=4, heads=4,
+                      decoder_dim=64, decoder_depth=2, decoder_heads=2, positions="separable"),
     "small": Size(dim=384, depth=12, heads=6, decoder_dim=192, decoder_heads=3, **_PAPER),
     "base": Size(dim=768, depth=12, heads=12, decoder_dim=384, decoder_heads=6, **_PAPER),
     "large": Size(dim=1024, depth=24, heads=16, decoder_dim=512, decoder_heads=8, **_PAPER),

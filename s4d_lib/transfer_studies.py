@@ -136,6 +136,21 @@ def emotion_transfer(tier: str = "laptop", seeds: Sequence[int] = tuple(range(23
                       plan("emotions"), tier, phase="confirm")
 
 
+WIDTHS = ("nano_narrow", "nano", "nano_wide")
+
+
+def transfer_dials(tier: str = "laptop", seeds: Sequence[int] = tuple(range(250, 255)), jobs: int = 2) -> Record:
+    """One dial at a time: how wide the network is, and whose idea of the classes the stills carry."""
+    cells = [Cell(init="random", size=size) for size in WIDTHS] + [Cell(schema=schema) for schema in
+                                                                   ("same", "merged", "split")]
+    runs = run_lab([(one, method, seed) for seed in seeds for cell in cells for one, method in (
+        (alone(cell), "dfer"), (cell, "joint"), (cell, "moae_clean"))], tier, "confirm", jobs)
+    return lab_record("transfer_dials", f"{len(cells)} cells, {len(runs)} runs", runs, plan("dials"), tier,
+                      phase="confirm", widths=[cell.name for cell in cells[:3]],
+                      schemas=[cell.name for cell in cells[3:]],
+                      alone={cell.name: alone(cell).name for cell in cells})
+
+
 TRANSFER_STUDIES = {study.__name__: study for study in (
-    transfer_screening, transfer_map, transfer_confirmatory, transfer_long, transfer_methods, router_ablations,
-    emotion_transfer, transfer_measures, routing_inspection)}
+    transfer_screening, transfer_map, transfer_dials, transfer_confirmatory, transfer_long, transfer_methods,
+    router_ablations, emotion_transfer, transfer_measures, routing_inspection)}

@@ -1,5 +1,6 @@
 """The transfer laboratory: dials become configurations, controls do what they say, records keep every answer."""
 
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -110,6 +111,35 @@ def test_merged_and_left_out_classes(lab):
     without = config(Cell(clips=20), "without_happiness", 0, "smoke")
     train, validation = stages.training_split(without, "image", plain)
     assert {sample.label for sample in train + validation} == {0, 2, 3, 4, 5, 6}
+
+
+def test_eleven_classes_are_the_seven_with_four_cut_in_two_by_strength(lab):
+    fine_config = config(Cell(clips=20, schema="split"), "joint", 0, "smoke")
+    plain_config = config(Cell(clips=20), "joint", 0, "smoke")
+    assert [len(one.schema("image")) for one in (fine_config, plain_config)] == [11, 7]
+    split = laboratory.SPLIT
+    stills = Path(plain_config.stills)
+    with np.load(stills / "truth.npz") as truth:
+        strength = dict(zip(truth["ids"].tolist(), truth["action_units"].sum(1).tolist()))
+    for part in ("train", "test"):
+        fine, plain = (runs.read_samples(one, "image", part) for one in (fine_config, plain_config))
+        assert [a.path for a in fine] == [b.path for b in plain] and [a.group for a in fine] == [b.group for b in plain]
+        for a, b in zip(fine, plain):
+            coarse = plain_config.schema("image").classes[b.label]
+            assert fine_config.schema("image").classes[a.label] in split.get(coarse, (coarse,))
+    every = {sample.id: fine_config.schema("image").classes[sample.label] for part in ("train", "test")
+             for sample in runs.read_samples(fine_config, "image", part)}
+    for weak, strong in split.values():
+        halves = [[strength[id] for id, name in every.items() if name == one] for one in (weak, strong)]
+        assert max(halves[0]) < min(halves[1]) and len(halves[1]) - len(halves[0]) in (0, 1)
+    model = runs.build_classifier(fine_config)
+    assert model.head["image"].out_features == 11 and model.head["video"].out_features == 7
+
+
+def test_a_width_without_an_encoder_says_so():
+    with pytest.raises(ValueError, match="size='nano_wide' has no pretrained encoder: say init='random'"):
+        Cell(size="nano_wide")
+    assert alone(Cell(size="nano_wide", init="random", weight=3)).size == "nano_wide"
 
 
 def test_shuffled_patches_keep_the_pixels_and_lose_the_places():
