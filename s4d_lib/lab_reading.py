@@ -137,6 +137,11 @@ def family(record: Record, pairs: Mapping[str, tuple[str, str, str]], metric: st
     """name → (cell, one, other), judged together; pairs that the record does not hold are left out."""
     found = {name: pair(record, cell, one, other, metric) for name, (cell, one, other) in pairs.items()
              if has(record, cell, one, other)}
+    return judge(found)
+
+
+def judge(found: Mapping[str, Contrast]) -> dict[str, Judged]:
+    """Contrasts, of one record or of several, judged together."""
     adjusted = holm({name: value.p for name, value in found.items()})
     return {name: Judged(value, adjusted[name], verdict(value, adjusted[name])) for name, value in found.items()}
 
