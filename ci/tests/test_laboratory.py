@@ -15,6 +15,7 @@ from s4d_lib.optimizers import TaskAdamW
 from s4d_lib.plans import steady_plan
 from s4d_lib.remedies import Combiner
 from s4d_lib.rerun import rerun
+from s4d_lib.training import Progressed, load_state, save_state
 from s4d_lib.transfer_studies import FACTORS, GENERATORS, screening_design
 
 test_of.__test__ = False  # a reader, not a test
@@ -213,6 +214,30 @@ def test_separate_states_are_two_optimisers_on_one_weight():
     assert set(again.state[shared]) == set(optimizer.state[shared])
     with pytest.raises(RuntimeError, match="set .task"):
         TaskAdamW([shared]).step()
+
+
+def test_task_states_pass_through_a_checkpoint(tmp_path):
+    """Both tasks' moments come back, and the next step is the one that an uninterrupted run takes."""
+    model = torch.nn.Linear(3, 2)
+    optimizer = TaskAdamW(model.parameters(), lr=0.1)
+    inputs = {"image": torch.randn(5, 3), "clip": torch.randn(4, 3)}
+
+    def step(network, stepper, task):
+        stepper.zero_grad()
+        network(inputs[task]).square().sum().backward()
+        stepper.task = task
+        stepper.step()
+
+    for task in ("image", "clip", "clip"):
+        step(model, optimizer, task)
+    save_state(tmp_path, "mark", model, None, optimizer, None, Progressed())
+    again = torch.nn.Linear(3, 2)
+    resumed = TaskAdamW(again.parameters(), lr=0.1)
+    load_state(tmp_path, "mark", again, None, resumed, None)
+    for task in ("image", "clip"):
+        step(model, optimizer, task)
+        step(again, resumed, task)
+        assert torch.equal(model.weight, again.weight) and torch.equal(model.bias, again.bias)
 
 
 def test_a_paired_plain_sum_is_the_gradient_of_the_sum(lab):
