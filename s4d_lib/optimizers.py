@@ -30,8 +30,8 @@ class TaskAdamW(torch.optim.AdamW):
         loss = super().step(closure)
         for p, values in self.state.items():
             mine = {f"{self.task}.{key}": value for key, value in values.items()}
-            # PyTorch looks for a plain "step" when a state is loaded; nothing here reads it. A copy, because a checkpoint
-            # refuses two names for one memory.
+            # PyTorch looks for a plain "step" when a state is loaded; nothing here reads it. A copy, because a
+            # checkpoint refuses two names for one memory.
             self.state[p] = everything.get(p, {}) | mine | {"step": values["step"].clone()}
         return loss
 
