@@ -31,8 +31,9 @@ class TaskAdamW(torch.optim.AdamW):
         for p, values in self.state.items():
             mine = {f"{self.task}.{key}": value for key, value in values.items()}
             # PyTorch looks for a plain "step" when a state is loaded; nothing here reads it. A copy, because a
-            # checkpoint refuses two names for one memory.
-            self.state[p] = everything.get(p, {}) | mine | {"step": values["step"].clone()}
+            # checkpoint refuses two names for one memory. The other task's head was not stepped: it has no count here.
+            step = {"step": values["step"].clone()} if mine else {}
+            self.state[p] = everything.get(p, {}) | mine | step
         return loss
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

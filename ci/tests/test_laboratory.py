@@ -1,5 +1,6 @@
 """The transfer laboratory: dials become configurations, controls do what they say, records keep every answer."""
 
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -217,27 +218,29 @@ def test_separate_states_are_two_optimisers_on_one_weight():
 
 
 def test_task_states_pass_through_a_checkpoint(tmp_path):
-    """Both tasks' moments come back, and the next step is the one that an uninterrupted run takes."""
-    model = torch.nn.Linear(3, 2)
-    optimizer = TaskAdamW(model.parameters(), lr=0.1)
+    """Both tasks' moments come back, the next steps are those of an uninterrupted run; a head belongs to one task."""
+    heads = {"image": 2, "clip": 4}
+    start = torch.nn.ModuleDict({"trunk": torch.nn.Linear(3, 5)} | {m: torch.nn.Linear(5, n) for m, n in heads.items()})
     inputs = {"image": torch.randn(5, 3), "clip": torch.randn(4, 3)}
 
     def step(network, stepper, task):
-        stepper.zero_grad()
-        network(inputs[task]).square().sum().backward()
+        network[task](network["trunk"](inputs[task])).square().sum().backward()
         stepper.task = task
         stepper.step()
+        stepper.zero_grad()
 
-    for task in ("image", "clip", "clip"):
+    model, again = deepcopy(start), deepcopy(start)
+    optimizer, resumed = (TaskAdamW(network.parameters(), lr=0.1) for network in (model, again))
+    for task in ("image", "clip", "clip", "image"):
         step(model, optimizer, task)
     save_state(tmp_path, "mark", model, None, optimizer, None, Progressed())
-    again = torch.nn.Linear(3, 2)
-    resumed = TaskAdamW(again.parameters(), lr=0.1)
     load_state(tmp_path, "mark", again, None, resumed, None)
     for task in ("image", "clip"):
-        step(model, optimizer, task)
-        step(again, resumed, task)
-        assert torch.equal(model.weight, again.weight) and torch.equal(model.bias, again.bias)
+        for network, stepper in ((model, optimizer), (again, resumed)):
+            step(network, stepper, task)
+        assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters()))
+    kept = {key.split(".")[0] for key in optimizer.state[model["image"].weight]}
+    assert kept == {"image", "step"}, "clips leave the head of stills alone"
 
 
 def test_a_paired_plain_sum_is_the_gradient_of_the_sum(lab):
