@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import product
+from typing import Any
 
 import numpy as np
 
@@ -56,10 +57,19 @@ MAP_CLIPS, MAP_WEIGHTS = (200, 600, 1800), (0.1, 0.5, 2.0, 8.0)
 
 def transfer_map(tier: str = "laptop", seeds: Sequence[int] = (110, 111), jobs: int = 2) -> Record:
     """A grid over the weight of the still loss and the number of clips, with heavily mislabelled stills."""
+    return _map("transfer_map", tier, seeds, jobs)
+
+
+def transfer_map_unclipped(tier: str = "laptop", seeds: Sequence[int] = (110, 111), jobs: int = 2) -> Record:
+    """The same grid without gradient clipping, which divides the weight of a step out again."""
+    return _map("transfer_map_unclipped", tier, seeds, jobs, clip_norm=None)
+
+
+def _map(name: str, tier: str, seeds: Sequence[int], jobs: int, **changes: Any) -> Record:
     cells = [Cell(clips=clips, weight=weight, noise="heavy") for clips in MAP_CLIPS for weight in MAP_WEIGHTS]
     runs = run_lab([(one, method, seed) for seed in seeds for cell in cells for one, method in (
-        (alone(cell), "dfer"), (cell, "joint"), (cell, "moae_clean"))], tier, jobs=jobs)
-    return lab_record("transfer_map", f"{len(cells)} cells, {len(runs)} runs", runs, plan("map"), tier,
+        (alone(cell), "dfer"), (cell, "joint"), (cell, "moae_clean"))], tier, jobs=jobs, **changes)
+    return lab_record(name, f"{len(cells)} cells, {len(runs)} runs", runs, plan("map"), tier,
                       axes={"clips": list(MAP_CLIPS), "weight": list(MAP_WEIGHTS)},
                       grid=[cell.name for cell in cells], alone={cell.name: alone(cell).name for cell in cells})
 
@@ -152,5 +162,5 @@ def transfer_dials(tier: str = "laptop", seeds: Sequence[int] = tuple(range(250,
 
 
 TRANSFER_STUDIES = {study.__name__: study for study in (
-    transfer_screening, transfer_map, transfer_dials, transfer_confirmatory, transfer_long, transfer_methods,
-    router_ablations, emotion_transfer, transfer_measures, routing_inspection)}
+    transfer_screening, transfer_map, transfer_map_unclipped, transfer_dials, transfer_confirmatory, transfer_long,
+    transfer_methods, router_ablations, emotion_transfer, transfer_measures, routing_inspection)}
