@@ -98,7 +98,8 @@ def train(config: PretrainConfig | FinetuneConfig, root: Path | None = None, ret
     data = {modality: data_use(config, modality) for modality in config.modalities}
     fields = type(config).model_fields
     unused = {name for name in LATER if name in fields and getattr(config, name) == fields[name].default}
-    apart = {"stills", "clips", "workers", "cache", "checkpoint_minutes"} | unused
+    # What a run reads counts by its content, in the lines below, not by the place where it lies.
+    apart = {"stills", "clips", "init", "workers", "cache", "checkpoint_minutes"} | unused
     mark = fingerprint([config.model_dump(exclude=apart),
                         [use.model_dump() for use in data.values()], _init_hash(config)])
     folder = (root or runs_root()) / f"{config.name}-{mark}"

@@ -1,5 +1,6 @@
 """The transfer laboratory: dials become configurations, controls do what they say, records keep every answer."""
 
+import shutil
 from copy import deepcopy
 from pathlib import Path
 
@@ -136,6 +137,27 @@ def test_eleven_classes_are_the_seven_with_four_cut_in_two_by_strength(lab):
         assert max(halves[0]) < min(halves[1]) and len(halves[1]) - len(halves[0]) in (0, 1)
     model = runs.build_classifier(fine_config)
     assert model.head["image"].out_features == 11 and model.head["video"].out_features == 7
+
+
+def test_a_run_is_known_by_the_content_of_what_it_starts_from(lab, monkeypatch):
+    """Another copy of the book has its encoder at another place; its runs are the same runs."""
+    class Reached(Exception):
+        pass
+
+    def stop(config, data, folder, mark):
+        raise Reached(folder.name)
+
+    def name(path):
+        with pytest.raises(Reached) as reached:
+            runs.train(config(Cell(clips=20), "dfer", 0, "smoke", init=str(path)), lab / "runs")
+        return str(reached.value)
+
+    monkeypatch.setattr(runs, "_finetune", stop)
+    moved, other = lab / "elsewhere" / "encoder.safetensors", lab / "other.safetensors"
+    moved.parent.mkdir()
+    shutil.copyfile(laboratory.ENCODER, moved)
+    other.write_bytes(moved.read_bytes() + b" ")
+    assert name(laboratory.ENCODER) == name(moved) != name(other)
 
 
 def test_a_width_without_an_encoder_says_so():
