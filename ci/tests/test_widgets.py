@@ -1,0 +1,125 @@
+"""The Python side of the explorers: dials, recorded states, stills and what they say."""
+
+import json
+from importlib import import_module
+
+import numpy as np
+import pytest
+from PIL import Image
+
+pytest.importorskip("anywidget")
+
+import widgets
+from widgets import EXPLORERS, __main__, explorer
+from widgets.explorer import alt_of, cells, dial, outdated, recorded, settle, sheet, still
+
+KINDS = list(EXPLORERS)
+
+
+def kind(name: str):
+    return getattr(widgets, name)
+
+
+def test_committed_front_ends_are_what_their_sources_give():
+    assert __main__.main(["--check"]) == 0
+
+
+def test_check_notices_an_edited_front_end(monkeypatch, capsys):
+    real = __main__.bundle
+    monkeypatch.setattr(__main__, "bundle", lambda *given: real(*given) + "// edited")
+    assert __main__.main(["--check", "mask_explorer"]) == 1
+    assert "python -m widgets --code mask_explorer" in capsys.readouterr().out
+
+
+def test_newer_and_new_records_are_noticed():
+    kept = {"made_from": {"one": "a", "two": "b"}}
+    assert outdated(kept, {"one": "a", "two": "b"}) == []
+    assert outdated(kept, {"one": "a", "two": "c", "three": "d"}) == ["two", "three"]
+
+
+def test_unknown_word_on_the_command_line_is_named(capsys):
+    assert __main__.main(["mask_explorr"]) == 2
+    assert "mask_explorr" in capsys.readouterr().out
+
+
+def test_too_many_states_are_refused():
+    with pytest.raises(ValueError, match="500000"):
+        __main__.bundle(kind("MaskExplorer"), {"dials": [], "much": "x" * 500_000})
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_states_fit_a_page(name):
+    kept = json.dumps(recorded(EXPLORERS[name]), ensure_ascii=False, separators=(",", ":")).encode()
+    assert 1000 < len(kept) <= __main__.LIMIT
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_an_explorer_is_one_module_that_imports_nothing(name):
+    text = (explorer.HERE / f"{EXPLORERS[name]}.mjs").read_text(encoding="utf-8")
+    code = "\n".join(line for line in text.splitlines() if not line.startswith("const RECORDED"))
+    assert "export default explorer(" in code
+    assert "import " not in code.replace("`import", "") and "fetch(" not in code
+    assert "http" not in code.replace("http://www.w3.org/2000/svg", "")
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_stills_have_alt_text_and_weigh_little(name):
+    shown = kind(name)()
+    view, _ = shown._repr_mimebundle_()
+    assert "application/vnd.jupyter.widget-view+json" in view
+    drawn = shown.draw()
+    assert len(alt_of(drawn)) > 60
+    kept = still(drawn)
+    assert len(json.dumps(kept)) < 150_000
+    if isinstance(drawn, Image.Image):
+        assert 'alt="' in view["text/html"] and "data:image/png" in view["text/html"]
+    else:
+        assert view["application/vnd.plotly.v1+json"]["layout"]["meta"]["alt"]
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_every_end_of_every_dial_can_be_drawn(name):
+    """The first and the last setting of each dial, the others at their start; the alt text follows at least one."""
+    explorer_kind, told = kind(name), set()
+    module = import_module(f"widgets.{EXPLORERS[name]}")
+    draw = getattr(module, next(word for word in vars(module) if word.startswith("draw_") and word != "draw_hidden"))
+    for spec in recorded(EXPLORERS[name])["dials"]:
+        for value in (spec["options"][0], spec["options"][-1]):
+            told.add(alt_of(draw({spec["key"]: value})))
+    assert len(told) > 1
+    assert alt_of(explorer_kind().draw()) in told | {alt_of(draw({}))}
+
+
+def test_dials_are_checked_and_completed():
+    dials = settle("mask_explorer", {"kind": "tube"})
+    assert dials == {"what": "clip", "kind": "tube", "ratio": 0.9, "seed": 0, "copies": True}
+    with pytest.raises(ValueError, match="did you mean 'ratio'"):
+        settle("mask_explorer", {"ration": 0.9})
+    with pytest.raises(ValueError, match=r"has no 0\.91; it has 0\.3"):
+        settle("mask_explorer", {"ratio": 0.91})
+    with pytest.raises(ValueError, match="not among its options"):
+        dial("x", "X", [1, 2], 3)
+
+
+def test_a_kernel_answers_for_exactly_the_dials_it_was_given():
+    shown = kind("FaceExplorer")(live=True, au4=1, time=0)
+    assert shown.shown["dials"] == shown.dials
+    before = cells(shown.shown["sheet"])
+    shown.dials = shown.dials | {"au26": 1}
+    after = cells(shown.shown["sheet"])
+    assert shown.shown["dials"]["au26"] == 1
+    assert np.abs(before[0].astype(int) - after[0]).mean() > 1  # the jaw drops
+    assert kind("FaceExplorer")().shown == {}  # and without `live` no kernel is asked
+
+
+def test_a_sheet_gives_its_frames_back():
+    rng = np.random.default_rng(0)
+    frames = np.repeat(rng.integers(0, 255, (5, 1, 1, 3), np.uint8), 24, 1).repeat(16, 2)  # 24 high, 16 wide, flat
+    found = cells(sheet(frames, columns=3, quality=95))
+    assert found.shape == frames.shape
+    assert np.abs(found.astype(int) - frames).mean() < 6
+
+
+def test_unknown_explorer_is_named():
+    with pytest.raises(AttributeError, match="MaskExplorer"):
+        _ = widgets.MusckExplorer
