@@ -108,10 +108,11 @@ def _describe(model: Any, name: str) -> tuple[dict[str, int], int, tuple[int, in
     if kind == "S4DClassifier" and config["classes"]:
         return dict(config["classes"]), model.size.frames, (model.size.height, model.size.width)
     if kind == "S2DClassifier" and config["num_classes"]:
-        if not config["landmark_net"]:
+        if model.prompts and not config["landmark_net"]:
             raise ValueError(f"{name}: this S2DClassifier has no landmark network of its own, and a video does not "
                              "bring landmark features along; build it with landmark_net=True")
-        return {"video": config["num_classes"]}, model.frames, tuple(model.image_size)
+        task = "image" if model.frames == 1 else "video"  # its image stage reads stills
+        return {task: config["num_classes"]}, model.frames, tuple(model.image_size)
     raise ValueError(f"{name} holds a {kind} without heads, which names no expression; fine-tune it first, or give a "
                      "fine-tuned S4DClassifier or S2DClassifier")
 

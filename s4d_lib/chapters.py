@@ -2,7 +2,9 @@
 
 import ast
 import contextlib
-from collections.abc import Mapping, Sequence
+import difflib
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 Value = bool | int | float | str | list | dict | tuple | None
@@ -17,6 +19,44 @@ def read_chapter(path: Path):
     import jupytext
 
     return jupytext.read(path, fmt="md:myst")
+
+
+def code_cells(text: str) -> list[dict]:
+    """The code cells of a chapter's text, as `read_chapter` finds them: `{"source": …, "metadata": {"tags": […]}}`.
+
+    What can be refused about a run stands in these cells, and jupytext, which reads the whole notation, takes seconds
+    to import. A test holds the two readers against each other over every chapter.
+    """
+    cells: list[dict] = []
+    inside: list[str] | None = None
+    ticks = ""
+    for line in text.splitlines():
+        if not ticks:
+            fence = re.match(r"(`{3,})(\{code-cell\})?", line)
+            if fence:
+                ticks, inside = fence[1], [] if fence[2] else None
+        elif re.fullmatch(f"{ticks}`*\\s*", line):
+            if inside is not None:
+                cells.append(_code_cell(inside))
+            ticks, inside = "", None
+        elif inside is not None:
+            inside.append(line)
+    return cells
+
+
+def _code_cell(lines: list[str]) -> dict:
+    """Options first, as `:name: value` lines or as YAML between two `---`; then perhaps an empty line; then code."""
+    import yaml
+
+    options: dict = {}
+    if lines and lines[0].strip() == "---":
+        end = next((i for i, line in enumerate(lines[1:], 1) if line.strip() == "---"), len(lines) - 1)
+        options, lines = yaml.safe_load("\n".join(lines[1:end])) or {}, lines[end + 1 :]
+    else:
+        while lines and (option := re.match(r":([\w-]+):(.*)", lines[0])):
+            options[option[1]], lines = yaml.safe_load(option[2]), lines[1:]
+    tags = options.get("tags") or []
+    return {"source": "\n".join(lines).strip("\n"), "metadata": {"tags": [tags] if isinstance(tags, str) else tags}}
 
 
 def find_chapters(chapters: Path, names: Sequence[str] = ()) -> list[Path]:
@@ -81,14 +121,45 @@ def _literal_assignment(statement: ast.stmt, source: str, chapter: str) -> tuple
 def merge_parameters(
     defaults: Mapping[str, Value], given: Mapping[str, Value], chapter: str
 ) -> dict[str, Value]:
-    """Defaults with the given values on top; ChapterError for an unknown name or a value of another type."""
+    """Defaults with the given values on top; ChapterError, with a suggestion, for an unknown name or another type."""
     for name, value in given.items():
         if name not in defaults:
             known = ", ".join(defaults) or "none"
-            raise ChapterError(f"{chapter}: unknown parameter {name!r}; it has: {known}")
+            raise ChapterError(f"{chapter}: unknown parameter {name!r}{did_you_mean(name, defaults)}; it has: {known}")
         default = defaults[name]
-        whole_number_for_float = isinstance(default, float) and type(value) is int
-        if default is not None and type(value) is not type(default) and not whole_number_for_float:
-            kind = type(default).__name__
-            raise ChapterError(f"{chapter}: parameter {name!r} is {kind} ({default!r}), not {value!r}")
+        if not _fits(value, default):
+            raise ChapterError(f"{chapter}: parameter {name!r} is {type(default).__name__} ({default!r}), "
+                               f"not {value!r}{_of_its_kind(name, value, default)}")
     return {**defaults, **given}
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """`", did you mean 'seeds'?"`, or nothing where no known name is like it."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f", did you mean {close[0]!r}?" if close else ""
+
+
+def _fits(value: Value, default: Value) -> bool:
+    """Whether a value may stand in for a default: same type; a whole number for a float; a list of its elements."""
+    if default is None or (isinstance(default, float) and type(value) is int):
+        return True
+    if type(value) is not type(default):
+        return False
+    if isinstance(default, list) and default and len({type(item) for item in default}) == 1:
+        return all(_fits(item, default[0]) for item in value)
+    return True
+
+
+def _of_its_kind(name: str, value: Value, default: Value) -> str:
+    """How to say the same value in the type that the parameter has, where there is a way."""
+    if isinstance(default, str):
+        return f"; for the text, say {name}='\"{value}\"'"
+    if isinstance(default, list) and not isinstance(value, list) and _fits([value], default):
+        return f"; for a list of one, say {name}='[{value!r}]'"
+    if isinstance(value, list) and len(value) == 1 and _fits(value[0], default):
+        return f"; for the one value, say {name}={value[0]!r}"
+    if type(default) is int and isinstance(value, float) and value == int(value):
+        return f"; for the whole number, say {name}={int(value)}"
+    if isinstance(default, bool):
+        return f"; say {name}=true or {name}=false"
+    return ""

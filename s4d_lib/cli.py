@@ -5,7 +5,6 @@ Every command imports what it needs when it is called, so that `s4d --help` answ
 that comes from anywhere else keeps its traceback, because it is a defect and not an answer.
 """
 
-import os
 import sys
 from inspect import signature
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Annotated
 import typer
 
 from s4d_lib import __version__
+from s4d_lib.book_command import book
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -100,10 +100,18 @@ def data(tier: Annotated[str, typer.Option(help="smoke, laptop or full.")] = "sm
 
 @app.command()
 def train(
-    config: Annotated[Path, typer.Argument(help="YAML file: stage (pretrain or finetune) and its settings.")],
+    config: Annotated[Path, typer.Argument(help="YAML file: stage (pretrain or finetune) and its settings. Or the word "
+                                           "s2d: both stages of S2D on drawn faces.")],
+    tier: Annotated[str, typer.Option(help="With s2d: smoke, laptop or full.")] = "smoke",
     retrain: Annotated[bool, typer.Option(help="Throw an earlier run of this configuration away.")] = False,
 ) -> None:
     """Train one model, or load the run that this configuration has already left."""
+    if str(config) == "s2d":
+        from s4d_lib.s2d_stages import train_s2d
+
+        for run in train_s2d(tier, retrain=retrain):
+            print(f"{run.folder}: {run.record.headline}")
+        return
     settings = _settings(config)
     from s4d_lib.runs import train as train_or_load
     from s4d_lib.stages import FinetuneConfig, PretrainConfig
@@ -122,16 +130,13 @@ def study(
     out: Annotated[Path, typer.Option(help="Folder for the record.")] = Path("chapters/results"),
 ) -> None:
     """Run one of the book's studies and write its record; stopped, it goes on where it was."""
-    from s4d_lib.pretraining_arms import lab_encoder, pretraining_arms
     from s4d_lib.records import write_record
-    from s4d_lib.studies import STUDIES
-    from s4d_lib.transfer_studies import TRANSFER_STUDIES
+    from s4d_lib.study_names import ALL_STUDIES
 
-    known = STUDIES | TRANSFER_STUDIES | {"lab_encoder": lab_encoder, "pretraining_arms": pretraining_arms}
-    if name not in known:
-        raise ValueError(f"unknown study {name!r}; there are: {', '.join(known)}")
-    own = signature(known[name]).parameters["seeds"].default
-    record = known[name](tier, own if seeds is None else own[:seeds] if seeds <= len(own) else range(seeds), jobs)
+    if name not in ALL_STUDIES:
+        raise ValueError(f"unknown study {name!r}; there are: {', '.join(ALL_STUDIES)}")
+    own = signature(ALL_STUDIES[name]).parameters["seeds"].default
+    record = ALL_STUDIES[name](tier, own if seeds is None else own[:seeds] if seeds <= len(own) else range(seeds), jobs)
     print(f"{write_record(out / f'{name}.json', record)}: {record.headline}")
 
 
@@ -149,33 +154,7 @@ def rerun(
     print(again(results(study), cell, method, seed))
 
 
-@app.command()
-def book(
-    chapter: Annotated[list[str] | None, typer.Argument(help="Chapters, such as 06; all if none is named.")] = None,
-    tier: Annotated[str, typer.Option(help="smoke, laptop or full.")] = "smoke",
-    jobs: Annotated[int, typer.Option(min=1, help="Chapters at a time.")] = 2,
-    timeout: Annotated[float | None, typer.Option(help="Seconds a chapter may take.")] = None,
-    resume: Annotated[bool, typer.Option(help="Keep what finished with the same chapter and library.")] = False,
-    set_: Annotated[list[str] | None, typer.Option("--set", help="name=value, for every chapter.")] = None,
-    chapters: Annotated[Path, typer.Option(help="Folder that holds the chapters.")] = Path("chapters"),
-) -> None:
-    """Run the book headless: data, every chapter through Papermill, then a table of what was measured."""
-    from s4d_lib.batch import plan_runs, print_table, run_book
-
-    given = dict(_setting(words) for words in set_ or [])
-    out = Path(os.environ.get("S4D_RUNS", "runs"))
-    plan_runs(chapters, out, tier, chapter or [], given)  # refuses what it must before anything is written
-    from s4d_lib.tiers import prepare_data
-
-    prepare_data(tier)
-    try:
-        runs = run_book(chapters, out, tier, chapter or [], given, jobs, timeout, resume)
-    except KeyboardInterrupt:
-        print("s4d: interrupted; `s4d book --resume` keeps the chapters that had finished", file=sys.stderr)
-        raise typer.Exit(130) from None
-    print_table(runs)
-    if not all(run.succeeded for run in runs):
-        raise typer.Exit(1)
+app.command()(book)
 
 
 @app.command()
@@ -382,15 +361,6 @@ def _settings(config: Path) -> dict:
     if not isinstance(settings, dict) or settings.get("stage") not in ("pretrain", "finetune"):
         raise ValueError(f"{config} must set stage: pretrain or stage: finetune")
     return settings
-
-
-def _setting(words: str) -> tuple[str, object]:
-    import yaml
-
-    name, equals, value = words.partition("=")
-    if not equals:
-        raise ValueError(f"--set takes name=value, not {words!r}")
-    return name, yaml.safe_load(value)
 
 
 if __name__ == "__main__":

@@ -178,6 +178,7 @@ PAPER_CLIP_PRETRAIN = AugmentRecipe(resize=1.2, keep_aspect=True, crop_scale=(0.
 PAPER_STILL_PRETRAIN = AugmentRecipe(crop_scale=(0.2, 1.0), flip=0.5, interpolation="bicubic")
 LIGHT = AugmentRecipe(crop_scale=(0.7, 1.0), crop_ratio=(0.9, 1 / 0.9), shift=0.05, flip=0.5)
 MOVES = AugmentRecipe(resize=1.0, shift=0.04, flip=0.5)  # for runs too short to learn more variety than this
+FLIPS = AugmentRecipe(resize=1.0, flip=0.5)  # no frame in more than two forms, so that features can be remembered
 EVAL = AugmentRecipe(resize=1.0)
 
 # The part of a 224 px VoxCeleb2 frame that pretraining keeps: rows 0:160, columns 32:192.

@@ -32,6 +32,7 @@ from s4d_lib.checkpoints import (
 from s4d_lib.containers import BadCheckpoint, Contents, open_safetensors, read_contents
 from s4d_lib.layouts import LAYOUTS, TRUNK, UNKNOWN, BadTensor, Placed, to_released
 from s4d_lib.models import SIZES, Size
+from s4d_lib.s2d import SIZES as S2D_SIZES
 from s4d_lib.tokens import position_table
 
 BLOCK = re.compile(r"(?:encoder\.)?blocks\.(\d+)\.")
@@ -260,14 +261,26 @@ def _describe_classifier(read: _Reader) -> tuple[dict[str, Any], list[str]]:
 
 def _describe_s2d(read: _Reader) -> tuple[dict[str, Any], list[str]]:
     dim, _, patch, _ = read.shape("patch_embed.proj.weight")
-    config = {"dim": dim, "patch": patch, "depth": read.depth(), "heads": read.heads(dim),
+    config = {"dim": dim, "patch": patch, "depth": read.depth(),
               "mlp_ratio": read.shape("blocks.0.mlp.fc1.weight")[0] / dim,
               "image_size": read.side(read.shape("pos_embed")[1] - 1, patch)}
     told = {"frames": ("temporal_embedding", 1), "landmark_channels": ("patch_embed_prompt.proj.weight", 1),
             "prompt_dim": ("prompt_blocks.0.conv0_0.weight", 0), "num_classes": ("head.fc_cls.weight", 0)}
     config |= {name: read.tensors[key].shape[axis] for name, (key, axis) in told.items() if key in read.tensors}
+    ours = [name for name, size in S2D_SIZES.items() if (size["dim"], size["depth"]) == (dim, config["depth"])]
+    if ours and read.hints.heads is None:  # no shape shows heads, and those of the small sizes are not as published
+        config |= {key: S2D_SIZES[ours[0]][key] for key in ("heads", "temporal_heads")}
+        read.notes.append(f"heads: {config['heads']}, of the temporal adapters {config['temporal_heads']}, as in the "
+                          f"size {ours[0]!r}")
+    else:
+        config["heads"] = read.heads(dim)
     if (key := "prompt_blocks.0.TMA.S_Adapter.D_fc1.weight") in read.tensors:
         config["adapter_ratio"] = read.tensors[key].shape[0] / dim
+    elif "patch_embed_prompt.proj.weight" in read.tensors:
+        config |= {"temporal": False, "frames": 1}
+        read.notes.append("it has prompts and no temporal adapters: the image stage of S2D")
+    if key in read.tensors and "prompt_blocks.0.conv0_0.weight" not in read.tensors:
+        config["prompts"] = False
     return config, read.notes
 
 

@@ -137,12 +137,12 @@ def _input(config: dict[str, Any], kind: str) -> str:
 
     size = config.get("size", config)
     height, width = height_width(size["image_size"])
-    images = "" if kind == "S2DClassifier" else f"Images `[b 3 {height} {width}]` or "
+    images = "" if kind == "S2DClassifier" and size["frames"] > 1 else f"Images `[b 3 {height} {width}]` or "
     clips = f"clips `[b 3 {size['frames']} {height} {width}]`"
     text = (f"{images}{clips}, height before width: RGB faces, cropped and aligned as in the training data, in [0, 1] "
             "and then normalised with ImageNet's mean (0.485, 0.456, 0.406) and standard deviation (0.229, 0.224, "
             "0.225).")
-    if kind == "S2DClassifier" and not config["landmark_net"]:
+    if kind == "S2DClassifier" and not config["landmark_net"] and config.get("prompts", True):
         text += " It also needs the landmark features of every frame (`s4d_lib.landmarks`)."
     return text[0].upper() + text[1:]
 
@@ -150,7 +150,7 @@ def _input(config: dict[str, Any], kind: str) -> str:
 def _output(config: dict[str, Any], known: dict[str, Any], kind: str) -> str:
     if not kind.endswith("Classifier"):
         return "Latents, or predicted pixels; no classes."
-    classes = config.get("classes", {"video": config.get("num_classes")})
+    classes = config.get("classes", {"image" if config.get("frames") == 1 else "video": config.get("num_classes")})
     names = known.get("class_names") or {}
     lines = [f"- {task}: {count} classes" + (f" ({', '.join(names[task])})" if task in names else "")
              for task, count in classes.items()]

@@ -116,6 +116,12 @@ def _s2d(key: str) -> str:
     return key
 
 
+def _to_s2d(key: str) -> str:
+    if key.startswith("landmark_net."):
+        raise NoPlace(OWN_FILE)
+    return key
+
+
 CC_BY_NC = "its authors release code and weights under CC-BY-NC-4.0: no commercial use"
 LAYOUTS = {
     "s4d": Layout("S4D fine-tuned (vitmoe_*_patch16_160), with or without experts", "S4DClassifier", _keep, _keep),
@@ -130,7 +136,7 @@ LAYOUTS = {
                       fused_bias=True, image_size=224, licence=f"OmniMAE: {CC_BY_NC}", container=""),
     "mae": Layout("MAE image models, pretrained or fine-tuned", "DualModalEncoder", _encoder_only, _keep,
                   fused_bias=True, flat_kernel=True, image_size=224, licence=f"MAE: {CC_BY_NC}"),
-    "s2d": Layout("S2D, or the image model that it starts from", "S2DClassifier", _s2d, _keep, image_size=224,
+    "s2d": Layout("S2D, or the image model that it starts from", "S2DClassifier", _s2d, _to_s2d, image_size=224,
                   licence="S2D is released under Apache-2.0"),
     "landmarks": Layout("MobileFaceNet with 68 landmarks, as S2D uses it", "LandmarkNet", _keep, _keep,
                         image_size=112, licence="not known: ask those who published the file", container="state_dict"),

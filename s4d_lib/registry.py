@@ -59,22 +59,35 @@ def s4d_vit_large_patch16_160(pretrained: bool = False, **kwargs: Any) -> nn.Mod
     return _s4d("s4d_vit_large_patch16_160", pretrained, "large", {"moae_blocks": RELEASED_BLOCKS}, kwargs)
 
 
+def unilearn_vit_base_patch16_160(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """UniLearn: the first version of S4D's paper (arXiv 2409.06154v1), the same network under its earlier name.
+
+    Shared with `s4d_vit_base_patch16_160`: architecture, keys, training, headline numbers; the authors' package was
+    renamed with its model file unchanged. The second version adds how the method is explained and an analysis of how
+    the two tasks correlate. UniLearn has neither code nor weights of its own (science §0; chapter 13).
+    """
+    return _s4d("unilearn_vit_base_patch16_160", pretrained, "base", {"moae_blocks": RELEASED_BLOCKS}, kwargs)
+
+
+def s2d_vit_tiny_patch8_48(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """S2D in the library's own size for a CPU; ours, nobody has published such weights."""
+    return _s2d("s2d_vit_tiny_patch8_48", pretrained, "tiny", kwargs)
+
+
+def s2d_vit_small_patch16_224(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """S2D on ViT-S in the published geometry; ours, nobody has published such weights."""
+    return _s2d("s2d_vit_small_patch16_224", pretrained, "small", kwargs)
+
+
 def s2d_vit_base_patch16_224(pretrained: bool = False, **kwargs: Any) -> nn.Module:
     """S2D as published (arXiv 2312.05447). It reads clips with landmark features, or has `landmark_net=True`."""
-    from s4d_lib.s2d import S2DClassifier
-
-    name = "s2d_vit_base_patch16_224"
-    _no_weights(name, pretrained)
-    timm_side, given = _split(kwargs)
-    words = {"img_size": "image_size", "num_frames": "frames", "patch_size": "patch", "drop_rate": "dropout"}
-    known = _arguments(S2DClassifier)
-    model = S2DClassifier(**_translate(name, given, words, known))
-    return _finish(model, name, timm_side, model.config["image_size"])
+    return _s2d("s2d_vit_base_patch16_224", pretrained, "base", kwargs)
 
 
 ENTRIES: tuple[Callable[..., nn.Module], ...] = (
     s4d_vit_tiny_patch8_48, s4d_vit_tiny_patch16_160, s4d_vit_small_patch16_160, s4d_vit_base_patch16_160,
-    s4d_vit_large_patch16_160, s2d_vit_base_patch16_224,
+    s4d_vit_large_patch16_160, unilearn_vit_base_patch16_160, s2d_vit_tiny_patch8_48, s2d_vit_small_patch16_224,
+    s2d_vit_base_patch16_224,
 )
 
 
@@ -91,7 +104,10 @@ default_cfgs = generate_default_cfgs({  # register_model looks for this name
                                    license="apache-2.0", notes=("encoder only, pretrained on drawn faces",)),
     **{f"s4d_vit_{size}_patch16_160": _cfg(160, _S4D_HEADS, "2409.06154")
        for size in ("tiny", "small", "base", "large")},
-    "s2d_vit_base_patch16_224": _cfg(224, "head.fc_cls", "2312.05447"),
+    "unilearn_vit_base_patch16_160": _cfg(160, _S4D_HEADS, "2409.06154v1",
+                                          notes=("the same network as s4d_vit_base_patch16_160",)),
+    "s2d_vit_tiny_patch8_48": _cfg(48, "head.fc_cls", "2312.05447"),
+    **{f"s2d_vit_{size}_patch16_224": _cfg(224, "head.fc_cls", "2312.05447") for size in ("small", "base")},
 })
 
 
@@ -118,6 +134,17 @@ def _s4d(name: str, pretrained: bool, size: Any, defaults: dict[str, Any], kwarg
     size = replace(resolve_size(size), **{key: given.pop(key) for key in size_fields & set(given)})
     model = S4DClassifier(size, classes, **{**defaults, **given})
     return _finish(model, name, timm_side, model.size.image_size)
+
+
+def _s2d(name: str, pretrained: bool, size: str, kwargs: dict[str, Any]) -> nn.Module:
+    from s4d_lib.s2d import SIZES, S2DClassifier
+
+    _no_weights(name, pretrained)
+    timm_side, given = _split(kwargs)
+    words = {"img_size": "image_size", "num_frames": "frames", "patch_size": "patch", "drop_rate": "dropout"}
+    given = _translate(name, given, words, _arguments(S2DClassifier))
+    model = S2DClassifier(**SIZES[size] | given)
+    return _finish(model, name, timm_side, model.config["image_size"])
 
 
 def _no_weights(name: str, pretrained: bool) -> None:

@@ -1,7 +1,7 @@
 """config → run     train or load: a folder with the configuration, the steps, the weights and the record.
 
     <runs>/<name>-<fingerprint>/    config.json  metrics.jsonl  checkpoint.safetensors  model.safetensors
-                                    encoder_report.txt, predictions.npz (fine-tuning)
+                                    encoder_report.txt, predictions.npz (fine-tuning), sdl.safetensors (its queues)
                                     record.json (written last: its presence means done)
 
 The fingerprint covers the configuration and the content of the data, not the place they lie in. A finished run is
@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -27,7 +28,7 @@ from s4d_lib.adapters import MixtureOfAdapterExperts
 from s4d_lib.checkpoints import load_encoder, load_model, save_model
 from s4d_lib.datasets import FaceDataset, Sample, check_samples, find_unreadable
 from s4d_lib.metrics import score
-from s4d_lib.models import S4DClassifier, resolve_size
+from s4d_lib.models import S4DClassifier
 from s4d_lib.plans import collate_views
 from s4d_lib.protocols import PROTOCOLS, Protocol, compare
 from s4d_lib.readers import READERS, read_dataset
@@ -41,12 +42,15 @@ from s4d_lib.records import (
     read_record,
     write_record,
 )
+from s4d_lib.s2d import S2DClassifier
+from s4d_lib.s2d_stages import build_s2d, describe_s2d, landmarks_hash, s2d_job
 from s4d_lib.stages import (
     HEAD,
     Config,
     FinetuneConfig,
     PretrainConfig,
     finetune_job,
+    geometry,
     merge_classes,
     pretrain_job,
     training_split,
@@ -57,7 +61,8 @@ from s4d_lib.training import Progressed, run_job
 # Settings that came after the first runs: they count in a fingerprint where they are used, so that those stay loadable.
 LATER = ("stills_as", "clips_as", "stills_schema", "clips_schema", "label_base", "clip_steps", "still_ratio",
          "still_weight", "still_labels", "shuffle_stills", "leave_out", "optimizer_states", "remedy", "router",
-         "local_contrast", "expert_spread")
+         "local_contrast", "expert_spread", "system", "prompts", "tma_init", "freeze", "landmarks", "sdl", "sdl_slots",
+         "sdl_neighbours", "sdl_update_every")
 SHIPPED = Path(__file__).parent / "weights" / "tiny_dual_modal_mae.safetensors"
 SHIPPED_CLASSIFIER = SHIPPED.with_name("tiny_s4d_classifier.safetensors")
 
@@ -98,10 +103,13 @@ def train(config: PretrainConfig | FinetuneConfig, root: Path | None = None, ret
     data = {modality: data_use(config, modality) for modality in config.modalities}
     fields = type(config).model_fields
     unused = {name for name in LATER if name in fields and getattr(config, name) == fields[name].default}
-    # What a run reads counts by its content, in the lines below, not by the place where it lies.
     apart = {"stills", "clips", "init", "workers", "cache", "checkpoint_minutes"} | unused
-    mark = fingerprint([config.model_dump(exclude=apart),
-                        [use.model_dump() for use in data.values()], _init_hash(config)])
+    s2d = getattr(config, "system", "s4d") == "s2d"
+    apart |= {"landmarks"} if s2d else set()  # like data and `init` it counts by its content, not by its place
+    content = [config.model_dump(exclude=apart), [use.model_dump() for use in data.values()], _init_hash(config)]
+    if s2d:
+        content.append(landmarks_hash(config))
+    mark = fingerprint(content)
     folder = (root or runs_root()) / f"{config.name}-{mark}"
     if retrain and folder.exists():
         shutil.rmtree(folder)
@@ -222,12 +230,16 @@ def _finetune(config: FinetuneConfig, data: dict[str, DataUse], folder: Path, ma
         counts[m] = {"train": len(train_set[m]), "validation": len(validation[m]), "test": len(test[m])}
     model = build_classifier(config, folder / "encoder_report.txt")
     classes = {m: len(config.schema(m)) for m in config.modalities}
-    job, loop = finetune_job(config, model, train_set, classes)
+    make = s2d_job if config.system == "s2d" else finetune_job
+    job, loop = make(config, model, train_set, classes)
     chosen_on = test if config.epoch_rule == "best_on_test" else validation
     job.validate = lambda network: _validation_scores(config, network, chosen_on)
     job.selects = None if config.epoch_rule == "last" else f"{config.primary}_{config.select}"
-    job.save_best = lambda network: save_model(folder / "model.safetensors", network)
+    said = describe_s2d(config) if config.system == "s2d" else None
+    job.save_best = lambda network: save_model(folder / "model.safetensors", network, said)
     where = run_job(job, loop, folder, mark)
+    for name, part in job.keep.items():
+        save_file({key: value.cpu() for key, value in part.state_dict().items()}, folder / f"{name}.safetensors")
     model = load_model(folder / "model.safetensors")
     outcome: dict = {"history": where.history, "chosen_epoch": where.best_epoch, "updates": where.update}
     predictions = {}
@@ -241,11 +253,13 @@ def _finetune(config: FinetuneConfig, data: dict[str, DataUse], folder: Path, ma
     return _record(config, "finetune", _headline(config, outcome), where, outcome, data, counts, skipped)
 
 
-def build_classifier(config: FinetuneConfig, report_to: Path | None = None) -> S4DClassifier:
+def build_classifier(config: FinetuneConfig, report_to: Path | None = None) -> S4DClassifier | S2DClassifier:
     """The model of a configuration, with the pretrained encoder in place when one is named.
 
     One line is printed about what was loaded; the fate of every key goes to `report_to`.
     """
+    if config.system == "s2d":
+        return build_s2d(config, config.init and _init_path(config.init), report_to)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         classes = {HEAD[m]: len(config.schema(m)) for m in config.modalities}
@@ -295,7 +309,7 @@ def _headline(config: FinetuneConfig, outcome: dict) -> str:
         found = outcome[f"test_{modality}"]
         parts.append(f"{'DFER' if modality == 'clip' else 'SFER'} WAR {found['war']['value']:.1f} "
                      f"UAR {found['uar']['value']:.1f}")
-    return f"{config.mode}: " + ", ".join(parts)
+    return f"{'S2D ' if config.system == 's2d' else ''}{config.mode}: " + ", ".join(parts)
 
 
 def _record(config: Config, kind: str, headline: str, where: Progressed, outcome: dict, data: dict[str, DataUse],
@@ -308,8 +322,7 @@ def _record(config: Config, kind: str, headline: str, where: Progressed, outcome
         protocol |= {m: _protocol(config, m) for m in config.modalities}
     return Record(
         name=config.name, kind=kind, headline=headline, tier=config.tier, seeds=[config.seed],
-        config=config.model_dump(mode="json", exclude={"stills", "clips", "init"})
-        | {"init": _init_name(config), "frames": Path(config.frames).name},  # it may be an absolute path
+        config=config.model_dump(mode="json", exclude={"stills", "clips", "init"}) | _names(config),
         protocol=protocol if kind == "finetune" else {}, results=outcome,
         data=[data[m].model_copy(update={"counts": counts[m], "skipped": skipped[m]}) for m in counts],
         code=code_state(), device=device_state(device), wall_seconds=where.seconds,
@@ -319,19 +332,27 @@ def _record(config: Config, kind: str, headline: str, where: Progressed, outcome
 
 def _protocol(config: FinetuneConfig, modality: str) -> dict:
     """The protocol of this run as an object, and what sets it apart from the published one on the same data set."""
-    size, still = resolve_size(config.size), modality == "image"
+    (side, frames), still = geometry(config), modality == "image"
     name = config.stills_as if still else config.clips_as
     here = Protocol(
         "this run", "this run", name, config.schema(modality).name, None if still else Path(config.frames).name,
-        clip_frames=None if still else size.frames, stride=None if still else config.stride,
-        short_clip=None if still else PROTOCOLS["s4d/dfew"].short_clip, image_size=size.image_size,
+        clip_frames=None if still else frames, stride=None if still else config.stride,
+        short_clip=None if still else PROTOCOLS["s4d/dfew"].short_clip, image_size=side,
         short_clip_test=None if still else PROTOCOLS["s4d/dfew"].short_clip_test,
         test_views="the whole picture" if still else "2 temporal views, mean softmax", metric="WAR and UAR",
         epoch_rule=config.epoch_rule, oversampling="equal classes" if modality in config.balance else "none",
         source={"all": "the configuration in this record"})
-    published = f"s4d/{name}"
+    published = f"{config.system}/{name}"
     differences = compare(PROTOCOLS[published], here) if published in PROTOCOLS else None
     return {**here.as_dict(), "published": published if differences is not None else None, "differences": differences}
+
+
+def _names(config: Config) -> dict[str, str | None]:
+    """The settings that may be absolute paths, without the folders."""
+    named = {"init": _init_name(config), "frames": Path(config.frames).name}
+    if getattr(config, "system", "s4d") == "s2d" and config.landmarks:
+        named["landmarks"] = f"{Path(config.landmarks).name} ({(landmarks_hash(config) or 'unused')[:16]})"
+    return named
 
 
 def _init_name(config: Config) -> str | None:

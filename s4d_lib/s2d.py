@@ -5,7 +5,7 @@ an adapter mixes each place over time (`landmarks.py`); only these new parts, th
 trained (arXiv 2312.05447). State-dict keys and shapes equal those of the released S2D checkpoints.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -18,10 +18,19 @@ from torch.utils.checkpoint import checkpoint
 
 from s4d_lib.encoder import layer_norm
 from s4d_lib.hub import HubModel
+from s4d_lib.landmark_memory import recall
 from s4d_lib.landmarks import LANDMARK_CHANNELS, LandmarkNet, Prompter
 from s4d_lib.tokens import sincos_positions
 
 TMA_INITS = ("released", "zero")
+# base is the released model; small is ViT-S in its geometry; tiny and nano, for a CPU, read the same pictures and
+# frames as the S4D models of that name, so that both systems can be trained on one set of clips.
+SIZES: dict[str, dict[str, Any]] = {
+    "nano": {"image_size": 48, "frames": 8, "patch": 12, "dim": 64, "depth": 4, "heads": 4, "temporal_heads": 4},
+    "tiny": {"image_size": 48, "frames": 8, "patch": 8, "dim": 128, "depth": 4, "heads": 4, "temporal_heads": 4},
+    "small": {"image_size": 224, "frames": 16, "patch": 16, "dim": 384, "depth": 12, "heads": 6, "temporal_heads": 8},
+    "base": {"image_size": 224, "frames": 16, "patch": 16, "dim": 768, "depth": 12, "heads": 12, "temporal_heads": 8},
+}
 # Parameters whose name holds one of these are trained (released `run_class_finetuning.py:377-381`, whose list also
 # has names that no parameter bears, and "Adapter", which stands inside `prompt_blocks` only).
 TRAINABLE = ("temporal_embedding", "ln_post", "head", "prompt")
@@ -42,8 +51,11 @@ class S2DClassifier(nn.Module, HubModel):
     """Clip classifier on a frozen image model (arXiv 2312.05447; released `model_finetuning.py`).
 
     `image_size` is a side or (height, width). `landmark_net=True` makes the landmark network part of the model,
-    frozen and always in evaluation mode; otherwise its features are an input. `adapter_ratio` is the adapters'
-    hidden width over `dim`.
+    frozen and always in evaluation mode, a number one of that width (`landmarks.LandmarkNet`); otherwise its features
+    are an input, or those of a function (`use_landmarks`). `adapter_ratio` is the adapters' hidden width over `dim`.
+
+    Without `temporal` there is neither a temporal adapter nor an embedding of time: with `frames=1` the image model
+    that S2D starts from, which reads stills too. Without `prompts` there is no prompter and no use for landmarks.
 
     `tma_init`: "released" draws the temporal adapters with std 0.02 like every linear layer, so that they disturb
     the image model from the first step: an initialiser of the whole model overwrites the zeros they were meant to
@@ -54,8 +66,8 @@ class S2DClassifier(nn.Module, HubModel):
     def __init__(self, num_classes: int = 7, image_size: int | Sequence[int] = 224, frames: int = 16, patch: int = 16,
                  dim: int = 768, depth: int = 12, heads: int = 12, mlp_ratio: float = 4.0,
                  landmark_channels: int = LANDMARK_CHANNELS, prompt_dim: int = 8, adapter_ratio: float = 0.25,
-                 temporal_heads: int = 8, dropout: float = 0.5, landmark_net: bool = False,
-                 tma_init: str = "released") -> None:
+                 temporal_heads: int = 8, dropout: float = 0.5, landmark_net: bool | float = False,
+                 tma_init: str = "released", temporal: bool = True, prompts: bool = True) -> None:
         super().__init__()
         height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
         self.config: dict[str, Any] = {
@@ -65,8 +77,11 @@ class S2DClassifier(nn.Module, HubModel):
             "temporal_heads": temporal_heads, "dropout": dropout, "landmark_net": landmark_net,
             "tma_init": tma_init,
         }
+        if not (temporal and prompts):  # files of the method itself stay as they were
+            self.config |= {"temporal": temporal, "prompts": prompts}
         hidden = int(adapter_ratio * dim)
         _check_config(height, width, hidden, **self.config)
+        self.temporal, self.prompts, self._reader = temporal, prompts, None
         self.image_size, self.frames, self.grid = (height, width), frames, (height // patch, width // patch)
         self.num_classes, self.num_features, self.landmark_channels = num_classes, dim, landmark_channels
         self.grad_checkpointing = False
@@ -74,21 +89,25 @@ class S2DClassifier(nn.Module, HubModel):
         # Positions are a parameter only because the released file has them: they are never trained.
         self.pos_embed = nn.Parameter(_positions(self.grid, dim), requires_grad=False)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
-        self.temporal_embedding = nn.Parameter(torch.zeros(1, frames, dim))
+        if temporal:
+            self.temporal_embedding = nn.Parameter(torch.zeros(1, frames, dim))
         self.patch_embed = FrameEmbed(3, dim, patch)
-        self.patch_embed_prompt = FrameEmbed(landmark_channels, dim, patch=1)
-        self.prompt_blocks = nn.ModuleList(Prompter(dim, prompt_dim, hidden, temporal_heads) for _ in range(depth))
-        self.prompt_norms = nn.ModuleList(layer_norm(dim) for _ in range(depth))
+        if prompts:
+            self.patch_embed_prompt = FrameEmbed(landmark_channels, dim, patch=1)
+        added = depth if prompts or temporal else 0
+        self.prompt_blocks = nn.ModuleList(
+            Prompter(dim, prompt_dim, hidden, temporal_heads, prompts, temporal) for _ in range(added))
+        self.prompt_norms = nn.ModuleList(layer_norm(dim) for _ in range(added))
         self.blocks = nn.ModuleList(
             Block(dim, heads, mlp_ratio=mlp_ratio, qkv_bias=True, norm_layer=layer_norm) for _ in range(depth))
         self.ln_post = layer_norm(dim)
         self.dropout = nn.Dropout(dropout)
         self.head = nn.ModuleDict({"fc_cls": _linear_head(dim, num_classes)})
         self._initialise(tma_init)
-        self.landmark_net = LandmarkNet().requires_grad_(False).eval() if landmark_net else None
+        self.landmark_net = _landmark_net(landmark_net)
 
     def forward(self, clip: Tensor, landmarks: Tensor | None = None) -> Tensor:
-        """Clips `[b 3 t h w]`, ImageNet-normalised → logits `[b classes]`.
+        """Clips `[b 3 t h w]`, ImageNet-normalised → logits `[b classes]`; with `frames=1` stills `[b 3 h w]`, too.
 
         `landmarks`: features of every frame, `[(b t) c gh gw]` (all frames of the first clip, then of the second)
         or `[b t c gh gw]`. A model with its own landmark network needs none, and computes them if none are given.
@@ -103,12 +122,12 @@ class S2DClassifier(nn.Module, HubModel):
     def forward_features(self, clip: Tensor, landmarks: Tensor | None = None) -> Tensor:
         """Clips and landmark features as in `forward` → normalised latents `[b t (1+n) d]`, class token first."""
         frames = self._fold(clip)
-        prompt = self.patch_embed_prompt(self._landmark_features(frames, landmarks))
+        prompt = self._first_prompt(frames, landmarks)
         # The first prompter acts on bare patches, before class token and positions.
         patches, prompt = self._prompt(0, self.patch_embed(frames), prompt)
         x = torch.cat([self.cls_token.expand(len(patches), -1, -1), patches], dim=1) + self.pos_embed
-        moment = repeat(self.temporal_embedding, "1 t d -> (b t) 1 d", b=len(clip))
-        x = x + moment
+        if self.temporal:
+            x = x + repeat(self.temporal_embedding, "1 t d -> (b t) 1 d", b=len(clip))
         for i in range(len(self.blocks)):
             if self.grad_checkpointing and torch.is_grad_enabled():
                 x, prompt = checkpoint(partial(self._layer, i), x, prompt, use_reentrant=False)
@@ -121,24 +140,39 @@ class S2DClassifier(nn.Module, HubModel):
         features = self.dropout(latents[:, :, 0].mean(dim=1))
         return features if pre_logits else self.head["fc_cls"](features)
 
-    def _layer(self, i: int, x: Tensor, prompt: Tensor) -> tuple[Tensor, Tensor]:
+    def use_landmarks(self, reader: Callable[[Tensor], Tensor] | None) -> "S2DClassifier":
+        """Take landmark features from any function of frames `[n 3 h w]` → `[n c gh gw]`. Returns self.
+
+        c is `landmark_channels`; a grid other than the tokens' is resized. Whatever the function has learned is not
+        part of the model, its files and its moves between devices. None: back to the model's own network.
+        """
+        self.__dict__["_reader"] = reader  # a module set in the usual way would enter the state dict
+        return self
+
+    def _layer(self, i: int, x: Tensor, prompt: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Block i with its prompter: tokens `[(b t) (1+n) d]`, prompt `[(b t) n d]` → the same."""
         if i:
             patches, prompt = self._prompt(i, x[:, 1:], prompt)
             x = torch.cat([x[:, :1], patches], dim=1)
         return self.blocks[i](x), prompt
 
-    def _prompt(self, i: int, patches: Tensor, prompt: Tensor) -> tuple[Tensor, Tensor]:
+    def _prompt(self, i: int, patches: Tensor, prompt: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        if not self.prompt_blocks:
+            return patches, prompt
         # The released numbering of the norms, odd as it is (`model_finetuning.py:502-504`): block i reads the image
         # through norm i-1 (block 0 through norm 0) and the prompt always through norm 0. The last norm is never
         # used. Prompt and adapter both read the patches as they were before either is added.
         x = self.prompt_norms[max(i - 1, 0)](patches)
         prompter = self.prompt_blocks[i]
-        prompt = prompter(x, self.prompt_norms[0](prompt), self.grid)
-        return patches + prompt + prompter.TMA(x, self.frames), prompt
+        if self.prompts:
+            prompt = prompter(x, self.prompt_norms[0](prompt), self.grid)
+            patches = patches + prompt
+        return (patches + prompter.TMA(x, self.frames) if self.temporal else patches), prompt
 
     def _fold(self, clip: Tensor) -> Tensor:
         """Clips `[b 3 t h w]` → frames `[(b t) 3 h w]`, or ValueError."""
+        if clip.ndim == 4 and self.frames == 1:
+            clip = clip.unsqueeze(2)
         if clip.ndim != 5 or clip.shape[1] != 3:
             raise ValueError(f"expected clips [b 3 t h w], got shape {tuple(clip.shape)}; repeat a still image "
                              f"{self.frames} times to make it a clip")
@@ -151,14 +185,22 @@ class S2DClassifier(nn.Module, HubModel):
                              "another image_size")
         return rearrange(clip, "b c t h w -> (b t) c h w")
 
+    def _first_prompt(self, frames: Tensor, landmarks: Tensor | None) -> Tensor | None:
+        if self.prompts:
+            return self.patch_embed_prompt(self._landmark_features(frames, landmarks))
+        if landmarks is not None:
+            raise ValueError("this model was built without prompts, so it has no use for landmarks; leave them out")
+        return None
+
     def _landmark_features(self, frames: Tensor, landmarks: Tensor | None) -> Tensor:
         """Frames `[(b t) 3 h w]` and features as in `forward` → features `[(b t) c gh gw]` on the token grid."""
         if landmarks is None:
-            if self.landmark_net is None:
+            if self._reader is None and self.landmark_net is None:
                 raise ValueError("landmarks are missing and this model has no landmark network; pass "
                                  "LandmarkNet().features(frames), or build the model with landmark_net=True")
             with torch.no_grad():
-                landmarks = self.landmark_net.features(frames)
+                landmarks = (recall(self.landmark_net, frames, self.grid) if self._reader is None else
+                             getattr(self._reader, "features", self._reader)(frames))
         clips = len(frames) // self.frames
         if landmarks.ndim == 5 and landmarks.shape[:2] == (clips, self.frames):
             landmarks = landmarks.flatten(0, 1)
@@ -214,18 +256,18 @@ class S2DClassifier(nn.Module, HubModel):
         return {"cls_token", "pos_embed", "temporal_embedding"}
 
     def _initialise(self, tma_init: str) -> None:
-        for prompter in self.prompt_blocks:
+        for prompter in self.prompt_blocks if self.prompts else ():
             for conv in (prompter.conv0_0, prompter.conv0_1, prompter.conv1x1):
                 nn.init.xavier_uniform_(conv.weight)
         self.apply(_truncated_normal)
         nn.init.trunc_normal_(self.cls_token, std=0.02)
-        if tma_init == "zero":
+        if tma_init == "zero" and self.temporal:
             for prompter in self.prompt_blocks:
                 nn.init.zeros_(prompter.TMA.S_Adapter.D_fc2.weight)
 
 
 def _check_config(height: int, width: int, hidden: int, *, patch: int, dim: int, heads: int, temporal_heads: int,
-                  tma_init: str, **_: Any) -> None:
+                  tma_init: str, landmark_net: bool | float, prompts: bool = True, **_: Any) -> None:
     for whole, number, part, divisor in (
         ("image height", height, "patch", patch), ("image width", width, "patch", patch),
         ("dim", dim, "heads", heads), ("adapter_ratio · dim", hidden, "temporal_heads", temporal_heads),
@@ -234,6 +276,8 @@ def _check_config(height: int, width: int, hidden: int, *, patch: int, dim: int,
             raise ValueError(f"{whole} must be a positive multiple of {part}, got {number} and {divisor}")
     if tma_init not in TMA_INITS:
         raise ValueError(f"tma_init must be one of {TMA_INITS}, got {tma_init!r}")
+    if landmark_net and not prompts:
+        raise ValueError("a model without prompts has no use for a landmark network; leave out landmark_net")
 
 
 def _positions(grid: tuple[int, int], dim: int) -> Tensor:
@@ -245,6 +289,13 @@ def _positions(grid: tuple[int, int], dim: int) -> Tensor:
     half = dim // 2
     table = torch.cat([sincos_positions(row, half), sincos_positions(column, dim - half)], dim=1)
     return F.pad(table, (0, 0, 1, 0)).float()[None]
+
+
+def _landmark_net(wanted: bool | float) -> LandmarkNet | None:
+    """A frozen landmark network of the released width (True) or of another, or None."""
+    if not wanted:
+        return None
+    return (LandmarkNet() if wanted is True else LandmarkNet(wanted)).requires_grad_(False).eval()
 
 
 def _linear_head(dim: int, num_classes: int) -> nn.Module:

@@ -144,7 +144,7 @@ class FinetuneConfig(Config):
     experts: int = Field(8, ge=1)
     top_k: int = Field(2, ge=1)
     capacity_factor: float = Field(1.0, gt=0)
-    behaviour: Literal["clean", "reference"] = "clean"
+    behaviour: Literal["clean", "reference"] = Field("clean", description="of the experts, or of S2D's SDL")
     balance_coeff: float = Field(1e-3, ge=0)
     layer_decay: float = Field(0.75, gt=0, le=1)
     mixup: float = Field(0.8, ge=0)
@@ -165,6 +165,16 @@ class FinetuneConfig(Config):
     remedy: str | None = Field(None, description="a name in remedies.REMEDIES: both tasks in each step")
     router: Literal["learned", "quiet", "frozen", "task", "uniform"] = "learned"  # adapters.ROUTERS
     expert_spread: float = Field(0.02, gt=0, description="standard deviation of the experts' first weights")
+    # S2D (chapter 11). Its image model is mode sfer, its video model mode dfer with `init` = the image model's weights.
+    system: Literal["s4d", "s2d"] = "s4d"
+    prompts: bool = Field(True, description="False: the image transformer, or the video adapters, without landmarks")
+    tma_init: Literal["released", "zero"] = Field("zero", description="how the temporal adapters start, see s2d.py")
+    freeze: bool | None = Field(None, description="train only what S2D adds; None: in mode dfer")
+    landmarks: str | None = Field("shipped", description="weights of the landmark network, or 'random' as a control")
+    sdl: bool = Field(False, description="self-distillation from emotion anchors; its variant is `behaviour`")
+    sdl_slots: int = Field(16, ge=1, description="anchors kept of each class")
+    sdl_neighbours: int = Field(2, ge=1, description="anchors of each class that make a target")
+    sdl_update_every: int | None = Field(None, ge=1, description="epochs; None: 1, in reference 100 as released")
 
     @model_validator(mode="after")
     def _possible(self) -> FinetuneConfig:
@@ -175,7 +185,32 @@ class FinetuneConfig(Config):
             raise ValueError("a remedy needs whole batches: accumulate=1")
         if self.remedy is not None and self.optimizer_states == "separate":
             raise ValueError("a remedy makes one step of both tasks; separate optimiser states cannot be kept")
+        if self.system == "s2d":
+            self._possible_s2d()
+        elif self.sdl or self.freeze:
+            raise ValueError("sdl and freeze belong to system='s2d'")
         return self
+
+    def _possible_s2d(self) -> None:
+        from s4d_lib.s2d import SIZES
+
+        if self.mode not in ("sfer", "dfer"):
+            raise ValueError(f"S2D has an image model (mode sfer) and a video model (mode dfer), not {self.mode!r}")
+        if self.size not in SIZES:
+            raise ValueError(f"size of S2D must be one of {', '.join(SIZES)}, got {self.size!r}")
+        if self.pool != "mean" or self.moae_blocks:
+            raise ValueError("S2D reads class tokens and has no experts: pool='mean' and no moae_blocks")
+        if self.prompts and self.landmarks is None:
+            raise ValueError("prompts are made of landmark features: name a landmark network, or set prompts=False")
+        if self.sdl_slots < self.sdl_neighbours:
+            raise ValueError(f"sdl_slots={self.sdl_slots} cannot give sdl_neighbours={self.sdl_neighbours}")
+        if self.sdl and self.behaviour == "clean" and self.epochs < 2:
+            raise ValueError("self-distillation begins after the first fifth of a run: epochs must be at least 2")
+
+    @property
+    def frozen(self) -> bool:
+        """Whether S2D's image model stays as it is."""
+        return self.system == "s2d" and (self.mode == "dfer" if self.freeze is None else self.freeze)
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -196,15 +231,25 @@ class FinetuneConfig(Config):
 HEAD = {"image": "image", "clip": "video"}  # modality → released name of its head
 
 
-def views(config: Config, samples: list[Sample], sampling: str, seed: int, **more: object) -> FaceDataset:
-    """Samples of one kind as the stage reads them: varied in training, squared and centred in evaluation."""
+def geometry(config: Config) -> tuple[int | tuple[int, int], int]:
+    """What the network of a configuration reads: side, or height and width, of a picture; frames of a clip."""
+    if getattr(config, "system", "s4d") == "s2d":
+        from s4d_lib.s2d import SIZES as S2D_SIZES
+
+        return S2D_SIZES[config.size]["image_size"], S2D_SIZES[config.size]["frames"]
     from s4d_lib.models import resolve_size
 
     size = resolve_size(config.size)
+    return size.image_size, size.frames
+
+
+def views(config: Config, samples: list[Sample], sampling: str, seed: int, **more: object) -> FaceDataset:
+    """Samples of one kind as the stage reads them: varied in training, squared and centred in evaluation."""
     training = sampling in ("train", "pretrain")
     recipe = config.augment_stills if samples[0].kind == "image" else config.augment_clips
+    side, frames = geometry(config)
     return FaceDataset(
-        samples, getattr(clip_module, recipe) if training else clip_module.EVAL, size.image_size, size.frames,
+        samples, getattr(clip_module, recipe) if training else clip_module.EVAL, side, frames,
         config.stride, sampling, seed, cache=config.cache, contrast=config.local_contrast, **more,
     )
 

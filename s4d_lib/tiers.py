@@ -87,6 +87,28 @@ def finetuning(tier: str, mode: str, name: str | None = None, **changes: Any) ->
                           | _folders(tier, "labelled", changes) | FINETUNE[tier] | changes)
 
 
+# Stage 1 trains the whole image model, stage 2 only what S2D adds: hence the two learning rates. Full is the released
+# recipe of stage 2 (scripts/*.sh); that of stage 1 is not known and taken to be the same.
+_S2D_SMALL: dict[str, Any] = {key: value for key, value in _TINY_TUNING.items() if key not in (
+    "pool", "experts", "capacity_factor", "init")} | {"layer_decay": 1.0}
+S2D: dict[str, dict[str, dict[str, Any]]] = {
+    "smoke": {"sfer": _S2D_SMALL | {"epochs": 4, "warmup_epochs": 0.4, "validation": 0.2, "batch_stills": 32,
+                                    "init": "shipped"},
+              "dfer": _S2D_SMALL | {"epochs": 4, "warmup_epochs": 0.4, "validation": 0.2, "batch_clips": 16}},
+    "laptop": {"sfer": _S2D_SMALL | {"epochs": 15, "warmup_epochs": 1.5, "validate_every": 3, "init": "shipped"},
+               "dfer": _S2D_SMALL | {"epochs": 30, "warmup_epochs": 3.0, "validate_every": 3}},
+    "full": dict.fromkeys(("sfer", "dfer"), {
+        "frames": "clip_mp4", "precision": "bf16", "workers": 8, "stride": 1, "batch_stills": 64, "batch_clips": 16,
+        "lr": 2e-5, "final_lr": 6.25e-10, "warmup_epochs": 2.0, "layer_decay": 1.0, "dropout": 0.5}),
+}
+
+
+def s2d(tier: str, mode: str, name: str | None = None, **changes: Any) -> FinetuneConfig:
+    """One stage of S2D on the tier's labelled faces: "sfer" the image model, "dfer" the video model (with `init=`)."""
+    return FinetuneConfig(**{"name": name or f"s2d_{mode}", "mode": mode, "system": "s2d", "tier": tier}
+                          | _folders(tier, "labelled", changes) | S2D[tier][mode] | changes)
+
+
 def _folders(tier: str, kind: str, changes: dict[str, Any]) -> dict[str, str]:
     if "stills" in changes and "clips" in changes:  # a lab's own data: nothing to draw
         return {}

@@ -76,6 +76,10 @@ class Job:
     label: str = "training"
     combiner: Combiner | None = None  # a remedy: two neighbouring steps become one, their gradients combined by it
     separate: bool = False           # AdamW keeps a state for each modality
+    begin_epoch: Callable[[int], None] | None = None  # called with the epoch's number, also after resuming inside it
+    after_step: Callable[[nn.Module, str, dict], None] | None = None  # called with what the step was taken on
+    observe: Callable[[], dict[str, float]] | None = None  # what a validation writes down beside its own values
+    keep: dict[str, nn.Module] = field(default_factory=dict)  # what a run learns beside the model; checkpointed with it
 
 
 @dataclass
@@ -100,7 +104,10 @@ def run_job(job: Job, loop: Loop, folder: Path, fingerprint: str) -> Progressed:
     scheduler = _scheduler(optimizer, loop, total)
     model, optimizer = accelerator.prepare(job.model, optimizer)
     averaged = _averaged(job.model, loop)
-    where = load_state(folder, fingerprint, job.model, averaged, optimizer, accelerator.scaler) or Progressed()
+    for part in job.keep.values():
+        part.to(accelerator.device)
+    where = load_state(folder, fingerprint, job.model, averaged, optimizer, accelerator.scaler, job.keep)
+    where = where or Progressed()
     log = MetricsLog(folder / "metrics.jsonl", where.update)
     saved = started = time.monotonic()
     before = where.seconds
@@ -110,11 +117,13 @@ def run_job(job: Job, loop: Loop, folder: Path, fingerprint: str) -> Progressed:
             return
         where.seconds = before + time.monotonic() - started
         log.flush()
-        save_state(folder, fingerprint, job.model, averaged, optimizer, accelerator.scaler, where)
+        save_state(folder, fingerprint, job.model, averaged, optimizer, accelerator.scaler, where, job.keep)
 
     try:
         with Progress(total, job.label, done=where.update) as bar, between_steps() as stop_here:
             while where.epoch < loop.epochs:
+                if job.begin_epoch is not None:
+                    job.begin_epoch(where.epoch)
                 steps = job.plan(where.epoch)[where.step :]
                 for group in _together(zip(steps, _loader(job, loop, steps, where.epoch)), job):
                     scheduler.step_update(where.update)
@@ -202,6 +211,10 @@ def _update(job: Job, loop: Loop, accelerator, model: nn.Module, optimizer, grou
             unwrapped(optimizer).task = ready[0][0]
         optimizer.step()
         optimizer.zero_grad()
+        if job.after_step is not None:  # still inside the step's random numbers, or a resumed run would draw others
+            with accelerator.autocast():
+                for modality, batch in ready:
+                    job.after_step(job.model, modality, batch)
         if job.combiner is not None and job.combiner.method == "famo":  # it learns from the losses after the step
             with torch.no_grad():
                 job.combiner.after_step(torch.stack([job.loss(model, m, batch) for m, batch in ready]))
@@ -243,7 +256,7 @@ def _split(batch: dict, parts: int) -> list[dict]:
 def _validate(job: Job, loop: Loop, model: nn.Module, where: Progressed, log: MetricsLog) -> None:
     if job.validate is None or (where.epoch % loop.validate_every and where.epoch != loop.epochs):
         return
-    values = job.validate(model)
+    values = job.validate(model) | (job.observe() if job.observe is not None else {})
     where.history.append({"epoch": where.epoch, "update": where.update, **values})
     log.add(update=where.update, epoch=where.epoch, **values)
     if job.selects is None or values[job.selects] > where.best:
@@ -324,12 +337,14 @@ class MetricsLog:
         self.waiting = []
 
 
-def save_state(folder: Path, fingerprint: str, model: nn.Module, averaged, optimizer, scaler,
-               where: Progressed) -> None:
-    """checkpoint.safetensors: weights, averaged weights and optimiser state in one file, replaced in one step."""
+def save_state(folder: Path, fingerprint: str, model: nn.Module, averaged, optimizer, scaler, where: Progressed,
+               keep: dict[str, nn.Module] | None = None) -> None:
+    """checkpoint.safetensors: weights, their average, optimiser state and `keep` in one file, replaced in one step."""
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
     if averaged is not None:
         tensors |= {f"ema.{name}": value for name, value in averaged.module.state_dict().items()}
+    for part, module in (keep or {}).items():
+        tensors |= {f"keep.{part}.{name}": value for name, value in module.state_dict().items()}
     for index, values in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in values.items()}
     tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
@@ -341,8 +356,12 @@ def save_state(folder: Path, fingerprint: str, model: nn.Module, averaged, optim
     os.replace(temporary, target)
 
 
-def load_state(folder: Path, fingerprint: str, model: nn.Module, averaged, optimizer, scaler) -> Progressed | None:
-    """Put a checkpoint back, or return None when the folder holds none. ValueError when it is another run's."""
+def load_state(folder: Path, fingerprint: str, model: nn.Module, averaged, optimizer, scaler,
+               keep: dict[str, nn.Module] | None = None) -> Progressed | None:
+    """Put a checkpoint back, or return None when the folder holds none. ValueError when it is another run's.
+
+    RuntimeError when it lacks a part of `keep`: a run that goes on without what it had learned would be another run.
+    """
     path = folder / "checkpoint.safetensors"
     if not path.exists():
         return None
@@ -354,6 +373,8 @@ def load_state(folder: Path, fingerprint: str, model: nn.Module, averaged, optim
     model.load_state_dict(_under("model.", tensors))
     if averaged is not None:
         averaged.module.load_state_dict(_under("ema.", tensors))
+    for part, module in (keep or {}).items():
+        module.load_state_dict(_under(f"keep.{part}.", tensors))
     state: dict[int, dict[str, Tensor]] = {}
     for name, value in _under("optimizer.", tensors).items():
         index, key = name.split(".", 1)

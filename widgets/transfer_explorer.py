@@ -11,7 +11,8 @@ from typing import Any
 
 from widgets.explorer import Explorer, dial, front, recorded, settle
 
-STUDIES = {"transfer_screening": "screening", "transfer_map": "map", "transfer_dials": "one dial at a time",
+STUDIES = {"transfer_screening": "screening", "transfer_map": "map", "transfer_map_unclipped": "map without clipping",
+           "transfer_dials": "one dial at a time",
            "transfer_methods": "methods", "transfer_confirmatory": "confirmation", "transfer_long": "long training"}
 PAIRS = {"joint": ("joint training − clips alone, equal clip updates", "joint", "dfer"),
          "compute": ("joint training − clips alone, equal compute", "joint", "same_compute"),

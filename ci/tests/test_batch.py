@@ -1,49 +1,22 @@
 """Chapters → runs: order, parameters, refusal before the start, honest status, resume, and nothing left running."""
 
 import json
-import os
-import signal
 import subprocess
 import sys
 import textwrap
-import time
 from pathlib import Path
 
-import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from toy_chapters import RECORD, SLEEP, processes_of, write_chapter
 
-from s4d_lib import batch, cli
+from s4d_lib import batch, batch_worker, cli
 from s4d_lib.batch import ChapterError, chapter_parameters, find_chapters, merge_parameters, plan_runs, run_book
+from s4d_lib.batch_causes import CELL_ERROR, judge
+from s4d_lib.batch_status import write_status
 
-LIBRARY_HASH = batch._library_hash
-HEADER = "---\nkernelspec:\n  display_name: Python 3\n  language: python\n  name: python3\n---\n\n"
-PARAMETERS = 'tier = "smoke"  # how much\ncount = 3  # of what'
-RECORD = """
-import json, os, pathlib
-record = {"headline": f"{count * 2} at {tier}", "results": {"count": count}}
-pathlib.Path(os.environ["S4D_CHAPTER_OUT"], "record.json").write_text(json.dumps(record))
-"""
-SLEEP = """
-import os, pathlib, subprocess, time
-child = subprocess.Popen(["sleep", "600"])
-note = pathlib.Path(os.environ["S4D_CHAPTER_OUT"], "children")
-note.with_suffix(".new").write_text(f"{os.getpid()} {child.pid}")
-note.with_suffix(".new").rename(note)
-time.sleep(600)
-"""
-
-
-def write_chapter(folder: Path, name: str, *sources: str, parameters: str | None = PARAMETERS) -> Path:
-    """A chapter: title, parameters cell, then one code cell per source."""
-    cells = [f"```{{code-cell}} ipython3\n{source.strip()}\n```\n" for source in sources]
-    if parameters is not None:
-        cells.insert(0, f"```{{code-cell}} ipython3\n:tags: [parameters]\n\n{parameters}\n```\n")
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{name}.md"
-    path.write_text(f"{HEADER}# {name}\n\n" + "\n".join(cells))
-    return path
+LIBRARY = batch._library_hashes
 
 
 def cell(source: str, *tags: str) -> dict:
@@ -54,7 +27,7 @@ def cell(source: str, *tags: str) -> dict:
 def same_library():
     """Between two plans of one test nobody's edit of a library file may count."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(batch, "_library_hash", lambda: "this library")
+        patch.setattr(batch, "_library_hashes", lambda _: {"x.py": "this library"})
         yield
 
 
@@ -128,7 +101,7 @@ def test_given_parameters_must_be_known_and_of_the_same_type():
 def test_everything_is_refused_before_anything_starts(tmp_path, monkeypatch):
     write_chapter(tmp_path, "01_good", RECORD)
     write_chapter(tmp_path, "02_derived", RECORD, parameters="a = 1\nb = a * 2")
-    monkeypatch.setattr(batch, "_start", lambda *_: pytest.fail("a chapter was started"))
+    monkeypatch.setattr(batch, "Job", lambda *_: pytest.fail("a chapter was started"))
     for arguments in ({}, {"tier": "huge"}, {"given": {"nope": 1}}, {"names": ["99"]}, {"jobs": 0}):
         with pytest.raises(ChapterError):
             run_book(tmp_path, tmp_path / "runs", **arguments)
@@ -145,7 +118,7 @@ def test_the_fingerprint_follows_chapter_parameters_tier_and_library(tmp_path, m
     assert fingerprint() == before == fingerprint(count=3)
     assert len({before, fingerprint(count=4), fingerprint("laptop")}) == 3
     with monkeypatch.context() as patch:
-        patch.setattr(batch, "_library_hash", lambda: "another library")
+        patch.setattr(batch, "_library_hashes", lambda _: {"x.py": "another library"})
         assert fingerprint() != before
     path.write_text(path.read_text() + "\nOne more word.\n")
     assert fingerprint() != before
@@ -155,14 +128,14 @@ def test_the_library_hash_follows_names_and_content_of_its_files(tmp_path, monke
     monkeypatch.setattr(batch, "__file__", str(tmp_path / "batch.py"))
     (tmp_path / "weights").mkdir()
     (tmp_path / "weights" / "tiny.safetensors").write_bytes(b"\x00")
-    seen = [LIBRARY_HASH()]
+    seen = [LIBRARY(tmp_path / "chapters")]
     (tmp_path / "weights" / "tiny.safetensors").write_bytes(b"\x01")
-    seen.append(LIBRARY_HASH())
+    seen.append(LIBRARY(tmp_path / "chapters"))
     (tmp_path / "weights" / "tiny.safetensors").rename(tmp_path / "weights" / "small.safetensors")
-    seen.append(LIBRARY_HASH())
+    seen.append(LIBRARY(tmp_path / "chapters"))
     (tmp_path / "__pycache__").mkdir()
     (tmp_path / "__pycache__" / "batch.pyc").write_bytes(b"\x00")
-    assert len(set(seen)) == 3 and LIBRARY_HASH() == seen[-1]
+    assert len({str(one) for one in seen}) == 3 and LIBRARY(tmp_path / "chapters") == seen[-1]
 
 
 def test_the_tier_reaches_the_parameters_of_chapters_that_have_one(tmp_path):
@@ -200,16 +173,6 @@ def test_a_run_says_what_it_measured_or_why_not(book):
     assert "DeadKernelError" in runs["03_killed"].reason
 
 
-class Ended:
-    """A process that has ended by itself."""
-
-    def __init__(self, returncode: int):
-        self.returncode = returncode
-
-    def poll(self) -> int:
-        return self.returncode
-
-
 @pytest.mark.parametrize(
     ("returncode", "record", "status", "words"),
     [
@@ -229,9 +192,9 @@ def test_status_comes_from_exit_code_and_record_together(tmp_path, returncode, r
     Path(run.folder, "log.txt").write_text("Executing Cell 1\n")
     if record is not None:
         Path(run.folder, "record.json").write_text(record)
-    batch._finish(run, Ended(returncode), limit=600)
+    run.status, run.cause, run.reason = judge(run, returncode)
     assert run.status == status and words in run.reason
-    assert json.loads(Path(run.folder, "status.json").read_text())["status"] == status
+    assert write_status(run) and json.loads(Path(run.folder, "status.json").read_text())["status"] == status
     assert batch.finished_before(run) is (status == "done")
 
 
@@ -239,8 +202,7 @@ def test_a_chapter_without_code_needs_no_record(tmp_path):
     write_chapter(tmp_path, "index", parameters=None)
     (run,) = plan_runs(tmp_path, tmp_path, "smoke")
     Path(run.folder).mkdir(parents=True)
-    batch._finish(run, Ended(0), limit=600)
-    assert (run.status, run.headline) == ("done", "text only")
+    assert judge(run, 0) == ("done", "", "") and run.headline == "text only"
 
 
 def test_the_folder_holds_the_executed_chapter_its_log_and_its_status(book):
@@ -273,7 +235,7 @@ def test_resume_keeps_what_finished_and_only_that(book, monkeypatch):
 
     assert kept() == ["01_good"]
     assert kept(count=5) == []
-    monkeypatch.setattr(batch, "_start", lambda *_: pytest.fail("a finished chapter was started again"))
+    monkeypatch.setattr(batch, "Job", lambda *_: pytest.fail("a finished chapter was started again"))
     again = run_book(chapters, out, tier="laptop", names=["01"], resume=True)
     assert [(run.status, run.seconds) for run in again] == [("kept", runs[run.chapter].seconds) for run in again]
     with pytest.raises(pytest.fail.Exception):  # without resume the same call starts it
@@ -285,53 +247,6 @@ def test_a_chapter_that_takes_too_long_is_ended(tmp_path):
     (run,) = run_book(tmp_path / "chapters", tmp_path / "runs", timeout=1)
     assert run.status == "timed out" and "1 s" in run.reason
     assert processes_of(tmp_path) == []
-
-
-def test_an_interrupt_ends_the_chapters_their_kernels_and_their_children(tmp_path):
-    write_chapter(tmp_path / "chapters", "01_sleeps", SLEEP, RECORD)
-    runners = {}
-    for stop in (signal.SIGINT, signal.SIGTERM):
-        out = tmp_path / stop.name
-        program = f"""
-            from pathlib import Path
-            from s4d_lib.batch import run_book
-            run_book(Path({str(tmp_path / "chapters")!r}), Path({str(out)!r}))
-        """
-        runner = subprocess.Popen([sys.executable, "-c", textwrap.dedent(program)], stderr=subprocess.DEVNULL)
-        runners[stop] = runner, out / "book" / "smoke" / "01_sleeps"
-    for stop, (runner, folder) in runners.items():
-        while not (folder / "children").exists():
-            assert runner.poll() is None, (folder / "log.txt").read_text()
-            time.sleep(0.05)
-        runner.send_signal(stop)
-    for runner, folder in runners.values():
-        assert runner.wait() != 0
-        assert json.loads((folder / "status.json").read_text())["status"] == "interrupted"
-        kernel, child = map(int, (folder / "children").read_text().split())
-        assert not is_alive(kernel) and not is_alive(child)
-    assert processes_of(tmp_path) == []
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child that its parent was killed")
-def test_chapters_end_with_a_runner_that_is_killed_without_warning(tmp_path):
-    write_chapter(tmp_path / "chapters", "01_sleeps", SLEEP, RECORD)
-    program = f"from pathlib import Path; from s4d_lib.batch import run_book; " \
-              f"run_book(Path({str(tmp_path / 'chapters')!r}), Path({str(tmp_path / 'runs')!r}))"
-    runner = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.DEVNULL)
-    children = tmp_path / "runs" / "book" / "smoke" / "01_sleeps" / "children"
-    while not children.exists():
-        assert runner.poll() is None
-        time.sleep(0.05)
-    kernel, child = map(int, children.read_text().split())
-    runner.kill()
-    runner.wait()
-    for _ in range(200):
-        if not is_alive(kernel) and processes_of(tmp_path) == []:
-            break
-        time.sleep(0.05)
-    assert not is_alive(kernel) and processes_of(tmp_path) == []
-    if is_alive(child):  # a chapter's own child is the chapter's business
-        os.kill(child, signal.SIGKILL)
 
 
 def test_the_reason_is_the_exception_that_ended_the_chapter_not_its_cause(tmp_path):
@@ -347,36 +262,18 @@ def test_the_reason_is_the_exception_that_ended_the_chapter_not_its_cause(tmp_pa
     assert run.status == "failed" and run.reason.startswith("UnreadableMedia: clips/00033.mp4: broken")
 
 
-@pytest.mark.parametrize(("losses", "status"), [(1, "done"), (9, "failed")])
-def test_a_kernel_that_lost_its_port_is_started_once_more_and_not_for_ever(tmp_path, monkeypatch, losses, status):
-    write_chapter(tmp_path / "chapters", "01_fine", RECORD)
-    real, lives = batch._start, []
+@pytest.mark.parametrize(("losses", "code"), [(1, 0), (2, CELL_ERROR)])
+def test_a_kernel_that_lost_its_port_is_started_once_more_and_not_for_ever(tmp_path, monkeypatch, losses, code):
+    chapter, lives = write_chapter(tmp_path, "01_fine", RECORD), []
 
-    def losing(run, chapters, out):
+    def losing(*_, **__):
         lives.append(1)
-        if len(lives) > losses:
-            return real(run, chapters, out)
-        Path(run.folder).mkdir(parents=True, exist_ok=True)
-        (Path(run.folder) / "log.txt").write_text("RuntimeError: Kernel died before replying to kernel_info")
-        return subprocess.Popen([sys.executable, "-c", "raise SystemExit(1)"])
+        if len(lives) <= losses:
+            raise RuntimeError("Kernel died before replying to kernel_info")
 
-    monkeypatch.setattr(batch, "_start", losing)
-    (run,) = run_book(tmp_path / "chapters", tmp_path / "runs")
-    assert (run.status, len(lives)) == (status, 2)
-
-
-def is_alive(pid: int) -> bool:
-    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-
-
-def processes_of(folder: Path) -> list[str]:
-    """Command lines that name a folder, ours left out."""
-    found = []
-    for process in psutil.process_iter(["cmdline", "pid"]):
-        words = " ".join(process.info["cmdline"] or [])
-        if str(folder) in words and process.info["pid"] != os.getpid():
-            found.append(words)
-    return found
+    monkeypatch.setattr(batch_worker.papermill, "execute_notebook", losing)
+    (tmp_path / "request.json").write_text(json.dumps({"chapter": str(chapter), "parameters": {}, "cwd": "."}))
+    assert (batch_worker.execute(tmp_path), len(lives)) == (code, 2)
 
 
 # ------------------------------------------------------------------------------------------------------------ cli

@@ -13,10 +13,13 @@ from s4d_lib import registry
 from s4d_lib.checkpoints import BadCheckpoint, save_model
 from s4d_lib.models import SIZES, S4DClassifier
 from s4d_lib.runs import SHIPPED
+from s4d_lib.s2d import SIZES as S2D_SIZES
 
 NAMES = ["s4d_vit_base_patch16_160", "s4d_vit_large_patch16_160", "s4d_vit_small_patch16_160",
          "s4d_vit_tiny_patch8_48", "s4d_vit_tiny_patch16_160"]
 TINY = "s4d_vit_tiny_patch8_48"
+S2D_NAMES = ["s2d_vit_base_patch16_224", "s2d_vit_small_patch16_224", "s2d_vit_tiny_patch8_48"]
+UNILEARN = "unilearn_vit_base_patch16_160"
 
 
 def fresh(code: str) -> list:
@@ -46,17 +49,17 @@ except ModuleNotFoundError as error:
     seen.append(error.name)
 """
     assert fresh(seen + BUILD) == [
-        "S4DClassifier", 6, *[False] * 4, "SourceFileLoader", True, "timm.nothing"], "and timm is left as it was"
+        "S4DClassifier", 8, *[False] * 4, "SourceFileLoader", True, "timm.nothing"], "and timm is left as it was"
 
 
 def test_timm_first_and_then_the_library():
     seen = "import timm\nseen = timm.list_models('s?d_vit*')\nimport s4d_lib"
-    assert fresh(seen + BUILD) == ["S4DClassifier", 6], "and the control: before, timm knew none of them"
+    assert fresh(seen + BUILD) == ["S4DClassifier", 8], "and the control: before, timm knew none of them"
 
 
 @pytest.mark.parametrize("module", ["encoder", "registry"])
 def test_a_part_of_the_library_that_itself_imports_timm(module):
-    assert fresh(f"import s4d_lib.{module}\nseen = []\nimport timm\n{BUILD}") == ["S4DClassifier", 6]
+    assert fresh(f"import s4d_lib.{module}\nseen = []\nimport timm\n{BUILD}") == ["S4DClassifier", 8]
 
 
 def test_a_library_that_cannot_register_does_not_take_timm_away():
@@ -78,7 +81,8 @@ def test_the_library_does_not_need_timm_to_be_imported():
 
 
 def test_the_names():
-    assert timm.list_models("s4d_*") == NAMES and timm.list_models("s2d_*") == ["s2d_vit_base_patch16_224"]
+    assert timm.list_models("s4d_*") == NAMES and timm.list_models("s2d_*") == S2D_NAMES
+    assert timm.list_models("unilearn*") == [UNILEARN]
     assert timm.list_models("s?d_vit*", pretrained=True) == [TINY], "only weights that are here"
     registry.register()  # once more is no error and no warning
 
@@ -90,10 +94,26 @@ def on_paper(name: str, **settings) -> torch.nn.Module:
 
 @pytest.mark.parametrize("name, parameters", [
     ("s4d_vit_base_patch16_160", 100_513_646), ("s4d_vit_small_patch16_160", 25_484_270),
-    ("s4d_vit_large_patch16_160", 329_200_750), ("s2d_vit_base_patch16_224", 95_055_571),
+    ("s4d_vit_large_patch16_160", 329_200_750), ("s2d_vit_base_patch16_224", 95_055_571), (UNILEARN, 100_513_646),
 ])
 def test_parameter_counts_are_the_released_ones(name, parameters):
     assert sum(p.numel() for p in on_paper(name).parameters()) == parameters
+
+
+def test_unilearn_is_s4d_by_another_name_and_says_so():
+    one, other = on_paper(UNILEARN, num_classes=11), on_paper("s4d_vit_base_patch16_160", num_classes=11)
+    assert {key: value.shape for key, value in one.state_dict().items()} == {
+        key: value.shape for key, value in other.state_dict().items()} and one.config == other.config
+    assert "the same network as s4d_vit_base_patch16_160" in one.pretrained_cfg["notes"]
+    assert one.pretrained_cfg["paper_ids"] == "arXiv:2409.06154v1", "the version of the paper that has this name"
+
+
+@pytest.mark.parametrize("name", S2D_NAMES)
+def test_s2d_comes_in_the_sizes_of_its_stages(name):
+    size = S2D_SIZES[name.split("_")[2]]
+    model = on_paper(name)
+    assert {key: model.config[key] for key in size} == size and len(model.blocks) == size["depth"]
+    assert model.pretrained_cfg["input_size"] == (3, size["image_size"], size["image_size"])
 
 
 @pytest.mark.parametrize("name, blocks, experts", [
@@ -191,7 +211,7 @@ def test_the_shipped_encoder_is_what_pretrained_means():
     assert timm.create_model(TINY, pretrained=True, img_size=(64, 40), num_frames=4).size.grid == (2, 8, 5)
     with pytest.raises(BadCheckpoint, match="patch_embed.proj.weight"):
         timm.create_model(TINY, pretrained=True, patch_size=16)
-    for name in {*NAMES, "s2d_vit_base_patch16_224"} - {TINY}:
+    for name in {*NAMES, *S2D_NAMES, UNILEARN} - {TINY}:
         with pytest.raises(ValueError, match=f"no weights of {name} come with this library.*s4d convert"):
             on_paper(name, pretrained=True)
 

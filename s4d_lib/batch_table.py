@@ -1,0 +1,108 @@
+"""runs → table     what became of every run: for a terminal, as text, JSON and HTML.
+
+The files hold no path and no name of a machine, so a table can be published as it is.
+"""
+
+import html
+import io
+import json
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+
+from s4d_lib.batch_status import ChapterRun, is_disk_full
+
+COLUMNS = ("run", "status", "seconds", "peak MB", "what was measured, or what went wrong")
+NUMBERS = ("seconds", "peak MB")
+_STYLE = """body{font:16px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:70rem;padding:0 1rem}
+:root{color-scheme:light dark}
+table{border-collapse:collapse;width:100%}
+th,td{padding:.3rem .6rem;border-bottom:1px solid #8884;text-align:left;vertical-align:top}
+td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}
+.bad{font-weight:bold}"""
+
+
+def row(run: ChapterRun) -> dict:
+    """One run as a row that can be published."""
+    words = run.headline if run.succeeded else run.reason.replace(str(Path(run.folder).parent) + "/", "")
+    return {"run": run.name, "chapter": run.chapter, "point": run.point, "tier": run.tier, "status": run.status,
+            "cause": run.cause, "seconds": run.seconds, "peak_memory_mb": run.peak_memory_mb, "started": run.started,
+            "gpus": None if run.gpus is None else len(run.gpus.split(",")) if run.gpus else 0,
+            "words": words, "fingerprint": run.fingerprint[:16]}
+
+
+def print_table(runs: Sequence[ChapterRun], console=None) -> None:
+    """Print run, status, seconds, memory and what was measured; below it, where to read about what failed."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=f"The book at the {runs[0].tier} tier", title_justify="left")
+    table.add_column("run" if any(run.point for run in runs) else "chapter", no_wrap=True)
+    table.add_column("status", no_wrap=True)
+    table.add_column("seconds", justify="right", no_wrap=True)
+    table.add_column("MB", justify="right", no_wrap=True)
+    table.add_column("what was measured", overflow="fold")
+    for run in runs:
+        status = Text(run.ended_as, style="green" if run.succeeded else "red")
+        memory = f"{run.peak_memory_mb:,.0f}" if run.peak_memory_mb else ""
+        table.add_row(run.name, status, f"{run.seconds:.0f}", memory, Text(row(run)["words"]))
+    console = console or Console(highlight=False)
+    console.print(table)
+    console.print(summary(runs), markup=False)
+    for run in runs:
+        if not run.succeeded and run.status != "waiting":
+            where = f"{run.name}: {run.ended_as}; read {Path(run.folder) / 'log.txt'}"
+            console.print(where, soft_wrap=True, markup=False)
+
+
+def summary(runs: Sequence[ChapterRun]) -> str:
+    """One line: how many runs ended how, and what they cost."""
+    counts: dict[str, int] = {}
+    for run in runs:
+        counts[run.ended_as] = counts.get(run.ended_as, 0) + 1
+    told = ", ".join(f"{count} {name}" for name, count in sorted(counts.items(), key=lambda item: -item[1]))
+    return f"{len(runs)} runs: {told}; {sum(run.seconds for run in runs) / 60:.1f} minutes of runs in all"
+
+
+def write_tables(runs: Sequence[ChapterRun], folder: Path) -> list[Path]:
+    """Write table.txt, table.json and table.html; a disk that is too full for them is no reason to fail."""
+    from rich.console import Console
+
+    text = io.StringIO()
+    print_table(runs, Console(file=text, width=160, highlight=False, color_system=None))
+    made = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    content = {
+        "table.txt": "\n".join(line for line in text.getvalue().splitlines() if "; read " not in line) + "\n",
+        "table.json": json.dumps({"made": made, "runs": [row(run) for run in runs]}, indent=1) + "\n",
+        "table.html": as_html(runs, made),
+    }
+    written = []
+    for name, words in content.items():
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / f".{name}.new").write_text(words, encoding="utf-8")
+            (folder / f".{name}.new").replace(folder / name)
+            written.append(folder / name)
+        except OSError as error:
+            if not is_disk_full(error):
+                raise
+    return written
+
+
+def as_html(runs: Sequence[ChapterRun], made: str) -> str:
+    """The table as a page of its own, without scripts and without anything from elsewhere."""
+    head = "".join(f'<th scope="col"{" class=n" if name in NUMBERS else ""}>{name}</th>' for name in COLUMNS)
+    body = []
+    for run in runs:
+        status = html.escape(run.ended_as)
+        cells = [f'<th scope="row">{html.escape(run.name)}</th>',
+                 f"<td>{status}</td>" if run.succeeded else f'<td class="bad">{status}</td>',
+                 f'<td class="n">{run.seconds:.0f}</td>', f'<td class="n">{run.peak_memory_mb:.0f}</td>',
+                 f"<td>{html.escape(row(run)['words'])}</td>"]
+        body.append(f"<tr>{''.join(cells)}</tr>")
+    title = f"The book at the {runs[0].tier} tier"
+    return (f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
+            f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head><body><h1>{title}</h1>'
+            f"<p>{html.escape(summary(runs))}. Made {made}.</p><table><thead><tr>{head}</tr></thead><tbody>\n"
+            + "\n".join(body) + "\n</tbody></table></body></html>\n")
