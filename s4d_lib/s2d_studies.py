@@ -25,8 +25,8 @@ from s4d_lib.frames import open_frames
 from s4d_lib.laboratory import ENCODER, Cell, lab_record
 from s4d_lib.landmarks import load_landmarks
 from s4d_lib.local_contrast import local_contrast
-from s4d_lib.records import RESULTS, Record
-from s4d_lib.runs import Run, build_classifier, read_samples
+from s4d_lib.records import RESULTS, Record, fingerprint
+from s4d_lib.runs import Run, build_classifier, data_use, read_samples
 from s4d_lib.s2d import S2DClassifier
 from s4d_lib.s2d_stages import describe_s2d
 from s4d_lib.stages import FinetuneConfig, geometry, training_split, views
@@ -38,7 +38,7 @@ SEEDS = tuple(range(260, 265))
 TUNING_SEEDS = (160,)
 RATES = (1.5e-3, 3e-3, 6e-3)  # tried for both systems; the image models keep the laboratory's rate
 # Frames come in two forms only, so that landmark features can be looked up; the same for every arm.
-READ = {"augment_stills": "FLIPS", "augment_clips": "FLIPS"}
+READ = {"augment_stills": "FLIPS", "augment_clips": "FLIPS", "validate_every": 2}
 S2D: dict[str, Any] = {"system": "s2d", "pool": "mean"} | READ
 
 IMAGE: dict[str, dict[str, Any]] = {"image": {}, "image_plain": {"prompts": False}}  # stage 1: arm → what it changes
@@ -181,13 +181,21 @@ def frames_of(config: FinetuneConfig) -> Iterator[Tensor]:
 
 
 def remember_faces(configs: Iterable[FinetuneConfig]) -> Path:
-    """Landmark features of every frame of these runs, asked for once and kept beside the drawn faces."""
+    """Landmark features of every frame of these runs, asked for once and kept beside the drawn faces.
+
+    A list that is done leaves a mark, so that the next call need not decode it again to learn that all is known.
+    """
     from s4d_lib.tiers import data_root
 
     folder = data_root() / "landmark-features"
     for config in configs:
-        grid = build_classifier(config.model_copy(update={"init": None})).grid
-        landmark_memory.remember(load_landmarks(config.landmarks), frames_of(config), grid, folder)
+        net, grid = load_landmarks(config.landmarks), build_classifier(config.model_copy(update={"init": None})).grid
+        read = (data_use(config, config.primary).sha256, config.size, config.stride, config.local_contrast,
+                config.validation, config.split_seed, config.train_clips, config.train_stills)
+        done = folder / f"done-{fingerprint([landmark_memory.fingerprint(net), grid, read])}"
+        if not done.exists():
+            landmark_memory.remember(net, frames_of(config), grid, folder)
+            done.touch()
     return folder
 
 

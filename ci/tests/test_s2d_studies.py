@@ -161,6 +161,16 @@ def test_every_frame_that_training_and_testing_meet_is_remembered(lab, modality)
         assert np.isin(landmark_memory.frame_marks(folded(one["x"])), marks).all()
 
 
+def test_faces_are_remembered_once(lab, monkeypatch):
+    config, asked = video_config("s2d", 3, ENCODER, "smoke"), []
+    monkeypatch.setattr(s2d_studies, "frames_of", lambda one: asked.append(one) or iter([torch.zeros(2, 3, 48, 48)]))
+    other = config.model_copy(update={"split_seed": 77})
+    folder = s2d_studies.remember_faces([config, config, other])
+    assert asked in ([config, other], [other]), "a list that is done is not read again; another list is"
+    kept = next(folder.glob("*-4x4"))
+    assert (kept / "index.npz").exists() and len(list(folder.glob("done-*"))) >= 2
+
+
 def folded(x):
     """Stills `[3 h w]`, clips `[3 t h w]` or views of one → frames `[n 3 h w]`."""
     return x[None] if x.ndim == 3 else x.movedim(-3, -4).reshape(-1, 3, *x.shape[-2:])
