@@ -360,7 +360,7 @@ def test_the_target_and_its_picture_share_one_epsilon():
 
 
 @pytest.mark.parametrize("wrong, said", [
-    ({"size": "huge"}, "size must be one of tiny, nano, small, base, large"),
+    ({"size": "huge"}, "size must be one of tiny, nano, nano_narrow, nano_wide, small, base, large"),
     ({"pool": "max"}, "pool must be one of"),
     ({"moae_blocks": (4,)}, "block numbers from 0 to 3"),
     ({"moae_blocks": "all"}, "'last_half' or block numbers"),
