@@ -184,17 +184,7 @@ def run_book(
     for chapter in {run.chapter for run in runs if run.point}:
         write_plan(Path(out) / "book" / tier, chapter, points)
     with View(runs) as view:
-        waiting, before = [], {}
-        for run in runs:
-            said = look_back(run)
-            if resume and finished_before(run):
-                continue
-            if said and not cluster:
-                before.setdefault(said, []).append(run.name)
-            waiting.append(run)
-        for said, those in before.items():
-            more = f" and {len(those) - 1} more" if len(those) > 1 else ""
-            view.note(f"{those[0]}{more}: {said}; runs again")
+        waiting = _waiting(runs, resume, bool(cluster), view)
         with _signals() as stops:
             if executor is None:
                 _run_all(waiting, slots, Path(chapters), Path(out), limit, view, stops)
@@ -207,6 +197,23 @@ def run_book(
                 raise Interrupted(stops[0], runs)
     write_tables(runs, Path(out) / "book" / tier)
     return runs
+
+
+def _waiting(runs: Sequence[ChapterRun], resume: bool, on_cluster: bool, view: View) -> list[ChapterRun]:
+    """The runs that are to be made, and a word about those that an earlier runner left behind."""
+    waiting: list[ChapterRun] = []
+    before: dict[str, list[str]] = {}
+    for run in runs:
+        said = look_back(run)
+        if resume and finished_before(run):
+            continue
+        if said and not on_cluster:
+            before.setdefault(said, []).append(run.name)
+        waiting.append(run)
+    for said, those in before.items():
+        more = f" and {len(those) - 1} more" if len(those) > 1 else ""
+        view.note(f"{those[0]}{more}: {said}; runs again")
+    return waiting
 
 
 def _run_all(waiting: list[ChapterRun], slots: list[str | None], chapters: Path, out: Path,
