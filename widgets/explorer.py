@@ -86,7 +86,8 @@ class Explorer(anywidget.AnyWidget):
         """The live view and, beside it, a still with alt text for pages on which no kernel runs."""
         given = super()._repr_mimebundle_()
         view, metadata = given if isinstance(given, tuple) else (given or {}, {})
-        return {**view, **still(self.draw())}, metadata
+        drawn = self.draw()
+        return {**view, **still(drawn), "text/plain": alt_of(drawn)}, metadata  # not repr: it holds an address in memory
 
 
 def dial(key: str, label: str, options: list, value: Any, *, kind: str = "steps", **more: Any) -> dict[str, Any]:

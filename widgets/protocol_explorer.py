@@ -12,6 +12,7 @@ from widgets.explorer import Explorer, dial, front, recorded, settle
 
 FAMILIES = {"windows and views": 0, "order of frames": 9, "cropping": 16, "picture quality": 21, "colour and range": 26,
             "labels": 30, "short videos": 33}  # where each family starts among the 38 choices of the record
+ELSEWHERE = {"the face's own box, margin 15 %": "cropping"}  # of clips cropped anew, so it was measured later
 METRICS = {"war": "WAR", "uar": "UAR"}
 RULES = {"best": "best on validation", "last": "last epoch", "half": "epoch at half time"}
 
@@ -34,8 +35,7 @@ class ProtocolExplorer(Explorer):
         from s4d_lib.records import results
 
         found, history = results("protocol_choices").results, results("shipped_classifier").results["history"]
-        names, starts = list(found["effects"]), [*FAMILIES.values(), None]
-        groups = {family: names[first:last] for family, first, last in zip(FAMILIES, starts, starts[1:])}
+        groups = families(list(found["effects"]))
         most = max(map(len, groups.values()))
         effects = {name: {metric: {key: round(value, 2) for key, value in row[metric].items()} for metric in METRICS}
                    for name, row in found["effects"].items()}
@@ -52,6 +52,16 @@ class ProtocolExplorer(Explorer):
 
     def draw(self) -> Any:
         return draw_protocol(self.dials)
+
+
+def families(names: list[str]) -> dict[str, list[str]]:
+    """The choices of the record by family, in its order."""
+    starts = [*FAMILIES.values(), None]
+    groups = {family: [name for name in names[first:last] if name not in ELSEWHERE]
+              for family, first, last in zip(FAMILIES, starts, starts[1:])}
+    for name, family in ELSEWHERE.items():
+        groups[family].append(name)
+    return groups
 
 
 def chosen(dials: dict[str, Any], kept: dict[str, Any]) -> tuple[str, float, dict[str, float]]:

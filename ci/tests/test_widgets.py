@@ -69,6 +69,7 @@ def test_stills_have_alt_text_and_weigh_little(name):
     assert "application/vnd.jupyter.widget-view+json" in view
     drawn = shown.draw()
     assert len(alt_of(drawn)) > 60
+    assert view["text/plain"] == alt_of(drawn)
     kept = still(drawn)
     assert len(json.dumps(kept)) < 150_000
     if isinstance(drawn, Image.Image):
