@@ -1,6 +1,6 @@
 """stages → record     S2D in the laboratory: what prompts, start, freezing and SDL are worth, and S4D beside it.
 
-    s4d study s2d_stages        s4d study s2d_sdl
+    s4d study s2d_stages        s4d study s2d_sdl        s4d study s2d_landmarks
 
 The plan is chapters/results/protocol_s2d.yaml. Every arm of S2D is two runs, an image model on stills and a video model
 on clips; S4D sees the same samples in one. Training is resumable, and both records hold what every run said about every
@@ -31,6 +31,7 @@ from s4d_lib.s2d import S2DClassifier
 from s4d_lib.s2d_stages import describe_s2d
 from s4d_lib.stages import FinetuneConfig, geometry, training_split, views
 from s4d_lib.studies import run_grid
+from s4d_lib.untrained_landmarks import untrained_landmarks
 
 PROTOCOL = RESULTS / "protocol_s2d.yaml"
 CELLS = {"smoke": Cell(clips=150)}  # other tiers: the centre of the laboratory, 400 labelled clips
@@ -41,11 +42,13 @@ RATES = (1.5e-3, 3e-3, 6e-3)  # tried for both systems; the image models keep th
 READ = {"augment_stills": "FLIPS", "augment_clips": "FLIPS", "validate_every": 2}
 S2D: dict[str, Any] = {"system": "s2d", "pool": "mean"} | READ
 
-IMAGE: dict[str, dict[str, Any]] = {"image": {}, "image_plain": {"prompts": False}}  # stage 1: arm → what it changes
+IMAGE: dict[str, dict[str, Any]] = {  # stage 1: arm → what it changes
+    "image": {}, "image_plain": {"prompts": False}, "image_untrained": {"landmarks": "untrained"}}
 # stage 2: arm → (the image model that it starts from, what it changes); released: no layer decay
 VIDEO: dict[str, tuple[str, dict[str, Any]]] = {
     "s2d": ("image", {}),
     "s2d_no_prompts": ("image_plain", {"prompts": False}),
+    "s2d_untrained": ("image_untrained", {"landmarks": "untrained"}),  # prompts from random filters
     "s2d_no_stills": ("encoder", {}),                       # from the pretrained encoder, without stage 1
     "s2d_released_start": ("image", {"tma_init": "released"}),
     "s2d_loud_start": ("loud", {"tma_init": "released"}),  # the same, as loud as it is at the paper's width
@@ -56,6 +59,7 @@ VIDEO: dict[str, tuple[str, dict[str, Any]]] = {
 }
 S4D = {"s4d": "moae_clean", "clips": "dfer"}  # methods of the laboratory; "s4d_long": as long as S2D takes in compute
 STAGES = ("s2d", "s2d_no_prompts", "s2d_no_stills", "s2d_released_start", "s2d_loud_start", "s2d_unfrozen")
+PROMPTED = ("image", "image_untrained", "s2d", "s2d_untrained")
 DISTILLED = ("s2d", "s2d_sdl", "s2d_reference", "s2d_sdl_shipped")
 
 
@@ -68,15 +72,22 @@ def cell(tier: str) -> Cell:
 
 def image_config(arm: str, seed: int, tier: str = "laptop", **changes: Any) -> FinetuneConfig:
     """Stage 1: the image transformer on stills, from the laboratory's encoder."""
-    found = laboratory.config(cell(tier), "sfer", seed, tier, "confirm", **S2D | IMAGE[arm] | changes)
+    found = laboratory.config(cell(tier), "sfer", seed, tier, "confirm", **S2D | _filed(IMAGE[arm]) | changes)
     return found.model_copy(update={"name": f"s2d_{arm}"})
 
 
 def video_config(arm: str, seed: int, init: Path, tier: str = "laptop", **changes: Any) -> FinetuneConfig:
     """Stage 2: prompts and adapters on clips, from an image model's weights."""
-    wanted = {"layer_decay": 1.0} | S2D | VIDEO[arm][1] | {"init": str(init)} | changes
+    wanted = {"layer_decay": 1.0} | S2D | _filed(VIDEO[arm][1]) | {"init": str(init)} | changes
     found = laboratory.config(cell(tier), "dfer", seed, tier, "confirm", **wanted)
     return found.model_copy(update={"name": arm if arm.startswith("s2d") else f"s2d_{arm}"})
+
+
+def _filed(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """An arm's changes with the untrained landmark network as the file it is kept in."""
+    untrained = changes.get("landmarks") == "untrained"
+    return {**changes, "landmarks": str(untrained_landmarks(_features() / "untrained.safetensors"))} if untrained \
+        else dict(changes)
 
 
 def s4d_config(arm: str, seed: int, tier: str = "laptop", **changes: Any) -> FinetuneConfig:
@@ -185,9 +196,7 @@ def remember_faces(configs: Iterable[FinetuneConfig]) -> Path:
 
     A list that is done leaves a mark, so that the next call need not decode it again to learn that all is known.
     """
-    from s4d_lib.tiers import data_root
-
-    folder = data_root() / "landmark-features"
+    folder = _features()
     for config in configs:
         net, grid = load_landmarks(config.landmarks), build_classifier(config.model_copy(update={"init": None})).grid
         read = (data_use(config, config.primary).sha256, config.size, config.stride, config.local_contrast,
@@ -197,6 +206,12 @@ def remember_faces(configs: Iterable[FinetuneConfig]) -> Path:
             landmark_memory.remember(net, frames_of(config), grid, folder)
             done.touch()
     return folder
+
+
+def _features() -> Path:
+    from s4d_lib.tiers import data_root
+
+    return data_root() / "landmark-features"
 
 
 # --- studies -------------------------------------------------------------------------------------------------------
@@ -212,8 +227,8 @@ def train_arms(arms: Sequence[str], seeds: Sequence[int], tier: str, jobs: int, 
     stills = [(arm, seed) for seed in seeds for arm in needed]
     first = {one: image_config(*one, tier) for one in stills}
     later = {(arm, seed): video_config(arm, seed, ENCODER, tier) for seed in seeds for arm in arms if arm in VIDEO}
-    memory = remember_faces([c for (arm, _), c in first.items() if arm == "image"]
-                            + [c for (arm, _), c in later.items() if arm == "s2d"])
+    memory = remember_faces([c for (arm, _), c in (first | later).items()  # every landmark network once a seed
+                             if arm in ("image", "image_untrained", "s2d", "s2d_untrained")])
     with landmark_memory.opened(memory):
         images = _grid(first, jobs)
         wanted = {}
@@ -265,6 +280,13 @@ def s2d_sdl(tier: str = "laptop", seeds: Sequence[int] = SEEDS, jobs: int = 2) -
     return _record("s2d_sdl", headline, ("image", *DISTILLED), seeds, tier, jobs, rates, tried)
 
 
+def s2d_landmarks(tier: str = "laptop", seeds: Sequence[int] = SEEDS, jobs: int = 2) -> Record:
+    """Are the prompts' gains those of landmarks? The same prompts from an untrained network of the same layout."""
+    rates, tried = tune(tier, jobs)
+    headline = f"prompts from a trained and from an untrained landmark network; {len(seeds)} seeds"
+    return _record("s2d_landmarks", headline, PROMPTED, seeds, tier, jobs, rates, tried)
+
+
 def _record(name: str, headline: str, arms: Sequence[str], seeds: Sequence[int], tier: str, jobs: int,
             rates: Mapping[str, float], tried: Mapping[str, dict]) -> Record:
     runs = train_arms(arms, seeds, tier, jobs, rates)
@@ -295,4 +317,4 @@ def plan(study: str) -> dict[str, Any]:
             "statistics": text["statistics"]}
 
 
-S2D_STUDIES = {study.__name__: study for study in (s2d_stages, s2d_sdl)}
+S2D_STUDIES = {study.__name__: study for study in (s2d_stages, s2d_sdl, s2d_landmarks)}

@@ -11,6 +11,7 @@ import yaml
 from s4d_lib import lab_reading, laboratory, landmark_memory, runs, s2d_studies
 from s4d_lib.checkpoints import load_model, save_model
 from s4d_lib.laboratory import Scale
+from s4d_lib.landmarks import load_landmarks
 from s4d_lib.s2d_stages import describe_s2d
 from s4d_lib.s2d_studies import (
     ENCODER,
@@ -30,6 +31,7 @@ from s4d_lib.s2d_studies import (
     video_config,
 )
 from s4d_lib.stages import training_split, views
+from s4d_lib.untrained_landmarks import unsettled
 
 TINY = Scale(60, 60, 2, 2, 4, 6)
 
@@ -82,8 +84,9 @@ def test_the_protocol_names_the_arms_and_the_numbers_that_the_code_has():
     protocol = yaml.safe_load(PROTOCOL.read_text())
     arms = set(IMAGE) | set(VIDEO) | {"clips", "s4d", "s4d_long"}
     told = {name: set(protocol[name]["arms"]) for name in s2d_studies.S2D_STUDIES}
-    assert told["s2d_stages"] == set(IMAGE) | set(s2d_studies.STAGES) | {"clips", "s4d", "s4d_long"}
-    assert told["s2d_sdl"] == set(s2d_studies.DISTILLED) and told["s2d_stages"] | told["s2d_sdl"] == arms
+    assert told["s2d_stages"] == {"image", "image_plain"} | set(s2d_studies.STAGES) | {"clips", "s4d", "s4d_long"}
+    assert told["s2d_sdl"] == set(s2d_studies.DISTILLED) and told["s2d_landmarks"] == set(s2d_studies.PROMPTED)
+    assert set.union(*told.values()) == arms
     for hypothesis in protocol["hypotheses"].values():
         one, other = hypothesis["contrast"].split(" - ")
         assert any({one, other} <= found for found in told.values()), hypothesis
@@ -198,6 +201,19 @@ def test_a_loud_start_is_the_image_model_and_loud_adapters(lab, tmp_path):
         both = (loud[key], value) if not key.startswith("head.") else (loud[key].sort(0).values, value.sort(0).values)
         assert torch.equal(*both), key
     assert loud["prompt_blocks.1.TMA.T_Adapter.D_fc1.weight"].std() == pytest.approx(0.0693, rel=0.1)
+
+
+def test_the_untrained_landmark_network_is_as_loud_as_the_shipped_one(lab):
+    config = video_config("s2d_untrained", 3, ENCODER, "smoke")
+    control, shipped = load_landmarks(config.landmarks), load_landmarks()
+    frames = next(frames_of(config))
+    loud, quiet, usual = (landmark_memory.ask(net.eval(), frames, (4, 4)).std()
+                          for net in (control, unsettled(), shipped))
+    assert 0.1 < loud / usual < 10 and quiet / usual < 0.01, "control: batch norms that saw no face keep it silent"
+    for key, value in unsettled().state_dict().items():  # nothing but the batch norms' statistics differs
+        if not key.endswith(("running_mean", "running_var", "num_batches_tracked")):
+            assert torch.equal(control.state_dict()[key], value), key
+    assert image_config("image_untrained", 3, "smoke").landmarks == config.landmarks, "one network for both stages"
 
 
 # --- a study from end to end -----------------------------------------------------------------------------------------
