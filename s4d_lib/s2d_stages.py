@@ -25,6 +25,7 @@ from s4d_lib.landmark_memory import VARIABLE
 from s4d_lib.landmarks import SHIPPED_LANDMARKS, LandmarkNet, load_landmarks
 from s4d_lib.losses import soft_target_cross_entropy
 from s4d_lib.plans import Mixed
+from s4d_lib.ranks import gather_rows
 from s4d_lib.s2d import SIZES, S2DClassifier
 from s4d_lib.s2d_weights import load_image_model
 from s4d_lib.self_distillation import RELEASED_UPDATE, AnchorSchedule, EmotionAnchors, collect, read
@@ -120,6 +121,8 @@ def s2d_job(config: FinetuneConfig, model: S2DClassifier, samples: dict[str, lis
     hooks = {} if distil is None else {"begin_epoch": distil.begin, "after_step": distil.after, "observe": distil.state,
                                        "keep": {"sdl": distil.anchors}}
     stage = "image" if config.mode == "sfer" else "video"
+    if config.behaviour == "reference" and distil is not None and config.sdl_update_every:
+        hooks["alone"] = "the released queues of emotion anchors differ between processes"
     job = Job(model=model, groups=groups, betas=config.betas, plan=finetune_plan(config, parts), data=Mixed(parts),
               prepare=prepare, loss=loss, label=f"S2D, {stage} model", **hooks)
     return job, config.loop(validate_every=config.validate_every)
@@ -135,7 +138,7 @@ class Distillation:
         every = config.sdl_update_every or (RELEASED_UPDATE if config.behaviour == "reference" else 1)
         self.schedule = AnchorSchedule(config.epochs, every, behaviour=config.behaviour)
         self.anchors = EmotionAnchors(model.num_classes, model.num_features, config.sdl_slots, config.sdl_neighbours,
-                                      config.behaviour, present=sorted(set(labels)), seed=config.seed)
+                                      config.behaviour, present=sorted(set(labels)), gather=gather_rows, seed=config.seed)
         self.epoch = 0
 
     def begin(self, epoch: int) -> None:
