@@ -61,10 +61,10 @@ class Progress:
         elif kind is None:
             print(self._text(timed=True), file=sys.stderr, flush=True)
 
-    def update(self, steps: int = 1, **values: float) -> None:
-        """Count steps; the values are shown beside the count."""
+    def update(self, steps: int = 1, note: str | None = None, **values: float) -> None:
+        """Count steps; the values, or else a note in words, are shown beside the count."""
         self.done += steps
-        self.note = "".join(f"  {name} {value:.3f}" for name, value in values.items())
+        self.note = note or "".join(f"  {name} {value:.3f}" for name, value in values.items())
         if self.bar:
             self.bar.set_postfix_str(self.note.strip(), refresh=False)
             self.bar.update(steps)

@@ -37,6 +37,17 @@ def is_first() -> bool:
     return rank() == 0
 
 
+def begin(cpu: bool) -> None:
+    """Meet the other processes: gloo on CPUs, NCCL on GPUs."""
+    from accelerate import PartialState
+
+    PartialState(cpu=cpu or not torch.cuda.is_available(), timeout=PATIENCE)
+
+
+def end() -> None:
+    dist.destroy_process_group()
+
+
 def barrier() -> None:
     """Wait until every process has come here."""
     if size() > 1:
@@ -136,7 +147,7 @@ _current: Share | None = None
 @contextmanager
 def sharing(share: Share | None) -> Iterator[None]:
     """What is computed inside belongs to this share of a batch; None: to a whole batch."""
-    global _current  # noqa: PLW0603  the models ask for it deep inside a forward pass, in backward threads too
+    global _current  # the models ask for it deep inside a forward pass, in backward threads too
     before, _current = _current, share
     try:
         yield

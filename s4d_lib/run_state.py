@@ -111,6 +111,15 @@ def load_state(folder: Path, fingerprint: str, model: nn.Module, averaged, optim
     return Progressed(**json.loads(header["progress"]))
 
 
+def reached(folder: Path) -> int | None:
+    """The step at which a folder's checkpoint stands; None where there is none."""
+    path = folder / "checkpoint.safetensors"
+    if not path.exists():
+        return None
+    with safe_open(path, "pt") as file:
+        return json.loads(file.metadata()["progress"])["update"]
+
+
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 

@@ -121,8 +121,6 @@ def s2d_job(config: FinetuneConfig, model: S2DClassifier, samples: dict[str, lis
     hooks = {} if distil is None else {"begin_epoch": distil.begin, "after_step": distil.after, "observe": distil.state,
                                        "keep": {"sdl": distil.anchors}}
     stage = "image" if config.mode == "sfer" else "video"
-    if config.behaviour == "reference" and distil is not None and config.sdl_update_every:
-        hooks["alone"] = "the released queues of emotion anchors differ between processes"
     job = Job(model=model, groups=groups, betas=config.betas, plan=finetune_plan(config, parts), data=Mixed(parts),
               prepare=prepare, loss=loss, label=f"S2D, {stage} model", **hooks)
     return job, config.loop(validate_every=config.validate_every)
@@ -138,7 +136,7 @@ class Distillation:
         every = config.sdl_update_every or (RELEASED_UPDATE if config.behaviour == "reference" else 1)
         self.schedule = AnchorSchedule(config.epochs, every, behaviour=config.behaviour)
         self.anchors = EmotionAnchors(model.num_classes, model.num_features, config.sdl_slots, config.sdl_neighbours,
-                                      config.behaviour, present=sorted(set(labels)), gather=gather_rows, seed=config.seed)
+                                      config.behaviour, sorted(set(labels)), gather_rows, config.seed)
         self.epoch = 0
 
     def begin(self, epoch: int) -> None:

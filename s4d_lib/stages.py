@@ -229,6 +229,15 @@ class FinetuneConfig(Config):
         return "last_half" if self.mode == "moae" else ()
 
 
+def stays_alone(config: Config) -> str:
+    """Why this configuration trains in one process only; empty where it can be shared out."""
+    if getattr(config, "remedy", None) is not None:
+        return "a remedy weighs the gradients of whole batches"
+    if getattr(config, "sdl", False) and config.behaviour == "reference" and config.sdl_update_every:
+        return "the released queues of emotion anchors would differ between processes"
+    return ""
+
+
 HEAD = {"image": "image", "clip": "video"}  # modality → released name of its head
 
 

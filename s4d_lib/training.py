@@ -79,7 +79,6 @@ class Job:
     observe: Callable[[], dict[str, float]] | None = None  # what a validation writes down beside its own values
     keep: dict[str, nn.Module] = field(default_factory=dict)  # what a run learns beside the model; checkpointed with it
     mixes: bool = True               # whether `prepare` looks across samples, so that it needs the whole batch
-    alone: str = ""                  # why this job cannot be shared out over processes, if it cannot
 
 
 def run_job(job: Job, loop: Loop, folder: Path, fingerprint: str) -> Progressed:
@@ -301,8 +300,6 @@ def _accelerator(job: Job, loop: Loop):
     from accelerate import Accelerator, DistributedDataParallelKwargs
     from accelerate.state import AcceleratorState
 
-    if ranks.size() > 1 and (job.combiner is not None or job.alone):
-        raise ValueError(f"{job.alone or 'a remedy weighs the gradients of whole batches'}; train with processes=1")
     AcceleratorState._reset_state()  # precision is global there; a second run in one process may want another
     # A step of stills leaves the head of clips without a gradient, which is no mistake.
     unused = DistributedDataParallelKwargs(find_unused_parameters=True, broadcast_buffers=False)
