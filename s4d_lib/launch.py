@@ -25,11 +25,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from s4d_lib.progress import RELAY, RELAYED, Progress
+from s4d_lib.ranks import METHOD
 from s4d_lib.run_state import reached
 
-METHOD, ABOVE = "S4D_METHOD", "S4D_ABOVE"  # environment of a rank: ddp or fsdp; the process above
-STOPPED = 75                               # exit code of a rank that was asked to stop, and did so after a whole step
-GRACE = 120                                # seconds for a step and a checkpoint before a stopping rank is killed
+ABOVE = "S4D_ABOVE"  # environment: the process above, without which a launcher or rank stops
+STOPPED = 75         # exit code of a rank that was asked to stop, and did so after a whole step
+GRACE = 120          # seconds for a step and a checkpoint before a stopping rank is killed
 LOST = ("gloo", "nccl", "peer", "store", "connection")  # words of an error that only says that another rank is gone
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, NamedTuple
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch import distributed as dist
 from torch.nn import functional as F
 
+METHOD = "S4D_METHOD"             # environment: "ddp", which is the default, or "fsdp"
 PATIENCE = timedelta(minutes=30)  # how long a rank waits for the others, who may be writing a large checkpoint
 
 
@@ -35,6 +36,11 @@ def rank() -> int:
 def is_first() -> bool:
     """Whether this process writes files and speaks: rank 0, or the only one."""
     return rank() == 0
+
+
+def state() -> dict[str, int | str]:
+    """For a record: how many processes, and whether each held all weights."""
+    return {"processes": size()} | ({"method": "fsdp" if sharded() else "ddp"} if size() > 1 else {})
 
 
 def begin(cpu: bool) -> None:
@@ -212,6 +218,56 @@ class LossOf(nn.Module):
 
     def forward(self, modality: str, batch: dict) -> Tensor:
         return self.loss(self.model, modality, batch)
+
+
+# --- weights in parts (FSDP) -----------------------------------------------------------------------------------------
+
+
+def sharded() -> bool:
+    """Whether each rank holds a part of every weight, and not all of them."""
+    return size() > 1 and os.environ.get(METHOD) == "fsdp"
+
+
+def shard(network: LossOf, device: torch.device) -> None:
+    """Cut the weights of a model into one part a rank: those of a block come together for the time it computes.
+
+    The model's parameters are others from here on. Its blocks are called as modules; all else happens inside the loss.
+    """
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    mesh = init_device_mesh(device.type, (size(),))
+    for part in list(network.modules()):
+        for block in getattr(part, "blocks", ()):
+            fully_shard(block, mesh=mesh)
+    fully_shard(network, mesh=mesh)
+
+
+def full(value: Tensor) -> Tensor:
+    """A part of a weight, or of what the optimiser keeps for it → the whole, on the CPU; every rank must ask."""
+    return (value.full_tensor() if hasattr(value, "full_tensor") else value).detach().cpu()
+
+
+def part_like(value: Tensor, weight: Tensor) -> Tensor:
+    """The part of a whole tensor that belongs beside this rank's part of a weight; the tensor itself elsewhere."""
+    if not hasattr(weight, "full_tensor") or value.shape != weight.shape:
+        return value
+    from torch.distributed.tensor import distribute_tensor
+
+    return distribute_tensor(value.to(weight.device), weight.device_mesh, weight.placements)
+
+
+@contextmanager
+def meeting(network: nn.Module, last: bool) -> Iterator[None]:
+    """Gradients of the ranks meet in the backward pass of the last micro-batch of a step, and not before."""
+    if size() == 1:
+        yield
+    elif sharded():
+        network.set_requires_gradient_sync(last)
+        yield
+    else:
+        with nullcontext() if last else network.no_sync():
+            yield
 
 
 # --- one step --------------------------------------------------------------------------------------------------------

@@ -70,7 +70,7 @@ def run_record(config: Config, kind: str, headline: str, where: Progressed, outc
         config=config.model_dump(mode="json", exclude={"stills", "clips", "init"}) | _names(config),
         protocol=protocol if kind == "finetune" else {}, results=outcome,
         data=[data[m].model_copy(update={"counts": counts[m], "skipped": skipped[m]}) for m in counts],
-        code=code_state(), device=device_state(device) | {"processes": ranks.size()}, wall_seconds=where.seconds,
+        code=code_state(), device=device_state(device) | ranks.state(), wall_seconds=where.seconds,
         peak_memory_mb=peak_memory_mb(device),
     )
 

@@ -17,6 +17,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from s4d_lib import ranks
+
 
 @dataclass
 class Progressed:
@@ -65,7 +67,10 @@ class MetricsLog:
 
 def save_state(folder: Path, fingerprint: str, model: nn.Module, averaged, optimizer, scaler, where: Progressed,
                keep: dict[str, nn.Module] | None = None) -> None:
-    """checkpoint.safetensors: weights, their average, optimiser state and `keep` in one file, replaced in one step."""
+    """checkpoint.safetensors: weights, their average, optimiser state and `keep` in one file, replaced in one step.
+
+    Rank 0 writes it. Where each rank holds a part of every weight, all of them must call this.
+    """
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
     if averaged is not None:
         tensors |= {f"ema.{name}": value for name, value in averaged.module.state_dict().items()}
@@ -73,7 +78,9 @@ def save_state(folder: Path, fingerprint: str, model: nn.Module, averaged, optim
         tensors |= {f"keep.{part}.{name}": value for name, value in module.state_dict().items()}
     for index, values in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in values.items()}
-    tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    tensors = {name: ranks.full(value).contiguous() for name, value in tensors.items()}
+    if not ranks.is_first():
+        return
     header = {"fingerprint": fingerprint, "progress": json.dumps(vars(where)),
               "scaler": json.dumps(scaler.state_dict() if scaler else None)}
     target = folder / "checkpoint.safetensors"
@@ -96,7 +103,9 @@ def load_state(folder: Path, fingerprint: str, model: nn.Module, averaged, optim
         if header["fingerprint"] != fingerprint:
             raise ValueError(f"{path}: this checkpoint belongs to another configuration; give the run another folder")
         tensors = {name: file.get_tensor(name) for name in file.keys()}
-    model.load_state_dict(_under("model.", tensors))
+    weights = dict(model.named_parameters())
+    model.load_state_dict({name: ranks.part_like(value, weights.get(name, value))
+                           for name, value in _under("model.", tensors).items()})
     if averaged is not None:
         averaged.module.load_state_dict(_under("ema.", tensors))
     for part, module in (keep or {}).items():
@@ -105,6 +114,9 @@ def load_state(folder: Path, fingerprint: str, model: nn.Module, averaged, optim
     for name, value in _under("optimizer.", tensors).items():
         index, key = name.split(".", 1)
         state.setdefault(int(index), {})[key] = value
+    listed = [p for group in optimizer.param_groups for p in group["params"]]
+    state = {index: {key: ranks.part_like(value, listed[index]) for key, value in values.items()}
+             for index, values in state.items()}
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
     if scaler:
         scaler.load_state_dict(json.loads(header["scaler"]))

@@ -7,12 +7,13 @@ that was killed and started again ends in the same numbers as one that was not. 
 
 from __future__ import annotations
 
+import copy
 import math
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -89,9 +90,11 @@ def run_job(job: Job, loop: Loop, folder: Path, fingerprint: str) -> Progressed:
             with Progress(training.total, job.label, training.where.update, silent=not ranks.is_first()) as bar:
                 while training.where.epoch < loop.epochs:
                     training.epoch(bar, stop)
+                training.agreed = True
         finally:  # an interrupt, an error in the data and the regular end all leave a checkpoint of whole steps
             training.save()
         ranks.barrier()
+    job.model = training.whole_model() if training.averaged is None else job.model
     return training.where
 
 
@@ -100,15 +103,16 @@ class _Training:
 
     def __init__(self, job: Job, loop: Loop, folder: Path, fingerprint: str) -> None:
         self.job, self.loop, self.folder, self.fingerprint = job, loop, folder, fingerprint
-        self.accelerator = _accelerator(job, loop)
+        self.accelerator = _accelerator(loop)
+        network, self.plain = self._spread() if ranks.size() > 1 else (job.model, None)
         kind = TaskAdamW if job.separate else torch.optim.AdamW
         optimizer = kind(job.groups, lr=loop.lr, betas=job.betas)
         self.total = sum(len(job.plan(epoch)) for epoch in range(loop.epochs))
         self.scheduler = _scheduler(optimizer, loop, self.total)
         self.torn = False  # between the optimiser's step and the count of it: weights that belong to no whole step
         optimizer.register_step_pre_hook(lambda *_: setattr(self, "torn", True))
-        network = job.model if ranks.size() == 1 else ranks.LossOf(job.model, job.loss)
-        self.model, self.optimizer = self.accelerator.prepare(network, optimizer)
+        self.model, self.optimizer = self.accelerator.prepare(network, optimizer) if self.plain is None else (
+            network, self.accelerator.prepare(optimizer))
         self.averaged = _averaged(job.model, loop)
         for part in job.keep.values():
             part.to(self.accelerator.device)
@@ -118,6 +122,33 @@ class _Training:
         self.log = MetricsLog(folder / "metrics.jsonl", self.where.update, writes=ranks.is_first())
         self.saved = self.started = time.monotonic()
         self.before = self.where.seconds
+        self.agreed = False  # all ranks are at the same place
+
+    def _spread(self) -> tuple[nn.Module, nn.Module | None]:
+        """What several processes call, and, where each holds a part of the weights, a model for whole ones."""
+        job, network = self.job, ranks.LossOf(self.job.model, self.job.loss)
+        if not ranks.sharded():
+            return network, None
+        if self.loop.ema is not None or job.after_step is not None or self.loop.precision == "fp16":
+            raise ValueError("an average of weights (ema), emotion anchors (sdl) and precision fp16 need whole weights "
+                             "in every process: use method ddp, or bf16 in place of fp16")
+        names = {p: name for name, p in job.model.named_parameters()}
+        plain = copy.deepcopy(job.model)
+        network.to(self.accelerator.device)
+        ranks.shard(network, self.accelerator.device)
+        now = dict(job.model.named_parameters())
+        for group in job.groups:
+            group["params"] = [now[names[p]] for p in group["params"]]
+        return network, plain
+
+    def whole_model(self) -> nn.Module:
+        """The model with all of its weights, to validate and to save; where they are in parts, a copy."""
+        if self.averaged is not None:
+            return self.averaged.module
+        if self.plain is None:
+            return self.job.model
+        self.plain.load_state_dict({name: ranks.full(value) for name, value in self.job.model.state_dict().items()})
+        return self.plain.to(self.accelerator.device)
 
     def epoch(self, bar: Progress, stop: Held) -> None:
         """The steps of this epoch that are still to come, and its validation."""
@@ -139,28 +170,34 @@ class _Training:
             self._pause(stop)
         if job.combiner is not None:
             job.combiner.end_epoch()
-        _validate(job, loop, self.averaged.module if self.averaged is not None else job.model, where, self.log)
+        _validate(job, loop, self.whole_model, where, self.log)
         where.epoch, where.step = where.epoch + 1, 0
 
     def _pause(self, stop: Held) -> None:
         """Between two steps: stop if any process was asked to, and write a checkpoint when it is time."""
         due = time.monotonic() - self.saved > 60 * self.loop.checkpoint_minutes
         asked, due = ranks.total([stop.asked, due and ranks.is_first()], self.accelerator.device)
+        self.agreed = bool(asked)
         if asked:
             stop()
         if due:
+            self.agreed = True
             self.save()
-            self.saved = time.monotonic()
+            self.agreed, self.saved = False, time.monotonic()
 
     def save(self) -> None:
-        """A checkpoint, unless the last step was applied by half: then the one before it stands."""
-        if self.torn or (self.job.combiner is not None and self.job.combiner.method in UNSAVED):
+        """A checkpoint, unless the last step was applied by half, or weights lie in parts that others may have lost.
+
+        Then the one before stands.
+        """
+        forgetful = self.job.combiner is not None and self.job.combiner.method in UNSAVED
+        if self.torn or forgetful or (self.plain is not None and not self.agreed):
             return
         self.where.seconds = self.before + time.monotonic() - self.started
         if ranks.is_first():
             self.log.flush()
-            save_state(self.folder, self.fingerprint, self.job.model, self.averaged, self.optimizer,
-                       self.accelerator.scaler, self.where, self.job.keep)
+        save_state(self.folder, self.fingerprint, self.job.model, self.averaged, self.optimizer,
+                   self.accelerator.scaler, self.where, self.job.keep)
 
 
 class Held:
@@ -252,7 +289,7 @@ def _backward(job: Job, loop: Loop, accelerator, model: nn.Module, modality: str
         if part.number:  # random numbers of its own, whichever process computes it
             torch.manual_seed(int(np.random.SeedSequence([loop.seed, update, part.number]).generate_state(1)[0]))
         # Gradients meet once a step, after the last micro-batch.
-        with ranks.sharing(part.share), accelerator.no_sync(model) if i + 1 < len(parts) else nullcontext():
+        with ranks.sharing(part.share), ranks.meeting(model, last=i + 1 == len(parts)):
             with accelerator.autocast():
                 loss = (job.loss(model, modality, part.batch) if ranks.size() == 1 else
                         model(modality, part.batch)) * part.weight
@@ -276,11 +313,12 @@ def _combined_backward(job: Job, accelerator, model: nn.Module, ready: list[tupl
     return total
 
 
-def _validate(job: Job, loop: Loop, model: nn.Module, where: Progressed, log: MetricsLog) -> None:
+def _validate(job: Job, loop: Loop, whole_model: Callable[[], nn.Module], where: Progressed, log: MetricsLog) -> None:
     """At the end of an epoch. A stop inside it leaves no trace but a file: the resumed run validates again."""
     epoch = where.epoch + 1
     if job.validate is None or (epoch % loop.validate_every and epoch != loop.epochs):
         return
+    model = whole_model()
     values = job.validate(model) | (job.observe() if job.observe is not None else {})
     best = job.selects is None or values[job.selects] > where.best
     if best and ranks.is_first():
@@ -296,7 +334,7 @@ def _share(job: Job, loop: Loop, step: Step) -> ranks.StepShare:
     return ranks.StepShare(len(step.indices), repeats, loop.accumulate, job.mixes)
 
 
-def _accelerator(job: Job, loop: Loop):
+def _accelerator(loop: Loop):
     from accelerate import Accelerator, DistributedDataParallelKwargs
     from accelerate.state import AcceleratorState
 

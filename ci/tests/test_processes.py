@@ -143,6 +143,52 @@ def test_the_death_of_a_rank_leaves_whole_steps_for_any_number_of_processes(whol
     alike(undisturbed, train(config, tmp_path, processes=1 + victim))
 
 
+def test_weights_in_parts_are_stopped_and_put_together_again(whole, tmp_path):
+    """FSDP: each rank holds a part of every weight; its checkpoint is that of any other run."""
+    config, undisturbed = whole
+    error = stopped(config, tmp_path, lambda: processes_of("agent")[-1].terminate(), Launch(2, "fsdp"))
+    assert "the launcher received SIGTERM" in str(error)
+    run = train(config, tmp_path, processes=Launch(2, "fsdp"))
+    alike(undisturbed, run)
+    assert run.record.device["method"] == "fsdp"
+
+
+IN_PARTS = """
+import os, torch
+from torch import distributed as dist, nn
+os.environ["S4D_METHOD"] = "fsdp"
+from s4d_lib import ranks
+ranks.begin(cpu=True)
+torch.manual_seed(1)
+model = nn.Module()
+model.blocks = nn.ModuleList(nn.Linear(6, 6) for _ in range(2))
+model.head = nn.Linear(6, 5)
+whole = {name: p.detach().clone() for name, p in model.named_parameters()}
+network = ranks.LossOf(model, lambda m, kind, x: m.head(m.blocks[1](m.blocks[0](x))).square().mean())
+ranks.shard(network, torch.device("cpu"))
+held = sum(p.to_local().numel() for p in network.parameters())
+assert ranks.total([held])[0] == sum(p.numel() for p in whole.values()) and held < 70, held  # of 119
+for name, p in model.named_parameters():
+    assert torch.equal(ranks.full(p), whole[name])
+    assert torch.equal(ranks.part_like(whole[name], p).to_local(), p.to_local())
+x = torch.arange(24.0).view(4, 6)[2 * ranks.rank():][:2]
+network("clip", x).backward()
+twin = nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 5))
+twin.load_state_dict({key.replace("blocks.", "").replace("head", "2"): value for key, value in whole.items()})
+twin(torch.arange(24.0).view(4, 6)).square().mean().backward()
+torch.testing.assert_close(ranks.full(model.head.weight.grad), twin[2].weight.grad)
+torch.testing.assert_close(ranks.full(model.blocks[0].weight.grad), twin[0].weight.grad)
+ranks.end()
+"""
+
+
+def test_parts_of_weights_and_of_gradients_make_whole_ones(tmp_path):
+    (tmp_path / "parts.py").write_text(IN_PARTS)
+    done = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2",
+                           str(tmp_path / "parts.py")], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
 def test_sigterm_to_the_launcher_stops_both_ranks_after_one_whole_step(whole, tmp_path, monkeypatch):
     """What one process began, two go on with, are stopped, and one process ends."""
     config, undisturbed = whole
