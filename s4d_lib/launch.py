@@ -63,7 +63,22 @@ class Launch:
         return self.processes * self.nodes > 1
 
 
-class RankLost(RuntimeError):
+def asked_for(processes: int | None, method: str = "ddp", nodes: int = 1, node_rank: int = 0,
+              rendezvous: str | None = None) -> Launch | None:
+    """A launch from what a command line says; None where it says nothing, so that the GPUs decide.
+
+    On several nodes without a number of processes it is one a visible GPU of this node.
+    """
+    if processes is None and (method, nodes) == ("ddp", 1):
+        return None
+    if processes is None:
+        import torch
+
+        processes = max(1, torch.cuda.device_count())
+    return Launch(processes, method, nodes, node_rank, rendezvous)
+
+
+class RankLost(ChildProcessError):
     """A training in several processes that did not end well; the message says which rank, how, and what is left."""
 
 

@@ -33,6 +33,7 @@ from s4d_lib.stages import HEAD, FinetuneConfig, finetune_plan, shuffle_patches,
 from s4d_lib.training import Job, Loop
 
 if TYPE_CHECKING:
+    from s4d_lib.launch import Launch
     from s4d_lib.runs import Run
 
 UNTRAINED = 0.25  # width of the landmark network of landmarks="random": that of the shipped one
@@ -167,14 +168,16 @@ class Distillation:
 
 
 def train_s2d(tier: str = "smoke", root: Path | None = None, retrain: bool = False,
-              **changes: Any) -> tuple[Run, Run]:
+              processes: int | Launch | None = None, **changes: Any) -> tuple[Run, Run]:
     """Both stages on a tier's drawn faces: the image model on stills, then the video model that starts from it.
 
     `changes` are settings of both stages, such as seed or prompts; `init` is where the image model starts. Each
-    stage is a run of its own, resumable, and loaded when it is there already unless `retrain`.
+    stage is a run of its own, resumable, and loaded when it is there already unless `retrain`. `processes` is that of
+    `train`.
     """
     from s4d_lib.runs import train
     from s4d_lib.tiers import s2d
 
-    image = train(s2d(tier, "sfer", **changes), root, retrain)
-    return image, train(s2d(tier, "dfer", **changes | {"init": str(image.weights)}), root, retrain)
+    image = train(s2d(tier, "sfer", **changes), root, retrain, processes)
+    video = s2d(tier, "dfer", **changes | {"init": str(image.weights)})
+    return image, train(video, root, retrain, processes)

@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -14,12 +13,17 @@ import numpy as np
 import psutil
 import pytest
 import torch
-from test_training import finetuning, interrupted, pretraining, weights
+from s2d_runs import config as s2d
+from safetensors.torch import load_file
+from test_training import finetuning, pretraining, weights
 
-from s4d_lib import ranks
+from s4d_lib import adapters, ranks, training
+from s4d_lib.adapters import MixtureOfAdapterExperts
 from s4d_lib.launch import Launch, RankLost
 from s4d_lib.run_state import reached
 from s4d_lib.runs import read_samples, train
+
+PATIENCE = 300  # seconds; a machine that is busy with other things may take that long to start Python
 
 
 def alike(one, other, steps=None):
@@ -97,6 +101,50 @@ def test_two_nodes_pretrain_as_one_process_does(faces, tmp_path):
     assert first.folder == second.folder and first.record.device["processes"] == 2
 
 
+def test_two_processes_keep_one_queue_of_anchors(faces, tmp_path):
+    """S2D with self-distillation: every rank pushes what all have read, in the order of the batch."""
+    config = s2d(faces, sdl=True, prompts=False, epochs=5, sdl_slots=3, dropout=0.2, landmarks=None, accumulate=2)
+    one, two = train(config, tmp_path / "one"), train(config, tmp_path / "two", processes=2)
+    alike(one, two)
+    queue, again = (load_file(run.folder / "sdl.safetensors") for run in (one, two))
+    assert torch.equal(queue["pushed"], again["pushed"]) and queue["pushed"].sum() > 0
+    torch.testing.assert_close(queue["features"], again["features"], rtol=1e-3, atol=1e-3)
+
+
+def test_what_cannot_be_shared_out_is_refused_before_anything_starts(faces, tmp_path):
+    remedy = finetuning(faces, "joint", clip_steps=2, remedy="pcgrad")
+    with pytest.raises(ValueError, match="whole batches.*processes=1"):
+        train(remedy, tmp_path, processes=2)
+    queues = s2d(faces, sdl=True, behaviour="reference", sdl_update_every=1, prompts=False, epochs=5)
+    with pytest.raises(ValueError, match="differ between processes"):
+        train(queues, tmp_path, processes=2)
+    for wrong in ({"processes": 0}, {"nodes": 2}, {"method": "dp"}, {"nodes": 2, "node_rank": 2, "rendezvous": "a:1"}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            Launch(**wrong)
+
+
+def test_the_first_tokens_of_the_whole_batch_are_served_whoever_computes_them(monkeypatch):
+    """Capacity and balance loss of shares, the other rank's counts handed over; without them both are others."""
+    torch.manual_seed(5)
+    whole = MixtureOfAdapterExperts(24, experts=3, top_k=2, capacity_factor=0.7)
+    z, layout = torch.randn(5, 7, 24), ((0, 1, 2), (3, 4))
+    noise = torch.randn(5, 7, 3)
+    monkeypatch.setattr(adapters, "draw", lambda make, rows: ranks.own_rows(noise))
+    expected, balance, routing = whole(z), whole.balance_loss, whole.routing
+    counts = torch.nn.functional.one_hot(routing.indices, 3).sum(dim=(1, 2))
+    monkeypatch.setattr(adapters, "gather_rows", lambda own: counts)
+    losses = []
+    for rows in map(list, layout):
+        with ranks.sharing(ranks.Share(tuple(rows), layout, 5)):
+            torch.testing.assert_close(whole(z[rows]), expected[rows])
+            assert torch.equal(whole.routing.dropped, routing.dropped[rows]) and routing.dropped.any()
+            losses.append(whole.balance_loss * len(rows) / 5)
+    torch.testing.assert_close(sum(losses), balance)
+    monkeypatch.setattr(adapters, "gather_rows", lambda own: own[[0, 1, 1, 0, 1]])
+    with ranks.sharing(ranks.Share((3, 4), layout, 5)):
+        assert not torch.allclose(whole(z[3:]), expected[3:]), "control: with wrong counts others are served"
+
+
 # --- what a kill leaves ----------------------------------------------------------------------------------------------
 
 
@@ -112,6 +160,22 @@ def processes_of(word):
     return found
 
 
+def wait_for(condition):
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < end, "it never came"
+        time.sleep(0.05)
+
+
+def broken_off(monkeypatch, config, root, after):
+    """Train in this process and break off between two steps."""
+    step, done = training._update, []
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "_update", lambda *args: step(*args) if len(done) < after and not done.append(1) else
+                      signal.raise_signal(signal.SIGINT) or step(*args))
+        train(config, root)
+
+
 def stopped(config, root, act, processes=2):
     """Train, `act` once step 2 is in the checkpoint, and return the error; all processes must have ended."""
     with ThreadPoolExecutor(1) as pool:
@@ -120,7 +184,7 @@ def stopped(config, root, act, processes=2):
             time.sleep(0.05)
         seen = processes_of("s4d_lib.launch")
         act()
-        error = run.exception(timeout=120)
+        error = run.exception(timeout=PATIENCE)
     assert len(seen) == 3 and not any(process.is_running() for process in seen.values()), "nobody is left behind"
     assert not list(root.glob("*/record.json")), "nothing is called done that is not"
     return error
@@ -189,10 +253,83 @@ def test_parts_of_weights_and_of_gradients_make_whole_ones(tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-def test_sigterm_to_the_launcher_stops_both_ranks_after_one_whole_step(whole, tmp_path, monkeypatch):
-    """What one process began, two go on with, are stopped, and one process ends."""
+def signalled(settings, folder, number):
+    """`s4d train --processes 2` goes on with a run, gets a signal two steps later; what it said and its exit code."""
+    at = reached(folder)
+    command = subprocess.Popen(
+        [sys.executable, "-m", "s4d_lib.cli", "train", str(settings), "--processes", "2"], text=True,
+        env={**os.environ, "S4D_RUNS": str(folder.parent)}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    wait_for(lambda: reached(folder) > at + 1 or command.poll() is not None)
+    below = processes_of("s4d_lib.launch")
+    command.send_signal(number)
+    said = command.communicate(timeout=PATIENCE)[1]
+    wait_for(lambda: not any(process.is_running() for process in below.values()))
+    assert len(below) == 3 and at < reached(folder) < 20 and not (folder / "record.json").exists()
+    return said, command.returncode
+
+
+def test_sigterm_and_sigkill_of_the_command(whole, tmp_path, monkeypatch):
+    """What one process began two go on with, are asked to stop, go on, lose their caller, and one process ends it."""
     config, undisturbed = whole
-    shutil.rmtree(tmp_path / "f", ignore_errors=True)
-    error = stopped(config, tmp_path, lambda: processes_of("agent")[-1].terminate())
-    assert isinstance(error, RankLost) and "the launcher received SIGTERM" in str(error)
-    alike(undisturbed, interrupted(monkeypatch, config, tmp_path, after=2))
+    (tmp_path / "config.yaml").write_text(config.model_dump_json())  # JSON is YAML
+    with pytest.raises(KeyboardInterrupt):
+        broken_off(monkeypatch, config, tmp_path / "runs", after=3)
+    folder = next((tmp_path / "runs").glob("f-*"))
+    said, code = signalled(tmp_path / "config.yaml", folder, signal.SIGTERM)
+    assert code == 130 and f"stands at step {reached(folder)}" in said
+    assert signalled(tmp_path / "config.yaml", folder, signal.SIGKILL)[1] == -signal.SIGKILL
+    alike(undisturbed, train(config, tmp_path / "runs"))
+
+
+def test_an_unreadable_file_is_named_by_whoever_finds_it(faces, tmp_path):
+    broken = tmp_path / "faces"
+    shutil.copytree(faces, broken)
+    config = finetuning(broken, validation=0.01, epochs=1)
+    victim = read_samples(config, "clip", "train")[0].path
+    victim.write_bytes(victim.read_bytes()[:200])
+    with pytest.raises(RankLost, match=f"rank [01] of 2 failed: UnreadableMedia: .*{victim.name}"):
+        train(config, tmp_path / "runs", processes=2)
+
+
+# --- two callers, one run --------------------------------------------------------------------------------------------
+
+CALLER = """
+import sys; from pathlib import Path
+from s4d_lib.runs import train
+from s4d_lib.stages import FinetuneConfig
+run = train(FinetuneConfig.model_validate_json(Path(sys.argv[1]).read_text()), Path(sys.argv[2]))
+print("trained to", run.record.results["updates"])
+"""
+
+
+def test_two_callers_of_one_run_train_it_once(faces, tmp_path):
+    config = finetuning(faces, epochs=3)
+    (tmp_path / "config.json").write_text(config.model_dump_json())
+    callers = [subprocess.Popen([sys.executable, "-c", CALLER, str(tmp_path / "config.json"), str(tmp_path / "runs")],
+                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    out = [caller.communicate(timeout=PATIENCE) for caller in callers]
+    assert [caller.returncode for caller in callers] == [0, 0], out
+    steps = train(config, tmp_path / "runs").record.results["updates"]
+    assert all(f"trained to {steps}" in said for said, _ in out)
+    assert sum("fine-tuning (dfer)" in progress for _, progress in out) == 1, "the other one has trained nothing"
+
+
+def test_who_comes_second_waits_and_says_so(faces, tmp_path, capsys):
+    """The lock of a caller that dies is free at once: the system takes it back."""
+    config = finetuning(faces, epochs=1)
+    first = train(config, tmp_path)
+    (first.folder / "record.json").rename(tmp_path / "kept.json")
+    holder = subprocess.Popen([sys.executable, "-c", "import sys, time; from s4d_lib.batch_status import RunLock; "
+                               "lock = RunLock(sys.argv[1]); lock.take(); print('has it', flush=True); time.sleep(600)",
+                               str(tmp_path / ".locks" / first.folder.name)], stdout=subprocess.PIPE, text=True)
+    assert holder.stdout.readline() == "has it\n"
+    with ThreadPoolExecutor(1) as pool:
+        second = pool.submit(train, config, tmp_path)
+        said = ""
+        while "waiting for it" not in (said := said + capsys.readouterr().out):
+            time.sleep(0.05)
+        assert not second.done()
+        (tmp_path / "kept.json").rename(first.folder / "record.json")
+        holder.kill()
+        assert second.result(timeout=PATIENCE).folder == first.folder
+    assert said.count("waiting for it") == 1
