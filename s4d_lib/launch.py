@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -31,7 +32,8 @@ from s4d_lib.run_state import reached
 ABOVE = "S4D_ABOVE"  # environment: the process above, without which a launcher or rank stops
 STOPPED = 75         # exit code of a rank that was asked to stop, and did so after a whole step
 GRACE = 120          # seconds for a step and a checkpoint before a stopping rank is killed
-LOST = ("gloo", "nccl", "peer", "store", "connection")  # words of an error that only says that another rank is gone
+# An error that only says that another rank is gone.
+LOST = re.compile(r"(RuntimeError|Dist\w+Error): .*(gloo|nccl|peer|store|connection)", re.IGNORECASE | re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -177,12 +179,12 @@ def _how(ended: Mapping[str, Any] | None, code: int, launch: Launch) -> str:
 
 def _order(failure: Mapping[str, Any]) -> int:
     """Causes before consequences: a kill, an error, an error that only says that a rank is gone, a stop."""
-    exitcode, message = failure["exitcode"], failure["message"].lower()
+    exitcode = failure["exitcode"]
     if exitcode < 0:
         return 0 if -exitcode != signal.SIGTERM else 3
     if exitcode == STOPPED:
         return 4
-    return 2 if any(word in message for word in LOST) else 1
+    return 2 if LOST.match(failure["message"]) else 1
 
 
 def _name(number: int) -> str:

@@ -103,8 +103,11 @@ def train(config: PretrainConfig | FinetuneConfig, root: Path | None = None, ret
     launch = _launch(config, processes)
     if not retrain and (folder / "record.json").exists():
         return Run(folder, read_record(folder / "record.json"))
-    # On several nodes the first one has the right to train it for all.
-    with _alone(folder) if launch.node_rank == 0 else nullcontext():
+    label = f"{launch.processes * launch.nodes} processes"
+    if launch.node_rank > 0:  # node 0 looks after the folder, which the nodes share
+        run_ranks(launch, folder, label)
+        return Run(folder, read_record(folder / "record.json"))
+    with _alone(folder):
         if retrain and folder.exists():
             shutil.rmtree(folder)
         if (folder / "record.json").exists():  # whoever we waited for has finished it
@@ -112,7 +115,7 @@ def train(config: PretrainConfig | FinetuneConfig, root: Path | None = None, ret
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.json").write_text(config.model_dump_json(indent=1))
         if launch.several:
-            run_ranks(launch, folder, f"{launch.processes * launch.nodes} processes")
+            run_ranks(launch, folder, label)
         else:
             _train_here(config, data, folder, mark)
     return Run(folder, read_record(folder / "record.json"))
@@ -141,11 +144,13 @@ def _train_as_rank(config: Config, data: dict[str, DataUse], folder: Path, mark:
 
 def _launch(config: Config, processes: int | Launch | None) -> Launch:
     """What was asked for, or one process a visible GPU; ValueError where this configuration cannot be shared out."""
-    why_not = stays_alone(config)
+    why_not, gpus = stays_alone(config), torch.cuda.device_count() if config.device == "auto" else 0
     if processes is None:
-        gpus = torch.cuda.device_count() if config.device == "auto" else 0
         processes = max(1, gpus) if not why_not else 1
     launch = processes if isinstance(processes, Launch) else Launch(processes)
+    if gpus and launch.processes > gpus:
+        raise ValueError(f"{launch.processes} processes need a GPU each and {gpus} are visible; ask for fewer, or set "
+                         "device=cpu in the configuration")
     if launch.several and why_not:
         raise ValueError(f"{config.name}: {why_not}; train it with processes=1")
     return launch

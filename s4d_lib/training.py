@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import DataLoader
 
 from s4d_lib import ranks
@@ -127,6 +128,8 @@ class _Training:
     def _spread(self) -> tuple[nn.Module, nn.Module | None]:
         """What several processes call, and, where each holds a part of the weights, a model for whole ones."""
         job, network = self.job, ranks.LossOf(self.job.model, self.job.loss)
+        if any(isinstance(part, _BatchNorm) and part.training for part in network.train().modules()):
+            raise ValueError("batch norm would see a share of every batch; train this model in one process")
         if not ranks.sharded():
             return network, None
         if self.loop.ema is not None or job.after_step is not None or self.loop.precision == "fp16":

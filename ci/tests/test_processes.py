@@ -21,7 +21,8 @@ from s4d_lib import adapters, ranks, training
 from s4d_lib.adapters import MixtureOfAdapterExperts
 from s4d_lib.launch import Launch, RankLost
 from s4d_lib.run_state import reached
-from s4d_lib.runs import read_samples, train
+from s4d_lib.runs import build_classifier, predict, read_samples, train
+from s4d_lib.stages import views
 
 PATIENCE = 300  # seconds; a machine that is busy with other things may take that long to start Python
 
@@ -109,6 +110,25 @@ def test_two_processes_keep_one_queue_of_anchors(faces, tmp_path):
     queue, again = (load_file(run.folder / "sdl.safetensors") for run in (one, two))
     assert torch.equal(queue["pushed"], again["pushed"]) and queue["pushed"].sum() > 0
     torch.testing.assert_close(queue["features"], again["features"], rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("count, size", [(10, 3), (7, 2), (2, 3)])
+def test_every_sample_is_evaluated_once_however_uneven_the_shares(faces, monkeypatch, count, size):
+    """The ranks played one after the other; the last one is handed what all have found."""
+    config = finetuning(faces)
+    samples = read_samples(config, "clip", "train")[:count]
+    dataset, model = views(config, samples, "test", 0), build_classifier(config)
+    probabilities, labels = predict(model, dataset, config)
+    seen, handed, get = [], [], type(dataset).__getitem__
+    monkeypatch.setattr(type(dataset), "__getitem__", lambda self, i: seen.append(i) or get(self, i))
+    monkeypatch.setattr(ranks, "size", lambda: size)
+    monkeypatch.setattr(ranks, "gathered", lambda found: handed.append(found) or list(handed))
+    for rank in range(size):
+        monkeypatch.setattr(ranks, "rank", lambda rank=rank: rank)
+        again, known = predict(model, dataset, config)
+    assert sorted(seen) == list(range(count))
+    np.testing.assert_allclose(again, probabilities, rtol=1e-4)
+    assert np.array_equal(known, labels) and np.array_equal(labels, [sample.label for sample in samples])
 
 
 def test_what_cannot_be_shared_out_is_refused_before_anything_starts(faces, tmp_path):
