@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from s4d_lib.losses import load_balance_loss
+from s4d_lib.ranks import draw, gather_rows, own_rows, shared
 
 BEHAVIOURS = ("clean", "reference")
 # learned: the paper's; quiet: without noise; frozen: with its random first weights; the other two are controls
@@ -73,7 +74,8 @@ class NoisyTopKRouter(nn.Module):
             logits = _linear_float32(self.topkroute_linear, z)
             if self.noise and (self.training or self.behaviour == "reference"):
                 spread = F.softplus(_linear_float32(self.noise_linear, z))
-                logits = logits + torch.randn_like(logits) * spread
+                noise = draw(lambda n: torch.randn_like(logits.new_empty(n, *logits.shape[1:])), len(logits))
+                logits = logits + noise * spread
         best, indices = logits.topk(self.top_k, dim=-1)
         return best.softmax(dim=-1), indices, logits
 
@@ -130,8 +132,11 @@ class MixtureOfAdapterExperts(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         gates, indices, logits = self.router(z)
         learns = isinstance(self.router, NoisyTopKRouter)
-        self.balance_loss = load_balance_loss(logits, indices, self.behaviour) if learns else z.new_zeros(())
-        mixed, dropped = self._dispatch(z.flatten(0, 1), gates.flatten(), indices.flatten())
+        # Where several processes share a batch: how often each of its samples chose each expert, [batch e].
+        chosen = gather_rows(F.one_hot(indices, len(self.experts)).sum(dim=(1, 2))) if shared() else None
+        self.balance_loss = load_balance_loss(logits, indices, self.behaviour, chosen) if learns else z.new_zeros(())
+        served = None if chosen is None else self._served(chosen, z.shape[1])
+        mixed, dropped = self._dispatch(z.flatten(0, 1), gates.flatten(), indices.flatten(), served)
         self.routing = Routing(gates.detach(), indices, dropped.view_as(indices))
         return mixed.view_as(z)
 
@@ -142,20 +147,32 @@ class MixtureOfAdapterExperts(nn.Module):
             return tokens
         return int(tokens * self.router.top_k / len(self.experts) * self.capacity_factor)
 
-    def _dispatch(self, z: Tensor, gates: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """Tokens `[(b n) d]`, gates and experts `[(b n k)]` → mixture `[(b n) d]`, dropped `[(b n k)]`."""
+    def _served(self, chosen: Tensor, tokens: int) -> list[int]:
+        """How many of this process's tokens each expert serves, so that the first C of the whole batch are served.
+
+        chosen `[batch e]` as in `forward`, with `tokens` tokens a sample.
+        """
+        before = chosen.cumsum(dim=0) - chosen
+        left = (self.capacity(len(chosen) * tokens) - before).clamp(min=0)
+        return own_rows(torch.minimum(left, chosen)).sum(dim=0).tolist()
+
+    def _dispatch(self, z: Tensor, gates: Tensor, indices: Tensor,
+                  served: list[int] | None = None) -> tuple[Tensor, Tensor]:
+        """Tokens `[(b n) d]`, gates and experts `[(b n k)]` → mixture `[(b n) d]`, dropped `[(b n k)]`.
+
+        `served`: how many tokens each expert serves; None: as many as its capacity for these tokens.
+        """
         # One stable sort lines the (token, choice) pairs up by expert, tokens ascending within each. So a
         # forward pass waits for the device once per layer, not once per expert.
         order = indices.argsort(stable=True)
         counts = torch.bincount(indices, minlength=len(self.experts)).tolist()
-        capacity = self.capacity(len(z))
         mixed = torch.zeros_like(z)
         dropped = torch.zeros_like(indices, dtype=torch.bool)
-        for expert, pairs in zip(self.experts, order.split(counts), strict=True):
+        most = [self.capacity(len(z))] * len(self.experts) if served is None else served
+        for expert, pairs, capacity in zip(self.experts, order.split(counts), most, strict=True):
             dropped[pairs[capacity:]] = True
-            served = pairs[:capacity]
-            tokens = served // self.router.top_k
-            answer = gates[served, None] * expert(z[tokens])
+            tokens = pairs[:capacity] // self.router.top_k
+            answer = gates[pairs[:capacity], None] * expert(z[tokens])
             mixed = mixed.index_add(0, tokens, answer.to(mixed.dtype))
         return mixed, dropped
 

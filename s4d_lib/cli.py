@@ -8,12 +8,16 @@ that comes from anywhere else keeps its traceback, because it is a defect and no
 import sys
 from inspect import signature
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from s4d_lib import __version__
 from s4d_lib.book_command import book
+
+if TYPE_CHECKING:
+    from s4d_lib.launch import Launch
+    from s4d_lib.runs import Run
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -104,21 +108,36 @@ def train(
                                            "s2d: both stages of S2D on drawn faces.")],
     tier: Annotated[str, typer.Option(help="With s2d: smoke, laptop or full.")] = "smoke",
     retrain: Annotated[bool, typer.Option(help="Throw an earlier run of this configuration away.")] = False,
+    processes: Annotated[int | None, typer.Option(help="So many on this node; else one a visible GPU.")] = None,
+    method: Annotated[str, typer.Option(help="ddp, or fsdp: each process holds a part of the weights.")] = "ddp",
+    nodes: Annotated[int, typer.Option(help="Machines that train together; start this on each of them.")] = 1,
+    node_rank: Annotated[int, typer.Option(help="Which of them this is, from 0.")] = 0,
+    rendezvous: Annotated[str | None, typer.Option(help="host:port of node 0, with several nodes.")] = None,
 ) -> None:
     """Train one model, or load the run that this configuration has already left."""
-    if str(config) == "s2d":
-        from s4d_lib.s2d_stages import train_s2d
+    from s4d_lib.launch import asked_for
 
-        for run in train_s2d(tier, retrain=retrain):
+    launch = asked_for(processes, method, nodes, node_rank, rendezvous)
+    try:
+        for run in _train(config, tier, retrain, launch):
             print(f"{run.folder}: {run.record.headline}")
-        return
-    settings = _settings(config)
+    except KeyboardInterrupt as error:
+        print(f"s4d: {str(error) or 'stopped; the same command goes on'}", file=sys.stderr)
+        raise typer.Exit(130) from None
+
+
+def _train(config: Path, tier: str, retrain: bool, launch: "Launch | None") -> "list[Run]":
+    """The runs of a configuration file, or of both stages of S2D."""
     from s4d_lib.runs import train as train_or_load
     from s4d_lib.stages import FinetuneConfig, PretrainConfig
 
+    if str(config) == "s2d":
+        from s4d_lib.s2d_stages import train_s2d
+
+        return list(train_s2d(tier, retrain=retrain, processes=launch))
+    settings = _settings(config)
     stage = PretrainConfig if settings["stage"] == "pretrain" else FinetuneConfig
-    run = train_or_load(stage(**settings), retrain=retrain)
-    print(f"{run.folder}: {run.record.headline}")
+    return [train_or_load(stage(**settings), retrain=retrain, processes=launch)]
 
 
 @app.command()

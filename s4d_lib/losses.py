@@ -28,13 +28,17 @@ def soft_target_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     return F.cross_entropy(logits.float(), targets.float())
 
 
-def load_balance_loss(logits: Tensor, indices: Tensor, behaviour: str = "clean") -> Tensor:
+def load_balance_loss(logits: Tensor, indices: Tensor, behaviour: str = "clean",
+                      chosen_in_batch: Tensor | None = None) -> Tensor:
     """How unevenly a router spreads tokens: its logits `[b n e]` and chosen experts `[b n k]` → scalar.
 
     `clean` is the Switch loss, e · Σ_e f_e·P_e, with f_e the share of tokens that chose expert e and P_e its
     mean probability, both over the batch: k when the router is uniform, more when it prefers few experts.
     `reference` is the released formula (`finetune/s4d/videomae.py:125-135`): raw logits in place of
     probabilities, and shares per sample. It has no lower bound.
+
+    Where the tokens are a share of a batch, `chosen_in_batch` `[batch e]` counts how often each sample of the whole
+    batch chose each expert: f_e is the batch's, and the mean of the shares' losses, by samples, is the batch's loss.
     """
     experts = logits.shape[-1]
     logits = logits.float()
@@ -42,4 +46,7 @@ def load_balance_loss(logits: Tensor, indices: Tensor, behaviour: str = "clean")
     if behaviour == "reference":
         return experts * (chosen.mean(dim=1) * logits.mean(dim=1)).sum(dim=-1).mean()
     probability = logits.softmax(dim=-1)
-    return experts * (chosen.mean(dim=(0, 1)) * probability.mean(dim=(0, 1))).sum()
+    share = chosen.mean(dim=(0, 1))
+    if chosen_in_batch is not None:
+        share = chosen_in_batch.sum(dim=0) / (len(chosen_in_batch) * logits.shape[1])
+    return experts * (share * probability.mean(dim=(0, 1))).sum()

@@ -19,6 +19,7 @@ from s4d_lib.encoder import Encoder, MoAEBlock, TransformerBlock, layer_norm
 from s4d_lib.heads import POOLS, TASK_OF_RANK, TaskHeads, pool_latents, task_of
 from s4d_lib.hub import HubModel
 from s4d_lib.losses import masked_mse
+from s4d_lib.ranks import RowDropout
 from s4d_lib.tokens import POSITIONS, Grid, TubeletEmbed, height_width, position_table
 
 
@@ -214,7 +215,7 @@ class S4DClassifier(Encoder, HubModel):
         if router != "learned":  # a control of chapter 09; files of the method itself stay as they were
             self.config["router"] = router
         self.fc_norm = layer_norm(s.dim)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = RowDropout(dropout)
         self.head = TaskHeads(self.head_hidden_size, classes)
         self.apply(_truncated_normal)
         self._shrink_heads()

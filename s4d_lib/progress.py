@@ -6,8 +6,13 @@ stored notebook does not change from run to run. A log gets one line every few s
 
 from __future__ import annotations
 
+import json
+import os
 import sys
 import time
+
+RELAY = "S4D_RELAY"          # set where another process shows our progress: then every line below is for it
+RELAYED = "\x1es4d "         # begins such a line; JSON follows
 
 
 def in_notebook() -> bool:
@@ -20,12 +25,17 @@ def in_notebook() -> bool:
 class Progress:
     """`with Progress(total, "pretraining") as bar: bar.update(1, loss=0.93)`."""
 
-    def __init__(self, total: int, label: str, done: int = 0, every_seconds: float = 10.0) -> None:
-        self.total, self.label, self.done, self.every = total, label, done, every_seconds
+    def __init__(self, total: int, label: str, done: int = 0, every_seconds: float = 10.0,
+                 silent: bool = False) -> None:
+        """`silent`: count and show nothing, as one process of several does that leaves speaking to another."""
+        self.silent, self.total, self.label, self.done, self.every = silent, total, label, done, every_seconds
         self.note, self.started, self.shown = "", time.monotonic(), 0.0
         self.bar = self.display = None
+        self.relay = bool(os.environ.get(RELAY))
 
     def __enter__(self) -> Progress:
+        if self.silent or self.relay:
+            return self
         if in_notebook():
             from IPython.display import TextDisplayObject, display
 
@@ -42,28 +52,36 @@ class Progress:
         return self
 
     def __exit__(self, kind: type | None, *_: object) -> None:
-        if self.bar:
+        if self.silent or self.relay:
+            self._tell()
+        elif self.bar:
             self.bar.close()
         elif self.display:
             self.display.update(self._line(self._text(timed=False)))
         elif kind is None:
             print(self._text(timed=True), file=sys.stderr, flush=True)
 
-    def update(self, steps: int = 1, **values: float) -> None:
-        """Count steps; the values are shown beside the count."""
+    def update(self, steps: int = 1, note: str | None = None, **values: float) -> None:
+        """Count steps; the values, or else a note in words, are shown beside the count."""
         self.done += steps
-        self.note = "".join(f"  {name} {value:.3f}" for name, value in values.items())
+        self.note = note or "".join(f"  {name} {value:.3f}" for name, value in values.items())
         if self.bar:
             self.bar.set_postfix_str(self.note.strip(), refresh=False)
             self.bar.update(steps)
             return
         now = time.monotonic()
-        if now - self.shown >= (0.5 if self.display else self.every):
+        if now - self.shown >= (0.5 if self.display or self.relay else self.every):
             self.shown = now
-            if self.display:
+            if self.silent or self.relay:
+                self._tell()
+            elif self.display:
                 self.display.update(self._line(self._text(timed=True)))
             else:
                 print(self._text(timed=True), file=sys.stderr, flush=True)
+
+    def _tell(self) -> None:
+        if not self.silent:
+            print(RELAYED + json.dumps([self.label, self.done, self.total, self.note]), flush=True)
 
     def _text(self, timed: bool) -> str:
         spent = f"  {time.monotonic() - self.started:.0f} s" if timed else ""

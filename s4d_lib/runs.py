@@ -14,6 +14,9 @@ import hashlib
 import json
 import os
 import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from inspect import signature
 from pathlib import Path
@@ -24,46 +27,34 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.utils.data import DataLoader
 
+from s4d_lib import ranks
 from s4d_lib.adapters import MixtureOfAdapterExperts
+from s4d_lib.batch_status import Locked, RunLock
 from s4d_lib.checkpoints import load_encoder, load_model, save_model
 from s4d_lib.datasets import FaceDataset, Sample, check_samples, find_unreadable
+from s4d_lib.launch import Launch, run_ranks
 from s4d_lib.metrics import score
 from s4d_lib.models import S4DClassifier
 from s4d_lib.plans import collate_views
-from s4d_lib.protocols import PROTOCOLS, Protocol, compare
 from s4d_lib.readers import READERS, read_dataset
-from s4d_lib.records import (
-    DataUse,
-    Record,
-    code_state,
-    device_state,
-    fingerprint,
-    peak_memory_mb,
-    read_record,
-    write_record,
-)
+from s4d_lib.records import DataUse, Record, read_record, write_record
+from s4d_lib.run_records import SHIPPED, finetune_headline, init_path, run_mark, run_record
 from s4d_lib.s2d import S2DClassifier
-from s4d_lib.s2d_stages import build_s2d, describe_s2d, landmarks_hash, s2d_job
+from s4d_lib.s2d_stages import build_s2d, describe_s2d, s2d_job
 from s4d_lib.stages import (
     HEAD,
     Config,
     FinetuneConfig,
     PretrainConfig,
     finetune_job,
-    geometry,
     merge_classes,
     pretrain_job,
+    stays_alone,
     training_split,
     views,
 )
-from s4d_lib.training import Progressed, run_job
+from s4d_lib.training import run_job
 
-# Settings that came after the first runs: they count in a fingerprint where they are used, so that those stay loadable.
-LATER = ("stills_as", "clips_as", "stills_schema", "clips_schema", "label_base", "clip_steps", "still_ratio",
-         "still_weight", "still_labels", "shuffle_stills", "leave_out", "optimizer_states", "remedy", "router",
-         "local_contrast", "expert_spread", "system", "prompts", "tma_init", "freeze", "landmarks", "sdl", "sdl_slots",
-         "sdl_neighbours", "sdl_update_every")
-SHIPPED = Path(__file__).parent / "weights" / "tiny_dual_modal_mae.safetensors"
 SHIPPED_CLASSIFIER = SHIPPED.with_name("tiny_s4d_classifier.safetensors")
 
 
@@ -95,34 +86,93 @@ def runs_root() -> Path:
     return Path(os.environ.get("S4D_RUNS", "runs"))
 
 
-def train(config: PretrainConfig | FinetuneConfig, root: Path | None = None, retrain: bool = False) -> Run:
+def train(config: PretrainConfig | FinetuneConfig, root: Path | None = None, retrain: bool = False,
+          processes: int | Launch | None = None) -> Run:
     """Train, or load the run that this configuration on this data has already left.
 
     `retrain` throws an earlier run away first. Interrupting keeps every whole step; the same call goes on from there.
+    `processes`: how many train together, each with its share of every step, or a `Launch` that says more; None: one a
+    visible GPU. However many they are, it is the same run: the numbers differ by rounding, the folder does not.
+    When another process is already at this run, this one waits for it.
     """
     data = {modality: data_use(config, modality) for modality in config.modalities}
-    fields = type(config).model_fields
-    unused = {name for name in LATER if name in fields and getattr(config, name) == fields[name].default}
-    apart = {"stills", "clips", "init", "workers", "cache", "checkpoint_minutes"} | unused
-    s2d = getattr(config, "system", "s4d") == "s2d"
-    apart |= {"landmarks"} if s2d else set()  # like data and `init` it counts by its content, not by its place
-    content = [config.model_dump(exclude=apart), [use.model_dump() for use in data.values()], _init_hash(config)]
-    if s2d:
-        content.append(landmarks_hash(config))
-    mark = fingerprint(content)
+    mark = run_mark(config, data)
     folder = (root or runs_root()) / f"{config.name}-{mark}"
-    if retrain and folder.exists():
-        shutil.rmtree(folder)
-    if (folder / "record.json").exists():
+    if ranks.size() > 1:
+        return _train_as_rank(config, data, folder, mark)
+    launch = _launch(config, processes)
+    if not retrain and (folder / "record.json").exists():
         return Run(folder, read_record(folder / "record.json"))
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(config.model_dump_json(indent=1))
-    stage = _pretrain if isinstance(config, PretrainConfig) else _finetune
-    record = stage(config, data, folder, mark)
-    write_record(folder / "record.json", record)
-    for left_over in (folder / "checkpoint.safetensors", *folder.glob(".*.tmp")):  # done: nothing is left to resume
-        left_over.unlink(missing_ok=True)
-    return Run(folder, record)
+    label = f"{launch.processes * launch.nodes} processes"
+    if launch.node_rank > 0:  # node 0 looks after the folder, which the nodes share
+        run_ranks(launch, folder, label)
+        return Run(folder, read_record(folder / "record.json"))
+    with _alone(folder):
+        if retrain and folder.exists():
+            shutil.rmtree(folder)
+        if (folder / "record.json").exists():  # whoever we waited for has finished it
+            return Run(folder, read_record(folder / "record.json"))
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "config.json").write_text(config.model_dump_json(indent=1))
+        if launch.several:
+            run_ranks(launch, folder, label)
+        else:
+            _train_here(config, data, folder, mark)
+    return Run(folder, read_record(folder / "record.json"))
+
+
+def _train_here(config: Config, data: dict[str, DataUse], folder: Path, mark: str) -> None:
+    """Train in this process, alone or as one of several; rank 0 leaves the record."""
+    record = (_pretrain if isinstance(config, PretrainConfig) else _finetune)(config, data, folder, mark)
+    if record is not None:
+        write_record(folder / "record.json", record)
+        for left_over in (folder / "checkpoint.safetensors", *folder.glob(".*.tmp")):  # done: nothing is left to resume
+            left_over.unlink(missing_ok=True)
+
+
+def _train_as_rank(config: Config, data: dict[str, DataUse], folder: Path, mark: str) -> Run:
+    ranks.begin(cpu=config.device == "cpu")
+    # The caller holds the run. This is for a caller that was killed: the next one's rank 0 waits until ours has gone.
+    with _alone(folder.with_name(f"{folder.name}.rank0")) if ranks.is_first() else nullcontext():
+        ranks.barrier()
+        if not (folder / "record.json").exists():
+            _train_here(config, data, folder, mark)
+        ranks.barrier()
+    ranks.end()
+    return Run(folder, read_record(folder / "record.json"))
+
+
+def _launch(config: Config, processes: int | Launch | None) -> Launch:
+    """What was asked for, or one process a visible GPU; ValueError where this configuration cannot be shared out."""
+    why_not, gpus = stays_alone(config), torch.cuda.device_count() if config.device == "auto" else 0
+    if processes is None:
+        processes = max(1, gpus) if not why_not else 1
+    launch = processes if isinstance(processes, Launch) else Launch(processes)
+    if gpus and launch.processes > gpus:
+        raise ValueError(f"{launch.processes} processes need a GPU each and {gpus} are visible; ask for fewer, or set "
+                         "device=cpu in the configuration")
+    if launch.several and why_not:
+        raise ValueError(f"{config.name}: {why_not}; train it with processes=1")
+    return launch
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """The right to train a run, waited for if somebody has it; the system takes it back from whoever dies."""
+    lock, told = RunLock(folder.parent / ".locks" / folder.name), False
+    while True:
+        try:
+            lock.take()
+            break
+        except Locked:
+            if not told:
+                print(f"{folder.name}: another process is training this run; waiting for it", flush=True)
+            told = True
+            time.sleep(0.5)
+    try:
+        yield
+    finally:
+        lock.give_back()
 
 
 def data_use(config: Config, modality: str) -> DataUse:
@@ -169,15 +219,6 @@ def _groups(folder: Path) -> dict[str, str] | None:
     return dict(line.rsplit(",", 1) for line in path.read_text().splitlines()[1:])
 
 
-def _init_hash(config: Config) -> str | None:
-    init = getattr(config, "init", None)
-    return hashlib.sha256(_init_path(init).read_bytes()).hexdigest() if init else None
-
-
-def _init_path(init: str) -> Path:
-    return SHIPPED if init == "shipped" else Path(init)
-
-
 def _readable(config: Config, samples: list[Sample], skipped: list[str]) -> list[Sample]:
     """All samples, or, when the configuration says so, those that can be read; the others are printed and recorded."""
     if config.on_unreadable == "raise":
@@ -200,15 +241,17 @@ def _refuse_leaks(folder: Path, listed: list[Sample], test: list[Sample]) -> Non
 # --- the two stages ------------------------------------------------------------------------------------------------
 
 
-def _pretrain(config: PretrainConfig, data: dict[str, DataUse], folder: Path, mark: str) -> Record:
+def _pretrain(config: PretrainConfig, data: dict[str, DataUse], folder: Path, mark: str) -> Record | None:
     skipped: dict[str, list[str]] = {m: [] for m in config.modalities}
     samples = {m: _readable(config, read_samples(config, m, "train"), skipped[m]) for m in config.modalities}
     job, loop = pretrain_job(config, samples)
     where = run_job(job, loop, folder, mark)
+    if not ranks.is_first():
+        return None
     save_model(folder / "model.safetensors", job.model, {"config": config.model_dump(exclude={"stills", "clips"})})
     losses = {m: _tail_loss(folder, m) for m in config.modalities}
     headline = "masked loss " + ", ".join(f"{m} {value:.3f}" for m, value in losses.items())
-    return _record(config, "pretrain", f"{headline} after {where.update} steps", where, {
+    return run_record(config, "pretrain", f"{headline} after {where.update} steps", where, {
         "loss_last_tenth": losses, "updates": where.update,
     }, data, {m: {"train": len(s)} for m, s in samples.items()}, skipped)
 
@@ -219,7 +262,7 @@ def _tail_loss(folder: Path, modality: str) -> float:
     return float(losses[-max(1, len(losses) // 10) :].mean())
 
 
-def _finetune(config: FinetuneConfig, data: dict[str, DataUse], folder: Path, mark: str) -> Record:
+def _finetune(config: FinetuneConfig, data: dict[str, DataUse], folder: Path, mark: str) -> Record | None:
     skipped: dict[str, list[str]] = {m: [] for m in config.modalities}
     train_set, validation, test, counts = {}, {}, {}, {}
     for m in config.modalities:
@@ -228,7 +271,7 @@ def _finetune(config: FinetuneConfig, data: dict[str, DataUse], folder: Path, ma
         test[m] = _readable(config, read_samples(config, m, "test"), skipped[m])
         _refuse_leaks(_root(config, m), listed, test[m])
         counts[m] = {"train": len(train_set[m]), "validation": len(validation[m]), "test": len(test[m])}
-    model = build_classifier(config, folder / "encoder_report.txt")
+    model = build_classifier(config, folder / "encoder_report.txt" if ranks.is_first() else None)
     classes = {m: len(config.schema(m)) for m in config.modalities}
     make = s2d_job if config.system == "s2d" else finetune_job
     job, loop = make(config, model, train_set, classes)
@@ -238,9 +281,10 @@ def _finetune(config: FinetuneConfig, data: dict[str, DataUse], folder: Path, ma
     said = describe_s2d(config) if config.system == "s2d" else None
     job.save_best = lambda network: save_model(folder / "model.safetensors", network, said)
     where = run_job(job, loop, folder, mark)
-    for name, part in job.keep.items():
-        save_file({key: value.cpu() for key, value in part.state_dict().items()}, folder / f"{name}.safetensors")
-    model = load_model(folder / "model.safetensors")
+    if ranks.is_first():
+        for name, part in job.keep.items():
+            save_file({key: value.cpu() for key, value in part.state_dict().items()}, folder / f"{name}.safetensors")
+    model = load_model(folder / "model.safetensors").to(next(job.model.parameters()).device)
     outcome: dict = {"history": where.history, "chosen_epoch": where.best_epoch, "updates": where.update}
     predictions = {}
     for m in config.modalities:
@@ -249,8 +293,10 @@ def _finetune(config: FinetuneConfig, data: dict[str, DataUse], folder: Path, ma
         predictions |= {f"{m}_probabilities": probabilities, f"{m}_labels": labels,
                         f"{m}_ids": np.array([sample.id for sample in test[m]]),
                         f"{m}_people": np.array([sample.group or sample.id for sample in test[m]])}
+    if not ranks.is_first():
+        return None
     np.savez(folder / "predictions.npz", **predictions)
-    return _record(config, "finetune", _headline(config, outcome), where, outcome, data, counts, skipped)
+    return run_record(config, "finetune", finetune_headline(config, outcome), where, outcome, data, counts, skipped)
 
 
 def build_classifier(config: FinetuneConfig, report_to: Path | None = None) -> S4DClassifier | S2DClassifier:
@@ -259,7 +305,7 @@ def build_classifier(config: FinetuneConfig, report_to: Path | None = None) -> S
     One line is printed about what was loaded; the fate of every key goes to `report_to`.
     """
     if config.system == "s2d":
-        return build_s2d(config, config.init and _init_path(config.init), report_to)
+        return build_s2d(config, config.init and init_path(config.init), report_to)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         classes = {HEAD[m]: len(config.schema(m)) for m in config.modalities}
@@ -270,7 +316,7 @@ def build_classifier(config: FinetuneConfig, report_to: Path | None = None) -> S
                 for layer in (layer for expert in moae.experts for layer in (expert.fc1, expert.fc2)):
                     layer.weight.mul_(config.expert_spread / 0.02)
     if config.init:
-        report = str(load_encoder(model, _init_path(config.init)))
+        report = str(load_encoder(model, init_path(config.init)))
         print(report.splitlines()[0])
         if report_to:
             report_to.write_text(report + "\n")
@@ -292,71 +338,21 @@ def _validation_scores(config: FinetuneConfig, network: nn.Module, sets: dict[st
 
 @torch.inference_mode()
 def predict(model: nn.Module, dataset: FaceDataset, config: Config, batch: int = 64) -> tuple[np.ndarray, np.ndarray]:
-    """Class probabilities `[n classes]` and labels `[n]`; several views of a clip count by their mean softmax."""
+    """Class probabilities `[n classes]` and labels `[n]`; several views of a clip count by their mean softmax.
+
+    Several processes take the batches in turn, each sample once, and all get all answers.
+    """
+    if ranks.size() > 1 and getattr(config, "behaviour", "clean") == "clean":
+        batch = max(1, min(batch, -(-len(dataset) // ranks.size())))  # no batch mates matter, so all can be busy
+    batches = [range(i, min(i + batch, len(dataset))) for i in range(0, len(dataset), batch)]
+    batches = batches[ranks.rank() :: ranks.size()]
     device = next(model.parameters()).device
     model.eval()
-    probabilities, labels = [], []
-    for items in DataLoader(dataset, batch_size=batch, num_workers=config.workers, collate_fn=collate_views):
-        found = model(items["x"].to(device)).float().softmax(-1).cpu()
-        probabilities.append(found.unflatten(0, (-1, items["views"])).mean(1))
-        labels.append(items["label"])
+    found = []
+    for own, items in zip(batches, DataLoader(dataset, batch_sampler=batches, num_workers=config.workers,
+                                              collate_fn=collate_views)):
+        softmax = model(items["x"].to(device)).float().softmax(-1).cpu()
+        found.append((own.start, softmax.unflatten(0, (-1, items["views"])).mean(1), items["label"]))
+    found = sorted((part for parts in ranks.gathered(found) for part in parts), key=lambda part: part[0])
+    _, probabilities, labels = zip(*found)
     return torch.cat(probabilities).double().numpy(), torch.cat(labels).numpy()
-
-
-def _headline(config: FinetuneConfig, outcome: dict) -> str:
-    parts = []
-    for modality in config.modalities:
-        found = outcome[f"test_{modality}"]
-        parts.append(f"{'DFER' if modality == 'clip' else 'SFER'} WAR {found['war']['value']:.1f} "
-                     f"UAR {found['uar']['value']:.1f}")
-    return f"{'S2D ' if config.system == 's2d' else ''}{config.mode}: " + ", ".join(parts)
-
-
-def _record(config: Config, kind: str, headline: str, where: Progressed, outcome: dict, data: dict[str, DataUse],
-            counts: dict[str, dict[str, int]], skipped: dict[str, list[str]]) -> Record:
-    device = "cuda" if config.device == "auto" and torch.cuda.is_available() else "cpu"
-    protocol = {"test": "two temporal views, mean softmax (science 4.5)"}
-    if isinstance(config, FinetuneConfig):
-        protocol |= {"epoch_rule": config.epoch_rule, "fold": config.fold, "validation": config.validation,
-                     "split_seed": config.split_seed, "select": config.select}
-        protocol |= {m: _protocol(config, m) for m in config.modalities}
-    return Record(
-        name=config.name, kind=kind, headline=headline, tier=config.tier, seeds=[config.seed],
-        config=config.model_dump(mode="json", exclude={"stills", "clips", "init"}) | _names(config),
-        protocol=protocol if kind == "finetune" else {}, results=outcome,
-        data=[data[m].model_copy(update={"counts": counts[m], "skipped": skipped[m]}) for m in counts],
-        code=code_state(), device=device_state(device), wall_seconds=where.seconds,
-        peak_memory_mb=peak_memory_mb(device),
-    )
-
-
-def _protocol(config: FinetuneConfig, modality: str) -> dict:
-    """The protocol of this run as an object, and what sets it apart from the published one on the same data set."""
-    (side, frames), still = geometry(config), modality == "image"
-    name = config.stills_as if still else config.clips_as
-    here = Protocol(
-        "this run", "this run", name, config.schema(modality).name, None if still else Path(config.frames).name,
-        clip_frames=None if still else frames, stride=None if still else config.stride,
-        short_clip=None if still else PROTOCOLS["s4d/dfew"].short_clip, image_size=side,
-        short_clip_test=None if still else PROTOCOLS["s4d/dfew"].short_clip_test,
-        test_views="the whole picture" if still else "2 temporal views, mean softmax", metric="WAR and UAR",
-        epoch_rule=config.epoch_rule, oversampling="equal classes" if modality in config.balance else "none",
-        source={"all": "the configuration in this record"})
-    published = f"{config.system}/{name}"
-    differences = compare(PROTOCOLS[published], here) if published in PROTOCOLS else None
-    return {**here.as_dict(), "published": published if differences is not None else None, "differences": differences}
-
-
-def _names(config: Config) -> dict[str, str | None]:
-    """The settings that may be absolute paths, without the folders."""
-    named = {"init": _init_name(config), "frames": Path(config.frames).name}
-    if getattr(config, "system", "s4d") == "s2d" and config.landmarks:
-        named["landmarks"] = f"{Path(config.landmarks).name} ({(landmarks_hash(config) or 'unused')[:16]})"
-    return named
-
-
-def _init_name(config: Config) -> str | None:
-    """What the run started from, without the folder it lay in."""
-    init = getattr(config, "init", None)
-    return f"{_init_path(init).name} ({_init_hash(config)[:16]})" if init else None
-

@@ -20,6 +20,7 @@ from s4d_lib.encoder import layer_norm
 from s4d_lib.hub import HubModel
 from s4d_lib.landmark_memory import recall
 from s4d_lib.landmarks import LANDMARK_CHANNELS, LandmarkNet, Prompter
+from s4d_lib.ranks import RowDropout
 from s4d_lib.tokens import sincos_positions
 
 TMA_INITS = ("released", "zero")
@@ -101,7 +102,7 @@ class S2DClassifier(nn.Module, HubModel):
         self.blocks = nn.ModuleList(
             Block(dim, heads, mlp_ratio=mlp_ratio, qkv_bias=True, norm_layer=layer_norm) for _ in range(depth))
         self.ln_post = layer_norm(dim)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = RowDropout(dropout)
         self.head = nn.ModuleDict({"fc_cls": _linear_head(dim, num_classes)})
         self._initialise(tma_init)
         self.landmark_net = _landmark_net(landmark_net)

@@ -25,6 +25,7 @@ from s4d_lib.landmark_memory import VARIABLE
 from s4d_lib.landmarks import SHIPPED_LANDMARKS, LandmarkNet, load_landmarks
 from s4d_lib.losses import soft_target_cross_entropy
 from s4d_lib.plans import Mixed
+from s4d_lib.ranks import gather_rows
 from s4d_lib.s2d import SIZES, S2DClassifier
 from s4d_lib.s2d_weights import load_image_model
 from s4d_lib.self_distillation import RELEASED_UPDATE, AnchorSchedule, EmotionAnchors, collect, read
@@ -32,6 +33,7 @@ from s4d_lib.stages import HEAD, FinetuneConfig, finetune_plan, shuffle_patches,
 from s4d_lib.training import Job, Loop
 
 if TYPE_CHECKING:
+    from s4d_lib.launch import Launch
     from s4d_lib.runs import Run
 
 UNTRAINED = 0.25  # width of the landmark network of landmarks="random": that of the shipped one
@@ -135,7 +137,7 @@ class Distillation:
         every = config.sdl_update_every or (RELEASED_UPDATE if config.behaviour == "reference" else 1)
         self.schedule = AnchorSchedule(config.epochs, every, behaviour=config.behaviour)
         self.anchors = EmotionAnchors(model.num_classes, model.num_features, config.sdl_slots, config.sdl_neighbours,
-                                      config.behaviour, present=sorted(set(labels)), seed=config.seed)
+                                      config.behaviour, sorted(set(labels)), gather_rows, config.seed)
         self.epoch = 0
 
     def begin(self, epoch: int) -> None:
@@ -166,14 +168,16 @@ class Distillation:
 
 
 def train_s2d(tier: str = "smoke", root: Path | None = None, retrain: bool = False,
-              **changes: Any) -> tuple[Run, Run]:
+              processes: int | Launch | None = None, **changes: Any) -> tuple[Run, Run]:
     """Both stages on a tier's drawn faces: the image model on stills, then the video model that starts from it.
 
     `changes` are settings of both stages, such as seed or prompts; `init` is where the image model starts. Each
-    stage is a run of its own, resumable, and loaded when it is there already unless `retrain`.
+    stage is a run of its own, resumable, and loaded when it is there already unless `retrain`. `processes` is that of
+    `train`.
     """
     from s4d_lib.runs import train
     from s4d_lib.tiers import s2d
 
-    image = train(s2d(tier, "sfer", **changes), root, retrain)
-    return image, train(s2d(tier, "dfer", **changes | {"init": str(image.weights)}), root, retrain)
+    image = train(s2d(tier, "sfer", **changes), root, retrain, processes)
+    video = s2d(tier, "dfer", **changes | {"init": str(image.weights)})
+    return image, train(video, root, retrain, processes)

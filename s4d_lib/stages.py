@@ -25,6 +25,7 @@ from s4d_lib.labels import LabelSchema, schema_named
 from s4d_lib.losses import soft_target_cross_entropy
 from s4d_lib.masking import random_mask
 from s4d_lib.plans import Mixed, Step, epoch_plan, steady_plan
+from s4d_lib.ranks import draw
 from s4d_lib.readers import READERS
 from s4d_lib.training import Job, Loop
 
@@ -228,6 +229,15 @@ class FinetuneConfig(Config):
         return "last_half" if self.mode == "moae" else ()
 
 
+def stays_alone(config: Config) -> str:
+    """Why this configuration trains in one process only; empty where it can be shared out."""
+    if getattr(config, "remedy", None) is not None:
+        return "a remedy weighs the gradients of whole batches"
+    if getattr(config, "sdl", False) and config.behaviour == "reference" and config.sdl_update_every:
+        return "the released queues of emotion anchors would differ between processes"
+    return ""
+
+
 HEAD = {"image": "image", "clip": "video"}  # modality → released name of its head
 
 
@@ -270,7 +280,7 @@ def pretrain_job(config: PretrainConfig, samples: dict[str, list[Sample]]) -> tu
 
     def prepare(batch: dict, rng: np.random.Generator) -> dict:
         modality = "clip" if batch["x"].ndim == 5 else "image"
-        mask = random_mask(len(batch["x"]), grids[modality], ratios[modality])
+        mask = draw(lambda n: random_mask(n, grids[modality], ratios[modality]), len(batch["x"]))
         return {"x": batch["x"], "mask": mask.to(batch["x"].device)}
 
     def loss(network: nn.Module, modality: str, batch: dict) -> Tensor:
@@ -279,7 +289,7 @@ def pretrain_job(config: PretrainConfig, samples: dict[str, list[Sample]]) -> tu
     job = Job(
         model=model, groups=param_groups_weight_decay(model, config.weight_decay), betas=config.betas,
         plan=_plan(config, parts, {"image": 1.0, "clip": 1.0 / config.replicate}, drop_last=False),
-        data=Mixed(parts), prepare=prepare, loss=loss, label="pretraining",
+        data=Mixed(parts), prepare=prepare, loss=loss, label="pretraining", mixes=False,
     )
     return job, config.loop(start_lr=1e-6, warmup_in_cosine=True)
 

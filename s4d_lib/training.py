@@ -7,9 +7,8 @@ that was killed and started again ends in the same numbers as one that was not. 
 
 from __future__ import annotations
 
-import json
+import copy
 import math
-import os
 import signal
 import threading
 import time
@@ -21,14 +20,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import DataLoader
 
+from s4d_lib import ranks
 from s4d_lib.optimizers import TaskAdamW, unwrapped
 from s4d_lib.plans import Mixed, Step, collate, keys, seeded
 from s4d_lib.progress import Progress
+from s4d_lib.run_state import MetricsLog, Progressed, load_state, save_state
 
 if TYPE_CHECKING:
     from s4d_lib.remedies import Combiner
@@ -80,100 +80,160 @@ class Job:
     after_step: Callable[[nn.Module, str, dict], None] | None = None  # called with what the step was taken on
     observe: Callable[[], dict[str, float]] | None = None  # what a validation writes down beside its own values
     keep: dict[str, nn.Module] = field(default_factory=dict)  # what a run learns beside the model; checkpointed with it
-
-
-@dataclass
-class Progressed:
-    """Where a run stands; what a checkpoint keeps beside tensors."""
-
-    epoch: int = 0
-    step: int = 0                    # steps done in this epoch
-    update: int = 0                  # steps done in all
-    best: float = -math.inf
-    best_epoch: int = -1
-    seconds: float = 0.0
-    history: list[dict] = field(default_factory=list)
+    mixes: bool = True               # whether `prepare` looks across samples, so that it needs the whole batch
 
 
 def run_job(job: Job, loop: Loop, folder: Path, fingerprint: str) -> Progressed:
     """Train until done, starting from the folder's checkpoint when there is one. Interrupting keeps what was done."""
-    accelerator = _accelerator(loop)
-    kind = TaskAdamW if job.separate else torch.optim.AdamW
-    optimizer = kind(job.groups, lr=loop.lr, betas=job.betas)
-    total = sum(len(job.plan(epoch)) for epoch in range(loop.epochs))
-    scheduler = _scheduler(optimizer, loop, total)
-    model, optimizer = accelerator.prepare(job.model, optimizer)
-    averaged = _averaged(job.model, loop)
-    for part in job.keep.values():
-        part.to(accelerator.device)
-    where = load_state(folder, fingerprint, job.model, averaged, optimizer, accelerator.scaler, job.keep)
-    where = where or Progressed()
-    log = MetricsLog(folder / "metrics.jsonl", where.update)
-    saved = started = time.monotonic()
-    before = where.seconds
+    training = _Training(job, loop, folder, fingerprint)
+    with between_steps() as stop:
+        try:
+            with Progress(training.total, job.label, training.where.update, silent=not ranks.is_first()) as bar:
+                while training.where.epoch < loop.epochs:
+                    training.epoch(bar, stop)
+                training.agreed = True
+        finally:  # an interrupt, an error in the data and the regular end all leave a checkpoint of whole steps
+            training.save()
+        ranks.barrier()
+    job.model = training.whole_model() if training.averaged is None else job.model
+    return training.where
 
-    def save() -> None:
-        if job.combiner is not None and job.combiner.method in UNSAVED:
+
+class _Training:
+    """One job on its way: model, optimiser, log and place, and what is done to them step by step."""
+
+    def __init__(self, job: Job, loop: Loop, folder: Path, fingerprint: str) -> None:
+        self.job, self.loop, self.folder, self.fingerprint = job, loop, folder, fingerprint
+        self.accelerator = _accelerator(loop)
+        network, self.plain = self._spread() if ranks.size() > 1 else (job.model, None)
+        kind = TaskAdamW if job.separate else torch.optim.AdamW
+        optimizer = kind(job.groups, lr=loop.lr, betas=job.betas)
+        self.total = sum(len(job.plan(epoch)) for epoch in range(loop.epochs))
+        self.scheduler = _scheduler(optimizer, loop, self.total)
+        self.torn = False  # between the optimiser's step and the count of it: weights that belong to no whole step
+        optimizer.register_step_pre_hook(lambda *_: setattr(self, "torn", True))
+        self.model, self.optimizer = self.accelerator.prepare(network, optimizer) if self.plain is None else (
+            network, self.accelerator.prepare(optimizer))
+        self.averaged = _averaged(job.model, loop)
+        for part in job.keep.values():
+            part.to(self.accelerator.device)
+        found = load_state(folder, fingerprint, job.model, self.averaged, self.optimizer, self.accelerator.scaler,
+                           job.keep)
+        self.where = found or Progressed()
+        self.log = MetricsLog(folder / "metrics.jsonl", self.where.update, writes=ranks.is_first())
+        self.saved = self.started = time.monotonic()
+        self.before = self.where.seconds
+        self.agreed = False  # all ranks are at the same place
+
+    def _spread(self) -> tuple[nn.Module, nn.Module | None]:
+        """What several processes call, and, where each holds a part of the weights, a model for whole ones."""
+        job, network = self.job, ranks.LossOf(self.job.model, self.job.loss)
+        if any(isinstance(part, _BatchNorm) and part.training for part in network.train().modules()):
+            raise ValueError("batch norm would see a share of every batch; train this model in one process")
+        if not ranks.sharded():
+            return network, None
+        if self.loop.ema is not None or job.after_step is not None or self.loop.precision == "fp16":
+            raise ValueError("an average of weights (ema), emotion anchors (sdl) and precision fp16 need whole weights "
+                             "in every process: use method ddp, or bf16 in place of fp16")
+        names = {p: name for name, p in job.model.named_parameters()}
+        plain = copy.deepcopy(job.model)
+        network.to(self.accelerator.device)
+        ranks.shard(network, self.accelerator.device)
+        now = dict(job.model.named_parameters())
+        for group in job.groups:
+            group["params"] = [now[names[p]] for p in group["params"]]
+        return network, plain
+
+    def whole_model(self) -> nn.Module:
+        """The model with all of its weights, to validate and to save; where they are in parts, a copy."""
+        if self.averaged is not None:
+            return self.averaged.module
+        if self.plain is None:
+            return self.job.model
+        self.plain.load_state_dict({name: ranks.full(value) for name, value in self.job.model.state_dict().items()})
+        return self.plain.to(self.accelerator.device)
+
+    def epoch(self, bar: Progress, stop: Held) -> None:
+        """The steps of this epoch that are still to come, and its validation."""
+        job, loop, where = self.job, self.loop, self.where
+        if job.begin_epoch is not None:
+            job.begin_epoch(where.epoch)
+        steps = job.plan(where.epoch)[where.step :]
+        for group in _together(zip(steps, _loader(job, loop, steps, where.epoch)), job):
+            self.scheduler.step_update(where.update)
+            loss = _update(job, loop, self.accelerator, self.model, self.optimizer, group, where.update)
+            if self.averaged is not None:
+                self.averaged.update(job.model, step=where.update)
+            where.step, where.update = where.step + len(group), where.update + 1
+            self.torn = False
+            modality = "+".join(step.modality for step, _ in group)
+            self.log.add(update=where.update, epoch=where.epoch, modality=modality, loss=loss,
+                         lr=scheduler_lr(self.optimizer))
+            bar.update(loss=loss)
+            self._pause(stop)
+        if job.combiner is not None:
+            job.combiner.end_epoch()
+        _validate(job, loop, self.whole_model, where, self.log)
+        where.epoch, where.step = where.epoch + 1, 0
+
+    def _pause(self, stop: Held) -> None:
+        """Between two steps: stop if any process was asked to, and write a checkpoint when it is time."""
+        due = time.monotonic() - self.saved > 60 * self.loop.checkpoint_minutes
+        asked, due = ranks.total([stop.asked, due and ranks.is_first()], self.accelerator.device)
+        self.agreed = bool(asked)
+        if asked:
+            stop()
+        if due:
+            self.agreed = True
+            self.save()
+            self.agreed, self.saved = False, time.monotonic()
+
+    def save(self) -> None:
+        """A checkpoint, unless the last step was applied by half, or weights lie in parts that others may have lost.
+
+        Then the one before stands.
+        """
+        forgetful = self.job.combiner is not None and self.job.combiner.method in UNSAVED
+        if self.torn or forgetful or (self.plain is not None and not self.agreed):
             return
-        where.seconds = before + time.monotonic() - started
-        log.flush()
-        save_state(folder, fingerprint, job.model, averaged, optimizer, accelerator.scaler, where, job.keep)
+        self.where.seconds = self.before + time.monotonic() - self.started
+        if ranks.is_first():
+            self.log.flush()
+        save_state(self.folder, self.fingerprint, self.job.model, self.averaged, self.optimizer,
+                   self.accelerator.scaler, self.where, self.job.keep)
 
-    try:
-        with Progress(total, job.label, done=where.update) as bar, between_steps() as stop_here:
-            while where.epoch < loop.epochs:
-                if job.begin_epoch is not None:
-                    job.begin_epoch(where.epoch)
-                steps = job.plan(where.epoch)[where.step :]
-                for group in _together(zip(steps, _loader(job, loop, steps, where.epoch)), job):
-                    scheduler.step_update(where.update)
-                    loss = _update(job, loop, accelerator, model, optimizer, group, where.update)
-                    if averaged is not None:
-                        averaged.update(job.model, step=where.update)
-                    where.step, where.update = where.step + len(group), where.update + 1
-                    modality = "+".join(step.modality for step, _ in group)
-                    log.add(update=where.update, epoch=where.epoch, modality=modality, loss=loss,
-                            lr=scheduler_lr(optimizer))
-                    bar.update(loss=loss)
-                    stop_here()
-                    if time.monotonic() - saved > 60 * loop.checkpoint_minutes:
-                        save()
-                        saved = time.monotonic()
-                where.epoch, where.step = where.epoch + 1, 0
-                if job.combiner is not None:
-                    job.combiner.end_epoch()
-                _validate(job, loop, averaged.module if averaged is not None else job.model, where, log)
-        where.seconds = before + time.monotonic() - started
-    finally:  # an interrupt, an error in the data and the regular end all leave a checkpoint of whole steps
-        save()
-    return where
+
+class Held:
+    """Signals that wait for the end of a step: `asked` says whether one came, calling it acts on it."""
+
+    asked = False
+
+    def __call__(self) -> None:
+        raise KeyboardInterrupt("stopped after a whole step; start the same run again to go on")
 
 
 @contextmanager
-def between_steps() -> Iterator[Callable[[], None]]:
+def between_steps() -> Iterator[Held]:
     """Hold SIGINT and SIGTERM back until the caller asks, so that no step is left half applied.
 
-    A second signal acts at once. Outside the main thread, where Python delivers no signals, nothing changes.
+    A second signal acts at once, but not on one process of several: they stop together, and whoever started them
+    repeats himself. Outside the main thread, where Python delivers no signals, nothing changes.
     """
+    held = Held()
     if threading.current_thread() is not threading.main_thread():
-        yield lambda: None
+        yield held
         return
-    caught: list[int] = []
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def hold(number: int, _frame: object) -> None:
-        if caught:
+        if held.asked and ranks.size() == 1:
             raise KeyboardInterrupt
-        caught.append(number)
-
-    def stop_here() -> None:
-        if caught:
-            raise KeyboardInterrupt("stopped after a whole step; start the same run again to go on")
+        held.asked = True
 
     for number in before:
         signal.signal(number, hold)
     try:
-        yield stop_here
+        yield held
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -194,10 +254,12 @@ def _update(job: Job, loop: Loop, accelerator, model: nn.Module, optimizer, grou
     """One optimiser step; returns its loss (the sum over tasks under a remedy)."""
     model.train()
     with seeded(loop.seed, update) as rng:
-        ready = [(step.modality, job.prepare({name: _to(value, accelerator.device) for name, value in batch.items()},
-                                             rng)) for step, batch in group]
+        shares = [_share(job, loop, step) for step, _ in group]
+        ready = [(step.modality, share.prepare({name: _to(value, accelerator.device) for name, value in batch.items()},
+                                               lambda whole: job.prepare(whole, rng)))
+                 for share, (step, batch) in zip(shares, group)]
         if job.combiner is None:
-            total = _backward(job, loop, accelerator, model, *ready[0])
+            total = _backward(job, loop, accelerator, model, ready[0][0], shares[0].parts(ready[0][1]), update)
         else:
             total = _combined_backward(job, accelerator, model, ready)
         if not math.isfinite(total):
@@ -212,8 +274,9 @@ def _update(job: Job, loop: Loop, accelerator, model: nn.Module, optimizer, grou
         optimizer.step()
         optimizer.zero_grad()
         if job.after_step is not None:  # still inside the step's random numbers, or a resumed run would draw others
-            with accelerator.autocast():
-                for modality, batch in ready:
+            for share, (modality, batch) in zip(shares, ready):
+                of_step, batch = share.own(batch)
+                with accelerator.autocast(), ranks.sharing(of_step):
                     job.after_step(job.model, modality, batch)
         if job.combiner is not None and job.combiner.method == "famo":  # it learns from the losses after the step
             with torch.no_grad():
@@ -221,16 +284,21 @@ def _update(job: Job, loop: Loop, accelerator, model: nn.Module, optimizer, grou
     return total
 
 
-def _backward(job: Job, loop: Loop, accelerator, model: nn.Module, modality: str, batch: dict) -> float:
-    """Gradients of one batch, split into `accumulate` micro-batches; returns its loss."""
-    total, count = 0.0, len(batch["x"])
-    for part in _split(batch, loop.accumulate):
-        weight = len(part["x"]) / count
-        with accelerator.autocast():
-            loss = job.loss(model, modality, part) * weight
-        accelerator.backward(loss)
+def _backward(job: Job, loop: Loop, accelerator, model: nn.Module, modality: str, parts: list[ranks.Part],
+              update: int) -> float:
+    """Gradients of one batch, micro-batch by micro-batch; returns its loss over all processes."""
+    total = 0.0
+    for i, part in enumerate(parts):
+        if part.number:  # random numbers of its own, whichever process computes it
+            torch.manual_seed(int(np.random.SeedSequence([loop.seed, update, part.number]).generate_state(1)[0]))
+        # Gradients meet once a step, after the last micro-batch.
+        with ranks.sharing(part.share), ranks.meeting(model, last=i + 1 == len(parts)):
+            with accelerator.autocast():
+                loss = (job.loss(model, modality, part.batch) if ranks.size() == 1 else
+                        model(modality, part.batch)) * part.weight
+            accelerator.backward(loss * ranks.size())  # the mean over processes is taken where a sum is due
         total += float(loss.detach())
-    return total
+    return ranks.total([total], accelerator.device)[0]
 
 
 def _combined_backward(job: Job, accelerator, model: nn.Module, ready: list[tuple[str, dict]]) -> float:
@@ -248,30 +316,39 @@ def _combined_backward(job: Job, accelerator, model: nn.Module, ready: list[tupl
     return total
 
 
-def _split(batch: dict, parts: int) -> list[dict]:
-    chunks = {name: value.chunk(parts) for name, value in batch.items() if isinstance(value, Tensor)}
-    return [dict(zip(chunks, values)) for values in zip(*chunks.values())]
-
-
-def _validate(job: Job, loop: Loop, model: nn.Module, where: Progressed, log: MetricsLog) -> None:
-    if job.validate is None or (where.epoch % loop.validate_every and where.epoch != loop.epochs):
+def _validate(job: Job, loop: Loop, whole_model: Callable[[], nn.Module], where: Progressed, log: MetricsLog) -> None:
+    """At the end of an epoch. A stop inside it leaves no trace but a file: the resumed run validates again."""
+    epoch = where.epoch + 1
+    if job.validate is None or (epoch % loop.validate_every and epoch != loop.epochs):
         return
+    model = whole_model()
     values = job.validate(model) | (job.observe() if job.observe is not None else {})
-    where.history.append({"epoch": where.epoch, "update": where.update, **values})
-    log.add(update=where.update, epoch=where.epoch, **values)
-    if job.selects is None or values[job.selects] > where.best:
-        where.best, where.best_epoch = values.get(job.selects, math.nan), where.epoch
+    best = job.selects is None or values[job.selects] > where.best
+    if best and ranks.is_first():
         job.save_best(model)
+    if best:
+        where.best, where.best_epoch = values.get(job.selects, math.nan), epoch
+    where.history.append({"epoch": epoch, "update": where.update, **values})
+    log.add(update=where.update, epoch=epoch, **values)
+
+
+def _share(job: Job, loop: Loop, step: Step) -> ranks.StepShare:
+    repeats = getattr(job.data.parts[step.modality], "replicate", 1)
+    return ranks.StepShare(len(step.indices), repeats, loop.accumulate, job.mixes)
 
 
 def _accelerator(loop: Loop):
-    from accelerate import Accelerator
+    from accelerate import Accelerator, DistributedDataParallelKwargs
     from accelerate.state import AcceleratorState
 
     AcceleratorState._reset_state()  # precision is global there; a second run in one process may want another
-    accelerator = Accelerator(mixed_precision=loop.precision, cpu=loop.device == "cpu" or not torch.cuda.is_available())
-    if accelerator.num_processes > 1:
-        raise RuntimeError("this loop trains in one process; start it without a distributed launcher")
+    # A step of stills leaves the head of clips without a gradient, which is no mistake.
+    unused = DistributedDataParallelKwargs(find_unused_parameters=True, broadcast_buffers=False)
+    accelerator = Accelerator(mixed_precision=loop.precision, cpu=loop.device == "cpu" or not torch.cuda.is_available(),
+                              kwargs_handlers=[unused])
+    if accelerator.num_processes != ranks.size():
+        raise RuntimeError(f"{accelerator.num_processes} processes were found where {ranks.size()} were started; start "
+                           "them with train(…, processes=N), `s4d train --processes N` or torchrun")
     return accelerator
 
 
@@ -300,96 +377,10 @@ def _averaged(model: nn.Module, loop: Loop):
 
 
 def _loader(job: Job, loop: Loop, steps: list[Step], epoch: int) -> DataLoader:
+    if ranks.size() > 1:
+        steps = [Step(step.modality, tuple(step.indices[i] for i in _share(job, loop, step).loads)) for step in steps]
     return DataLoader(job.data, batch_sampler=keys(steps, epoch), num_workers=loop.workers, collate_fn=collate)
 
 
 def _to(value, device: torch.device):
     return value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
-
-
-# --- what a killed run leaves behind ------------------------------------------------------------------------------
-
-
-class MetricsLog:
-    """metrics.jsonl: one line a step. Lines after the checkpoint that a run resumes from are cut, none stands twice."""
-
-    def __init__(self, path: Path, update: int) -> None:
-        self.path, self.waiting = path, []
-        path.parent.mkdir(parents=True, exist_ok=True)
-        kept = []
-        if path.exists():
-            for line in path.read_text().splitlines():
-                try:
-                    if json.loads(line)["update"] <= update:
-                        kept.append(line)
-                except ValueError:  # the line that was being written when the run was killed
-                    break
-        _replace(path, "".join(line + "\n" for line in kept).encode())
-
-    def add(self, **values: float | str) -> None:
-        self.waiting.append(json.dumps(values))
-        if len(self.waiting) >= 50:
-            self.flush()
-
-    def flush(self) -> None:
-        with self.path.open("a") as file:
-            file.writelines(line + "\n" for line in self.waiting)
-        self.waiting = []
-
-
-def save_state(folder: Path, fingerprint: str, model: nn.Module, averaged, optimizer, scaler, where: Progressed,
-               keep: dict[str, nn.Module] | None = None) -> None:
-    """checkpoint.safetensors: weights, their average, optimiser state and `keep` in one file, replaced in one step."""
-    tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
-    if averaged is not None:
-        tensors |= {f"ema.{name}": value for name, value in averaged.module.state_dict().items()}
-    for part, module in (keep or {}).items():
-        tensors |= {f"keep.{part}.{name}": value for name, value in module.state_dict().items()}
-    for index, values in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in values.items()}
-    tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    header = {"fingerprint": fingerprint, "progress": json.dumps(vars(where)),
-              "scaler": json.dumps(scaler.state_dict() if scaler else None)}
-    target = folder / "checkpoint.safetensors"
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    save_file(tensors, temporary, metadata=header)
-    os.replace(temporary, target)
-
-
-def load_state(folder: Path, fingerprint: str, model: nn.Module, averaged, optimizer, scaler,
-               keep: dict[str, nn.Module] | None = None) -> Progressed | None:
-    """Put a checkpoint back, or return None when the folder holds none. ValueError when it is another run's.
-
-    RuntimeError when it lacks a part of `keep`: a run that goes on without what it had learned would be another run.
-    """
-    path = folder / "checkpoint.safetensors"
-    if not path.exists():
-        return None
-    with safe_open(path, "pt") as file:
-        header = file.metadata()
-        if header["fingerprint"] != fingerprint:
-            raise ValueError(f"{path}: this checkpoint belongs to another configuration; give the run another folder")
-        tensors = {name: file.get_tensor(name) for name in file.keys()}
-    model.load_state_dict(_under("model.", tensors))
-    if averaged is not None:
-        averaged.module.load_state_dict(_under("ema.", tensors))
-    for part, module in (keep or {}).items():
-        module.load_state_dict(_under(f"keep.{part}.", tensors))
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, value in _under("optimizer.", tensors).items():
-        index, key = name.split(".", 1)
-        state.setdefault(int(index), {})[key] = value
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
-    if scaler:
-        scaler.load_state_dict(json.loads(header["scaler"]))
-    return Progressed(**json.loads(header["progress"]))
-
-
-def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-
-
-def _replace(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
