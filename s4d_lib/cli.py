@@ -14,6 +14,8 @@ import typer
 
 from s4d_lib import __version__
 from s4d_lib.book_command import book
+from s4d_lib.cost_command import cost
+from s4d_lib.curves_command import curves
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -155,6 +157,8 @@ def rerun(
 
 
 app.command()(book)
+app.command()(cost)
+app.command()(curves)
 
 
 @app.command()
