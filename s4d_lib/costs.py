@@ -64,7 +64,7 @@ class Cost:
     hours: float
     memory_gb: float     # of one step, at `accumulate` micro-batches
     accumulate: int      # the fewest with which it fits; 0: it does not fit with one sample at a time
-    bound: str           # "computing" or "reading": what most of the time is spent on
+    bound: str           # "reading" where most of the time goes to steps that wait for their samples, or "computing"
     basis: str           # "measured" or "counted"
 
 
@@ -105,19 +105,19 @@ def estimate(config: Config, samples: Mapping[str, int], gpu: Gpu, tested: Mappi
         raise ValueError(f"{config.name}: say how many training samples there are of {' and '.join(missing)}")
     workers = max(1, config.workers if workers is None else workers)
     steps, basis = steps_of(config, samples), set()
-    computing = reading = operations = 0.0
+    lasting = waiting = operations = 0.0
     for m, (count, batch) in steps.items():
         each = counted(config, m)
         seconds, how = _compute_seconds(config, m, each, gpu)
         passes = count * batch + _evaluated(config, samples, tested or {}, m) / 3  # forward alone: a third of a step
         load = _reading_seconds(config, m) * batch / _views(config, m) / workers
-        computing += passes * seconds
-        reading += max(0.0, load - batch * seconds) * count
+        lasting += count * max(load, batch * seconds) + (passes - count * batch) * seconds
+        waiting += count * load if load > batch * seconds else 0.0
         operations += passes * each.tflop
         basis.add(how)
     memory, accumulate = _memory(config, steps, gpu)
-    return Cost(sum(count for count, _ in steps.values()), operations / 1000, (computing + reading) / 3600, memory,
-                accumulate, "reading" if reading > computing else "computing",
+    return Cost(sum(count for count, _ in steps.values()), operations / 1000, lasting / 3600, memory, accumulate,
+                "reading" if waiting > lasting / 2 else "computing",
                 "measured" if basis == {"measured"} else "counted")
 
 
