@@ -52,13 +52,32 @@ def data_settings(tier: str, dataset: str = DRAWN, data_root: str = "", fold: in
     return found
 
 
+def pretraining_settings(tier: str, dataset: str = DRAWN, data_root: str = "",
+                         still_dataset: str = "") -> dict[str, Any]:
+    """What `tiers.pretraining` is to be told, as `data_settings` says it; nothing for drawn faces.
+
+    Labels are not read, so that the clips may also be "voxceleb2" (the folder that holds `mp4`). Without stills beside
+    clips of your own the pretraining has one modality.
+    """
+    if dataset == "voxceleb2":
+        if not data_root:
+            raise ValueError("dataset='voxceleb2': say where it lies with data_root=")
+        clips = _settings(tier, "clips", dataset, Path(data_root))
+        beside = data_settings(tier, DRAWN, data_root, 1, still_dataset) if still_dataset not in ("", DRAWN) else {}
+        found = {"clip": clips} | ({"image": beside.get("image", {})} if still_dataset else {})
+    else:
+        found = data_settings(tier, dataset, data_root, 1, still_dataset)
+        found["clip"].pop("fold")
+    return found.get("image", {}) | found["clip"] | ({} if "image" in found else {"modalities": ("clip",)})
+
+
 def data_folder(root: Path, name: str) -> Path:
     """The folder that holds a data set's lists: `root`, or one in it that is called like the data set."""
     if not root.is_dir():
         raise FileNotFoundError(f"data_root={root}: there is no such folder")
     below = [path for path in sorted(root.iterdir()) if path.is_dir() and _plain(path.name) == _plain(name)]
-    names = LAYOUTS[name].names if name in LAYOUTS else ()
-    if not names:  # a data set without lists: its folders are its labels
+    names = LAYOUTS[name].names if name in LAYOUTS and name != "voxceleb2" else ()
+    if not names:  # a data set without lists: its folders are its labels, or its speakers
         return below[0] if below else root
     for folder in (root, *below):
         if any((folder / _first(listed)).is_file() for listed in names):

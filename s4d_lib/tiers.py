@@ -79,8 +79,9 @@ def prepare_data(tier: str, kind: str = "labelled") -> Path:
 
 def pretraining(tier: str, name: str = "pretraining", **changes: Any) -> PretrainConfig:
     """The tier's pretraining on its unlabelled faces; keyword arguments change single settings."""
-    return PretrainConfig(**{"name": name, "tier": tier} | _folders(tier, "unlabelled", changes) | PRETRAIN[tier]
-                          | changes)
+    needed = tuple({"image": "stills", "clip": "clips"}[m] for m in changes.get("modalities", ("image", "clip")))
+    return PretrainConfig(**{"name": name, "tier": tier} | _folders(tier, "unlabelled", changes, needed)
+                          | PRETRAIN[tier] | changes)
 
 
 def finetuning(tier: str, mode: str, name: str | None = None, **changes: Any) -> FinetuneConfig:

@@ -10,9 +10,9 @@ from typer.testing import CliRunner
 from s4d_lib import batch, book_command, tiers
 from s4d_lib.chapters import chapter_parameters, code_cells
 from s4d_lib.cli import app
-from s4d_lib.own_data import data_folder, data_settings
+from s4d_lib.own_data import data_folder, data_settings, pretraining_settings
 from s4d_lib.runs import read_samples
-from s4d_lib.tiers import finetuning
+from s4d_lib.tiers import finetuning, pretraining
 
 CHAPTER = Path(__file__).resolve().parents[2] / "chapters" / "07_single_task_baselines.md"
 
@@ -62,6 +62,26 @@ def test_the_folder_may_be_the_data_set_or_the_one_above_under_any_spelling(own)
     assert found["clip"]["frames"] == "clip_mp4", "the flavour of frames that is there"
     assert set(data_settings("smoke", "dfew", str(own))) == {"clip"}, "no stills beside clips unless they are named"
     assert data_settings("smoke", "dfew", str(own), still_dataset="drawn")["image"] == {}
+
+
+def test_pretraining_reads_without_labels_and_folds(own, nothing_is_drawn, faces):
+    assert pretraining_settings("smoke") == {}
+    found = pretraining_settings("smoke", "dfew", str(own), "affectnet7")
+    config = pretraining("smoke", **found)
+    assert config.modalities == ("image", "clip")
+    assert len(read_samples(config, "clip", "train")) == len(read_samples(finetuning("smoke", "dfer", **data_settings(
+        "smoke", "dfew", str(own))["clip"]), "clip", "train"))
+    alone = pretraining("smoke", **pretraining_settings("smoke", "dfew", str(own)))  # the control: no stills named
+    assert alone.modalities == ("clip",) and alone.stills is None
+    spoken = own / "VoxCeleb2" / "mp4" / "id00017" / "a1B"
+    spoken.mkdir(parents=True)
+    shutil.copy(next((faces / "clips/clip_mp4").iterdir()), spoken / "00001.mp4")
+    found = pretraining_settings("smoke", "voxceleb2", str(own), "affectnet7")
+    (sample,) = read_samples(pretraining("smoke", **found), "clip", "train")
+    assert (sample.id, sample.group) == ("id00017/a1B/00001", "id00017")
+    assert found["stills_as"] == "affectnet7"
+    with pytest.raises(ValueError, match="say where it lies"):
+        pretraining_settings("smoke", "voxceleb2")
 
 
 def test_only_the_full_tier_takes_the_stride_of_the_paper(own):
