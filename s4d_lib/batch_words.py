@@ -86,10 +86,11 @@ def _split(words: str, option: str) -> tuple[str, str]:
 
 
 def _at_commas(text: str) -> list[str]:
-    parts, depth, quote = [""], 0, ""
+    parts, depth, quote, escaped = [""], 0, "", False
     for c in text:
         if quote:
-            quote = "" if c == quote else quote
+            quote = "" if c == quote and not escaped else quote
+            escaped = c == "\\" and not escaped
         elif c in "\"'":
             quote = c
         elif c in "[({":

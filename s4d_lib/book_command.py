@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -36,13 +37,16 @@ def book(
 
     out = out or Path(os.environ.get("S4D_RUNS", "runs"))
     given, points = read_settings(set_ or []), read_sweeps(sweep or [])
+    for words in (given, *points):
+        if words.get("data_root"):
+            words["data_root"] = own_folder(words["data_root"])
     gpu_slots(jobs, gpus)
     settings = read_settings(cluster_set or [], "--cluster-set")
     if bool(settings) and not cluster or cluster and gpus:
         raise ChapterError("--cluster-set belongs to --cluster, and --gpus to a run without it "
                            "(there say --cluster-set gpus_per_node=1)")
     plan = plan_runs(chapters, out, tier, chapter or [], given, points)  # refuses before anything is written
-    if any(needs_data(chapters / f"{run.chapter}.md") for run in plan):
+    if any(needs_data(chapters / f"{run.chapter}.md", run.parameters) for run in plan):
         from s4d_lib.tiers import prepare_data
 
         prepare_data(tier)
@@ -69,6 +73,16 @@ def jobs_of(runs: list) -> str:
     return " ".join(run.job for run in runs if run.job and run.status in ("queued", "running")) or "none is left"
 
 
-def needs_data(chapter: Path) -> bool:
-    """Whether a chapter reads the tier's faces, which are then drawn once, before several runs want them."""
-    return re.search(r"s4d_lib.*\btiers\b", chapter.read_text()) is not None
+def needs_data(chapter: Path, parameters: Mapping) -> bool:
+    """Whether a run reads the tier's faces, which are then drawn once, before several runs want them."""
+    own = parameters.get("dataset", "drawn") != "drawn" and parameters.get("still_dataset", "") != "drawn"
+    return not own and re.search(r"s4d_lib.*\btiers\b", chapter.read_text()) is not None
+
+
+def own_folder(data_root: object) -> str:
+    """The folder of a `data_root=` as an absolute path, since chapters run in their own folder."""
+    from s4d_lib.chapters import ChapterError
+
+    if not isinstance(data_root, str) or not Path(data_root).is_dir():
+        raise ChapterError(f"data_root={data_root}: there is no such folder")
+    return str(Path(data_root).resolve())

@@ -14,6 +14,8 @@ import typer
 
 from s4d_lib import __version__
 from s4d_lib.book_command import book
+from s4d_lib.cost_command import cost
+from s4d_lib.curves_command import curves
 
 if TYPE_CHECKING:
     from s4d_lib.launch import Launch
@@ -174,6 +176,8 @@ def rerun(
 
 
 app.command()(book)
+app.command()(cost)
+app.command()(curves)
 
 
 @app.command()

@@ -20,11 +20,15 @@ the next one.
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import io
 import json
 import os
+import re
 import shutil
+import socket
+import tempfile
 import uuid
 import zipfile
 from collections.abc import Callable
@@ -46,6 +50,7 @@ from .progress import Progress
 from .synthetic_faces import RECIPES, Clips, FaceRecipe, Stills, iter_clips, iter_stills
 
 FOLDS = 5
+SILENT = 3600.0  # seconds without a sign of life after which a writer on another machine counts as killed
 FRAME_KINDS = ("mp4", "jpg")
 LICENCE = "CC0-1.0. Drawn by a program; nobody depicted exists, no photograph was used."
 AFFECTNET = [SCHEMAS["affectnet7"].classes.index(name) for name in EMOTIONS]
@@ -68,11 +73,17 @@ def write_faces(out: Path, recipe: str | FaceRecipe, stills: int, clips: int, se
     if card := _existing(out, request):
         return card
     _remove_leftovers(out)
-    part = out.parent / f".{out.name}.{os.getpid()}.{uuid.uuid4().hex}.part"
+    part = out.parent / f".{out.name}.{_machine()}.{os.getpid()}.{uuid.uuid4().hex}.part"
     part.mkdir(parents=True)
     try:
         with Progress(stills + clips, "drawing faces") if progress else nullcontext() as bar:
-            card = _build(part, recipe, stills, clips, seed, frames, bar.update if bar else lambda count: None)
+
+            def done(count: int) -> None:
+                os.utime(part)  # a sign of life for writers on other machines
+                if bar:
+                    bar.update(count)
+
+            card = _build(part, recipe, stills, clips, seed, frames, done)
         card = {"request": request} | card
         (part / "card.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
         return _publish(part, out, card)
@@ -81,15 +92,38 @@ def write_faces(out: Path, recipe: str | FaceRecipe, stills: int, clips: int, se
 
 
 def _remove_leftovers(out: Path) -> None:
-    """Delete what killed writers of this folder left: their process number is in the name and no longer alive."""
-    for part in out.parent.glob(f".{out.name}.*.part"):
-        number = part.name.removeprefix(f".{out.name}.").split(".")[0]
-        try:
-            os.kill(int(number), 0)
-        except ProcessLookupError:
+    """Delete what killed writers of this folder left, here or on another machine that shares the storage."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    for part in out.parent.glob(f".{glob.escape(out.name)}.*.part"):
+        if not _is_at_work(part, part.name.removeprefix(f".{out.name}.")):
             shutil.rmtree(part, ignore_errors=True)
-        except (ValueError, PermissionError):  # not ours, or alive under another user
-            continue
+
+
+def _is_at_work(part: Path, name: str) -> bool:
+    """Whether the writer of `<machine>.<process>.<number>.part` lives; of another machine, whether it said so lately.
+
+    A process number means nothing on another machine: there only the time of the folder counts, which a writer renews
+    every few seconds, by the clock of the machine that holds the files.
+    """
+    machine, _, number = name.partition(".")
+    if machine == _machine():
+        try:
+            os.kill(int(number.split(".")[0]), 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:  # alive under another user
+            return True
+        return True
+    try:
+        with tempfile.TemporaryFile(dir=part.parent) as clock:
+            return os.fstat(clock.fileno()).st_mtime - part.stat().st_mtime < SILENT
+    except FileNotFoundError:  # finished, or removed by another writer
+        return True
+
+
+def _machine() -> str:
+    """The name of this machine, without what a file name should not hold."""
+    return re.sub(r"[^\w-]", "-", socket.gethostname()) or "unnamed"
 
 
 def _named(recipe: str | FaceRecipe) -> FaceRecipe:

@@ -24,12 +24,11 @@ Split = dict[str, list[Sample]]        # "train", "validation", "test"
 def floors(split: Split, classes: tuple[str, ...], size: str = "tiny", stride: int = 4,
            seed: int = 0) -> dict[str, Scores]:
     """The three floors on one split: {"majority", "pixel_ridge", "random_encoder"} → scores on `split["test"]`."""
-    pictures = {name: read_pictures(samples, size, stride) for name, samples in split.items()}
+    features = {name: read_features(samples, size, stride, seed) for name, samples in split.items()}
     labels = {name: np.array([sample.label for sample in samples]) for name, samples in split.items()}
     majority = np.zeros((len(labels["test"]), len(classes)))
     majority[:, np.bincount(labels["train"]).argmax()] = 1.0
-    pixels = [{name: views(x) for name, x in pictures.items()} for views in (grey_mean, grey_in_time, local_contrast)]
-    probe = {name: random_features(x, size, seed) for name, x in pictures.items()}
+    *pixels, probe = ({name: found[i] for name, found in features.items()} for i in range(4))
     return {
         "majority": score(majority, labels["test"], classes),
         "pixel_ridge": score(ridge(pixels, labels, len(classes)), labels["test"], classes),
@@ -43,6 +42,18 @@ def read_pictures(samples: list[Sample], size: str, stride: int) -> Tensor:
     dataset = FaceDataset(samples, EVAL, shape.image_size, shape.frames, stride, "centre")
     pictures = torch.stack([dataset[i]["x"] for i in range(len(dataset))])
     return pictures if pictures.ndim == 5 else pictures.unsqueeze(2)
+
+
+def read_features(samples: list[Sample], size: str, stride: int, seed: int, batch: int = 64) -> list[Tensor]:
+    """What the floors see of the samples: three views of the pixels, then the random encoder's, each `[n f]`.
+
+    Read a batch at a time: at the paper's size the pictures of one DFEW fold would fill 50 GB.
+    """
+    model, parts = random_encoder(size, seed), []
+    for i in range(0, len(samples), batch):
+        x = read_pictures(samples[i : i + batch], size, stride)
+        parts.append([*(view(x) for view in (grey_mean, grey_in_time, local_contrast)), random_features(x, model)])
+    return [torch.cat(part) for part in zip(*parts)]
 
 
 def grey_mean(x: Tensor) -> Tensor:
@@ -68,14 +79,20 @@ def local_contrast(x: Tensor, window: int = 9) -> Tensor:
     return F.avg_pool2d(rearrange(detail, "(n t) 1 h w -> n t h w", n=len(x)).mean(1, keepdim=True), 2).flatten(1)
 
 
-@torch.inference_mode()
-def random_features(x: Tensor, size: str, seed: int) -> Tensor:
-    """What an untrained encoder makes of the pictures, places kept: what the architecture gives for nothing."""
+def random_encoder(size: str, seed: int) -> S4DClassifier:
+    """An encoder that was never trained, on a GPU where there is one."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = S4DClassifier(size, pool="positions").eval()
+    return model.to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@torch.inference_mode()
+def random_features(x: Tensor, model: S4DClassifier) -> Tensor:
+    """What the encoder makes of the pictures, places kept: what the architecture gives for nothing."""
     x = x.squeeze(2) if x.shape[2] == 1 else x
-    return torch.cat([model.features(part) for part in x.split(64)])
+    device = next(model.parameters()).device
+    return torch.cat([model.features(part.to(device)).cpu() for part in x.split(64)])
 
 
 def ridge(candidates: list[dict[str, Tensor]], labels: dict[str, np.ndarray], classes: int) -> np.ndarray:

@@ -33,6 +33,8 @@ LABELLED = {"smoke": Faces(300, 120, 0), "laptop": Faces(3000, 2500, 0, frames=(
 UNLABELLED = {"smoke": LABELLED["smoke"], "laptop": Faces(12_000, 3000, 1, frames=("mp4",)),
               "full": Faces(100_000, 40_000, 1, size=160, frames=("mp4",))}
 
+NEEDED = {"sfer": ("stills",), "dfer": ("clips",)}  # mode → what it reads; the others read both
+
 _TINY: dict[str, Any] = {"size": "tiny", "frames": "clip_mp4", "stride": 2, "augment_stills": "LIGHT",
                          "augment_clips": "LIGHT", "cache": True}
 PRETRAIN: dict[str, dict[str, Any]] = {
@@ -77,14 +79,16 @@ def prepare_data(tier: str, kind: str = "labelled") -> Path:
 
 def pretraining(tier: str, name: str = "pretraining", **changes: Any) -> PretrainConfig:
     """The tier's pretraining on its unlabelled faces; keyword arguments change single settings."""
-    return PretrainConfig(**{"name": name, "tier": tier} | _folders(tier, "unlabelled", changes) | PRETRAIN[tier]
-                          | changes)
+    needed = tuple({"image": "stills", "clip": "clips"}[m] for m in changes.get("modalities", ("image", "clip")))
+    return PretrainConfig(**{"name": name, "tier": tier} | _folders(tier, "unlabelled", changes, needed)
+                          | PRETRAIN[tier] | changes)
 
 
 def finetuning(tier: str, mode: str, name: str | None = None, **changes: Any) -> FinetuneConfig:
     """The tier's fine-tuning on its labelled faces; keyword arguments change single settings."""
     return FinetuneConfig(**{"name": name or mode, "mode": mode, "tier": tier}
-                          | _folders(tier, "labelled", changes) | FINETUNE[tier] | changes)
+                          | _folders(tier, "labelled", changes, NEEDED.get(mode, ("stills", "clips")))
+                          | FINETUNE[tier] | changes)
 
 
 # Stage 1 trains the whole image model, stage 2 only what S2D adds: hence the two learning rates. Full is the released
@@ -106,11 +110,13 @@ S2D: dict[str, dict[str, dict[str, Any]]] = {
 def s2d(tier: str, mode: str, name: str | None = None, **changes: Any) -> FinetuneConfig:
     """One stage of S2D on the tier's labelled faces: "sfer" the image model, "dfer" the video model (with `init=`)."""
     return FinetuneConfig(**{"name": name or f"s2d_{mode}", "mode": mode, "system": "s2d", "tier": tier}
-                          | _folders(tier, "labelled", changes) | S2D[tier][mode] | changes)
+                          | _folders(tier, "labelled", changes, NEEDED.get(mode, ("stills", "clips")))
+                          | S2D[tier][mode] | changes)
 
 
-def _folders(tier: str, kind: str, changes: dict[str, Any]) -> dict[str, str]:
-    if "stills" in changes and "clips" in changes:  # a lab's own data: nothing to draw
+def _folders(tier: str, kind: str, changes: dict[str, Any], needed: tuple[str, ...] = ("stills", "clips")
+             ) -> dict[str, str]:
+    if all(part in changes for part in needed):  # a lab's own data: nothing to draw
         return {}
     folder = prepare_data(tier, kind)
-    return {"stills": str(folder / "stills"), "clips": str(folder / "clips")}
+    return {part: str(folder / part) for part in ("stills", "clips")}

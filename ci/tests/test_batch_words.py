@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from rich.console import Console
 from toy_chapters import RECORD, write_chapter
@@ -37,6 +37,8 @@ def test_a_value_is_python_or_else_yaml(word, value):
     assert found == value and type(found) is type(value)
 
 
+@example('\'"')
+@example("\\")
 @given(st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text() | st.booleans()
        | st.lists(st.integers() | st.text(max_size=3)))
 def test_what_python_prints_of_a_value_is_read_back(value):

@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -180,13 +181,37 @@ def test_a_failing_writer_leaves_nothing_and_a_killed_one_blocks_nobody(tmp_path
         with pytest.raises(RuntimeError, match="disk full"):
             tiny(tmp_path / "faces")
     assert not list(tmp_path.iterdir())
-    dead = tmp_path / ".faces.4194999.0123.part" / "stills"           # what a killed writer leaves
-    alive = tmp_path / f".faces.{os.getpid()}.4567.part" / "stills"   # a writer at work
+    here = face_files._machine()
+    dead = tmp_path / f".faces.{here}.4194999.0123.part" / "stills"           # what a killed writer leaves
+    alive = tmp_path / f".faces.{here}.{os.getpid()}.4567.part" / "stills"   # a writer at work
     dead.mkdir(parents=True)
     alive.mkdir(parents=True)
     tiny(tmp_path / "faces")
     assert (tmp_path / "faces" / "card.json").is_file()
     assert not dead.parent.exists() and alive.exists()
+
+
+def test_a_writer_on_another_machine_lives_by_its_signs_and_not_by_its_process_number(tmp_path):
+    """4194999 is nobody's number here, and may well be that of the writer there."""
+    lately, long_ago, before = (tmp_path / f".faces.{name}.part" for name in
+                                ("another-node.4194999.01", "another-node.4194999.23", "4194999.45"))
+    for part in (lately, long_ago, before):
+        part.mkdir()
+    past = time.time() - face_files.SILENT - 60
+    os.utime(long_ago, (past, past))
+    tiny(tmp_path / "faces")
+    assert lately.exists() and not long_ago.exists()
+    assert before.exists()  # of an older version, without the machine: its time decides too
+    os.utime(before, (past, past))
+    face_files._remove_leftovers(tmp_path / "faces")
+    assert not before.exists()
+
+
+def test_a_writer_gives_signs_of_life_while_it_writes(tmp_path, monkeypatch):
+    touched = []
+    monkeypatch.setattr(face_files.os, "utime", touched.append)
+    tiny(tmp_path / "faces")
+    assert touched and {path.name.split(".")[2] for path in touched} == {face_files._machine()}
 
 
 @pytest.mark.parametrize("kept", ["mp4", "jpg"])

@@ -4,7 +4,17 @@ import numpy as np
 import pytest
 import torch
 
-from s4d_lib.floors import floors, grey_in_time, grey_mean, local_contrast, random_features, read_pictures, ridge
+from s4d_lib.floors import (
+    floors,
+    grey_in_time,
+    grey_mean,
+    local_contrast,
+    random_encoder,
+    random_features,
+    read_features,
+    read_pictures,
+    ridge,
+)
 from s4d_lib.labels import SCHEMAS
 from s4d_lib.runs import read_samples
 from s4d_lib.stages import training_split
@@ -56,5 +66,14 @@ def test_floors_on_files(faces):
     assert all(scores.count == len(test) for scores in found.values())
     pictures = read_pictures(test[:2], "tiny", 2)
     assert pictures.shape[:2] == (2, 3)
-    assert torch.equal(random_features(pictures, "tiny", 0), random_features(pictures, "tiny", 0))
-    assert not torch.equal(random_features(pictures, "tiny", 0), random_features(pictures, "tiny", 1))
+    once, again, other = (random_features(pictures, random_encoder("tiny", seed)) for seed in (0, 0, 1))
+    assert torch.equal(once, again) and not torch.equal(once, other)
+
+
+def test_features_read_in_batches_are_those_of_all_pictures_at_once(faces):
+    config = finetuning("smoke", "dfer", stills=str(faces / "stills"), clips=str(faces / "clips"))
+    samples = read_samples(config, "clip", "test")[:5]
+    pictures = read_pictures(samples, "tiny", 2)
+    views = [grey_mean, grey_in_time, local_contrast, lambda x: random_features(x, random_encoder("tiny", 0))]
+    for found, view in zip(read_features(samples, "tiny", 2, 0, batch=2), views, strict=True):
+        torch.testing.assert_close(found, view(pictures), rtol=1e-4, atol=1e-4)

@@ -91,6 +91,9 @@ def test_committed_records_are_valid_and_hold_no_machine_path():
 
     assert strings({"a": ["/x/y", {"b": "c"}]}) == ["a", "/x/y", "b", "c"]
     for path in RESULTS.glob("*.json"):
+        if path.name.startswith("book_"):  # a table of what a run of the book has cost, and no record
+            assert not [text for text in strings(json.loads(path.read_text())) if "/" in text and text[0] in "/~"], path
+            continue
         record = results(path.stem)
         assert record.headline
         assert not [text for text in strings(record.model_dump()) if text.startswith(("/", "~", "file:"))], path
