@@ -4,6 +4,7 @@
 //               of one node; in a notebook every cell is a node of its own, so it finds each gate open and stops the build.
 //   alt text    the cell option `alt` becomes the text/plain twin of each picture among the cell's outputs, which is what
 //               themes give as its alternative text; without it they read out "<PIL.Image.Image image mode=P …>".
+//   links       in tables that a cell displays as Markdown: MyST reads no outputs, so `07_name.ipynb` would stay as it is.
 
 const COMPLAINT = "gated-nodes-join"; // the rule under which MyST reports a gate it could not close
 const cellLike = (cell, children) => ({ type: "block", kind: cell.kind, data: cell.data, children });
@@ -54,10 +55,23 @@ function describePictures(tree) {
   visit(tree, undefined);
 }
 
+const base = (process.env.BASE_URL ?? "").replace(/\/$/, ""); // themes put it before their own links, not into outputs
+const address = (name) => (name === "index" ? `${base}/` : `${base}/${name.replace(/^\d+_/, "").replaceAll("_", "-")}`);
+
+/** Turns links to chapters in displayed Markdown into addresses of their pages. */
+function linkChapters(tree) {
+  for (const child of tree.children ?? []) linkChapters(child);
+  const data = tree.type === "output" && tree.jupyter_data?.data;
+  if (!data || !data["text/markdown"]) return;
+  data["text/markdown"] = [data["text/markdown"]].flat().join("").replaceAll(
+    /\]\((\w+)\.(?:ipynb|md)(#[^)\s]*)?\)/g, (_, name, place) => `](${address(name)}${place ?? ""})`);
+}
+
 export default {
   name: "Notebooks of this book",
   transforms: [
     { name: "join-gates", stage: "document", plugin: () => joinGates },
     { name: "describe-pictures", stage: "document", plugin: () => describePictures },
+    { name: "link-chapters", stage: "document", plugin: () => linkChapters },
   ],
 };

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,8 @@ PREFERRED = [PLOTLY, "image/svg+xml", "image/png", "image/jpeg", "text/html", "t
 REGION = 'tabindex="0" role="region" aria-label="output"'  # it may scroll, so the keyboard must reach it
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 MARKDOWN = MarkdownIt("commonmark").enable("table")
+BASE = os.environ.get("BASE_URL", "").strip("/") + "/" if os.environ.get("BASE_URL", "").strip("/") else ""
+HREF = re.compile(r'href="/([^"]*)"')  # notebook_plugin.mjs wrote these, below BASE_URL
 PUBLIC = Path()  # where the larger outputs lie; render.py says
 
 
@@ -78,6 +81,7 @@ def _html(page: Writer, given: dict, _: dict) -> str:
 
 def _markdown(page: Writer, given: dict, _: dict) -> str:
     text = MARKDOWN.render(content(given)).replace("<th></th>", "<td></td>")
+    text = HREF.sub(lambda found: f'href="{page.link("/" + found[1].removeprefix(BASE))}"', text)
     return f'<div class="wide" {REGION}>{text}</div>'
 
 
