@@ -8,6 +8,7 @@
 # BASE_URL=/name is the path below which a server will show the site (GitHub Pages: the name of the repository).
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+source "$S4D_ROOT/ci/system_tools.sh"
 cd "$S4D_ROOT"
 need_node
 exec python ci/build_site.py "$@"

@@ -21,6 +21,8 @@ else document.querySelector("nav.toc [aria-current]")?.scrollIntoView({ block: "
 
 // ── plotly ───────────────────────────────────────────────────────────────────
 async function draw(place) {
+  if (place.dataset.asked) return;
+  place.dataset.asked = "true";
   const figure = JSON.parse(place.querySelector("script").textContent);
   const wanted = figure.layout?.width;
   const layout = { ...figure.layout, width: Math.min(wanted ?? Infinity, place.clientWidth) };
@@ -37,6 +39,10 @@ const seen = new IntersectionObserver((entries) => {
 function start() { figures.forEach((place) => seen.observe(place)); }
 if (document.readyState === "complete") start(); else addEventListener("load", start);
 // A folded cell has no width; its figures are drawn when it opens, which the observer sees by itself.
+addEventListener("beforeprint", () => { // on paper nothing is folded and nothing waits
+  for (const one of document.querySelectorAll("main details")) one.open = true;
+  figures.forEach(draw);
+});
 
 // ── explorers: the model of a page without a kernel ──────────────────────────
 function model(state) {
@@ -72,7 +78,9 @@ async function answer() {
     const link = Object.assign(document.createElement("a"), {
       href: up + (path === "/" ? "" : `${path.slice(1)}/`) + (anchor ? `#${anchor}` : ""),
       textContent: Object.values(record.hierarchy).filter(Boolean).join(" › ") });
-    return Object.assign(document.createElement("li"), { replaceChildren: undefined }).appendChild(link).parentNode;
+    const row = document.createElement("li");
+    row.append(link);
+    return row;
   }));
   if (asked.length && !hits.length) found.append(Object.assign(document.createElement("li"), { textContent: "Nothing found." }));
 }

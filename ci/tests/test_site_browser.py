@@ -1,0 +1,183 @@
+"""The site in a real browser: every page, figure and explorer; by keyboard, narrow and dark; nothing from elsewhere.
+
+It drives the check rendering, which `S4D_SITE` names or which is built here from the committed notebooks.
+"""
+
+import functools
+import json
+import os
+import shutil
+import threading
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+playwright = pytest.importorskip("playwright.sync_api")
+CHROMIUM = os.environ.get("S4D_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+if not CHROMIUM:
+    pytest.skip("no chromium here; name one with S4D_CHROMIUM", allow_module_level=True)
+if not shutil.which("node"):
+    pytest.skip("no node here, and MyST needs it to build the site", allow_module_level=True)
+
+import build_site  # noqa: E402
+from axe_playwright_python.base import AXE_FILE_PATH  # noqa: E402
+
+PATIENCE = 240_000  # ms; a busy machine is no fault of a page
+LIVE = "() => document.documentElement.dataset.ready === 'true'"
+DRAWN = "() => [...document.querySelectorAll('div.plotly, div.anywidget')].every((one) => one.dataset.drawn)"
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory) -> Path:
+    if os.environ.get("S4D_SITE"):
+        return Path(os.environ["S4D_SITE"])
+    book = tmp_path_factory.mktemp("site") / "book"
+    build_site.stage(build_site.ROOT, book)
+    build_site.seed_theme(book)
+    problems = build_site.build(book)
+    assert not problems, "\n".join(problems)
+    return book / "_build" / "html"
+
+
+class Handler(SimpleHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    extensions_map = SimpleHTTPRequestHandler.extensions_map | {".mjs": "text/javascript"}
+
+    def end_headers(self) -> None:
+        self.send_header("Cache-Control", "max-age=3600")  # plotly's 5 MB come once
+        super().end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="session")
+def host(site):
+    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=site))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/"
+    server.shutdown()
+
+
+@pytest.fixture(scope="session")
+def browser():
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM,
+                                         args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def context(browser):
+    context = browser.new_context(viewport={"width": 1280, "height": 900}, color_scheme="light", reduced_motion="reduce")
+    context.set_default_timeout(PATIENCE)
+    return context
+
+
+def pages_of(site: Path) -> list[str]:
+    """Addresses of all pages, as the folders say; the error page is not among them."""
+    return sorted(path.parent.relative_to(site).as_posix() for path in site.glob("**/index.html"))
+
+
+def opened(context, host: str, address: str):
+    """(a page that is ready, the list of what goes wrong on it from now on)."""
+    page, wrong = context.new_page(), []
+    page.on("console", lambda message: wrong.append(f"console: {message.text}") if message.type == "error" else None)
+    page.on("pageerror", lambda error: wrong.append(f"script: {error}"))
+    page.on("request", lambda asked: wrong.append(f"asks for {asked.url}") if not asked.url.startswith(
+        (host, "data:", "blob:")) else None)
+    page.on("response", lambda got: wrong.append(f"{got.status}: {got.url}") if got.status >= 400 else None)
+    page.goto(host + ("" if address == "." else f"{address}/"))
+    page.wait_for_function(LIVE)
+    return page, wrong
+
+
+def violations(page) -> list[str]:
+    """What axe-core finds serious or critical on our elements; plotly's own drawing is not ours."""
+    page.evaluate(Path(AXE_FILE_PATH).read_text(encoding="utf-8"))
+    found = page.evaluate("""async () => (await axe.run({exclude: [['.plotly .main-svg'], ['.plotly .svg-container']]},
+        {resultTypes: ['violations']})).violations
+        .filter((one) => ['serious', 'critical'].includes(one.impact))
+        .map((one) => `${one.id}: ${one.nodes.slice(0, 3).map((node) => node.target.flat().join(' ')).join(', ')}`)""")
+    return found
+
+
+def too_wide(page) -> list[str]:
+    """Elements that stick out of a page which has become wider than the window."""
+    return page.evaluate("""() => document.documentElement.scrollWidth <= innerWidth ? [] :
+        [...document.querySelectorAll('main *')].filter((one) => one.getBoundingClientRect().right > innerWidth + 1
+          && !one.closest('.wide, pre, .math')).slice(0, 3).map((one) => one.outerHTML.slice(0, 120))""")
+
+
+def test_every_page_stands(site, context, host):
+    """Loads, draws all figures and explorers, fits a wide and a narrow window, passes axe; asks nobody else for anything."""
+    bad, figures = {}, 0
+    for address in pages_of(site):
+        page, wrong = opened(context, host, address)
+        page.evaluate("dispatchEvent(new Event('beforeprint'))")  # opens what is folded and draws what is far below
+        page.wait_for_function(DRAWN)
+        figures += page.locator("div.plotly .main-svg:first-child").count()
+        wrong += [f"no picture: {url}" for url in page.evaluate("""async () => { const all = [...document.images];
+            for (const one of all) one.loading = 'eager';
+            await Promise.allSettled(all.map((one) => one.decode()));
+            return all.filter((one) => !one.naturalWidth).map((one) => one.src); }""")]
+        wrong += [f"too wide at 1280 px: {one}" for one in too_wide(page)] + violations(page)
+        page.set_viewport_size({"width": 360, "height": 740})
+        wrong += [f"too wide at 360 px: {one}" for one in too_wide(page)]
+        page.close()
+        if wrong:
+            bad[address] = wrong
+    assert not bad, json.dumps(bad, indent=1, ensure_ascii=False)
+    assert figures == sum(path.read_text(encoding="utf-8").count('<div class="plotly"') for path in site.glob("**/*.html"))
+
+
+def test_every_explorer_answers_the_keyboard(site, context, host):
+    """The first dial of every explorer on every page: focus by Tab, turn by an arrow key, and the picture changes."""
+    tried = 0
+    for address in pages_of(site):
+        if 'class="anywidget"' not in (site / address / "index.html").read_text(encoding="utf-8"):
+            continue
+        page, wrong = opened(context, host, address)
+        page.wait_for_function(DRAWN)
+        for explorer in page.locator("div.anywidget").all():
+            dial = explorer.locator("input[type=range]:enabled, select:enabled").first
+            told = "(root) => [root.querySelector('.told').textContent, root.querySelector('.view').innerHTML].join()"
+            section = explorer.locator("section.s4d")
+            before = section.evaluate(told)
+            dial.focus()
+            for key in ("ArrowRight", "ArrowDown", "ArrowLeft", "ArrowUp"):
+                page.keyboard.press(key)
+                if section.evaluate(told) != before:
+                    break
+            assert section.evaluate(told) != before, f"{address}: {section.locator('.title').inner_text()} does not react"
+            tried += 1
+        assert not wrong, f"{address}: {wrong}"
+        page.close()
+    assert tried
+
+
+def test_dark_search_and_the_lost_reader(site, context, host):
+    page, wrong = opened(context, host, ".")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "skip", "the first Tab offers to skip to the text"
+    light = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    page.locator("#theme").press("Enter")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") != light
+    assert not violations(page), "dark"
+    page.locator("#search").fill("tubelet")
+    page.locator("#found a").first.wait_for()
+    page.locator("#found a").first.click()
+    page.wait_for_function(LIVE)
+    assert "tubelet" in page.locator("main").inner_text().lower()
+    assert page.evaluate("document.documentElement.classList.contains('dark')"), "the choice is kept"
+    assert not wrong
+    page.locator("#theme").press("Enter")
+    page.goto(f"{host}404.html")
+    page.locator("main a", has_text="first page").click()
+    page.wait_for_function(LIVE)
+    assert page.locator("main h1").count() == 1
+    page.close()
+
+
