@@ -105,7 +105,8 @@ class Writer:
 
     def on_math(self, node: dict) -> str:
         number = element("span", f"({html.escape(node['enumerator'])})") if node.get("enumerator") else ""
-        return element("div", self._mathml(node) + number, class_="math", id=node.get("html_id"))
+        given = {"class_": "math", "id": node.get("html_id"), "tabindex": 0, "role": "region", "aria_label": "formula"}
+        return element("div", self._mathml(node) + number, **given)
 
     def on_mathGroup(self, node: dict) -> str:
         return element("div", self.inside(node), id=node.get("html_id"))
@@ -246,9 +247,11 @@ class Writer:
     def _framed(self, node: dict, kind: str, before: str = "") -> str:
         titles = [child for child in node.get("children") or [] if child["type"] == "admonitionTitle"]
         rest = self.html(child for child in node.get("children") or [] if child["type"] != "admonitionTitle")
-        title = ": ".join(filter(None, (html.escape(before), self.html(titles)))) or kind.capitalize()
+        folds = "dropdown" in (node.get("class") or "")
+        words = html.escape(plain_text(titles)) if folds else self.html(titles)  # no link may stand in a summary
+        title = ": ".join(filter(None, (html.escape(before), words))) or kind.capitalize()
         given = {"class_": f"framed {kind}", "id": node.get("html_id")}
-        if "dropdown" in (node.get("class") or ""):
+        if folds:
             return element("details", element("summary", title) + rest, open=node.get("open"), **given)
         return element("section", element("p", title, class_="title") + rest, **given)
 

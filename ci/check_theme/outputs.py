@@ -65,7 +65,7 @@ def _plotly(page: Writer, given: dict, _: dict) -> str:
     figure = json.loads(content(given))
     alt = html.escape((figure.get("layout", {}).get("meta") or {}).get("alt", ""))
     height = figure.get("layout", {}).get("height") or 450  # plotly's own height where a figure names none
-    return (f'<div class="plotly" role="img" aria-label="{alt}" style="min-height: {height}px">'
+    return (f'<div class="chart" role="img" aria-label="{alt}" style="min-height: {height}px">'
             f'<script type="application/json">{as_json(figure)}</script></div>')  # fmt: skip
 
 

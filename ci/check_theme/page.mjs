@@ -29,8 +29,9 @@ async function draw(place) {
   delete layout.template?.layout?.mapbox;
   await Plotly.newPlot(place, figure.data, layout, { displayModeBar: false, responsive: !wanted });
   place.dataset.drawn = "true";
+  if (wanted) addEventListener("resize", () => Plotly.relayout(place, { width: Math.min(wanted, place.clientWidth) }));
 }
-const figures = [...document.querySelectorAll("div.plotly")];
+const figures = [...document.querySelectorAll("div.chart")];
 const seen = new IntersectionObserver((entries) => {
   for (const { isIntersecting, target } of entries) {
     if (isIntersecting) { seen.unobserve(target); draw(target); }
