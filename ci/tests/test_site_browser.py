@@ -104,7 +104,7 @@ def violations(page, code: bool = False) -> list[str]:
     return page.evaluate("""async (exclude) => (await axe.run({exclude},
         {resultTypes: ['violations']})).violations
         .filter((one) => ['serious', 'critical'].includes(one.impact))
-        .map((one) => `${one.id}: ${one.nodes.slice(0, 3).map((node) => node.target.flat().join(' ')).join(', ')}`)""", left_out)
+        .map((one) => `${one.id}: ${one.nodes.slice(0, 3).map((node) => node.target.flat().join(' '))}`)""", left_out)
 
 
 def too_wide(page) -> list[str]:
