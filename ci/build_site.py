@@ -29,6 +29,7 @@ LEFT_BEHIND = shutil.ignore_patterns(".*", "_build", "build", "data", "runs", "t
 HARMLESS = [  # what MyST says of a sound book
     re.compile(r"Linking \".*\" to an implicit heading reference"),  # not broken; chapter 13 does so
     re.compile(r'Duplicate identifier in project "[0-9a-f]{12}-\d+"'),  # equal cells of two chapters have equal ids
+    re.compile(r"'jupytext' extra keys? ignored"),  # what jupytext --update leaves in a notebook's header
 ]
 
 

@@ -39,8 +39,10 @@ class Page:
     def anchors(self) -> set[str]:
         return {node[key] for node in self.nodes() for key in ("html_id", "identifier") if node.get(key)}
 
-    def outputs(self) -> Iterator[dict]:
-        return (node["jupyter_data"] for node in self.nodes("output") if node.get("jupyter_data"))
+    def outputs(self, removed: bool = False) -> Iterator[dict]:
+        """What cells displayed; with `removed` also what a tag such as remove-output keeps off the page."""
+        nodes = walk(self.tree, enter=lambda node: removed or node.get("visibility") != "remove")
+        return (node["jupyter_data"] for node in nodes if node.get("type") == "output" and node.get("jupyter_data"))
 
     def read(self, given: dict) -> str:
         """An output's text: MyST keeps short ones in the page and long ones in a file."""
@@ -49,10 +51,12 @@ class Page:
         return (self.files / given["path"].lstrip("/")).read_text(encoding="utf-8")
 
 
-def walk(node: dict) -> Iterator[dict]:
-    yield node
-    for child in node.get("children") or []:
-        yield from walk(child)
+def walk(node: dict, enter: Callable[[dict], bool] = lambda node: True) -> Iterator[dict]:
+    """A node and all below it; nothing of those that `enter` refuses."""
+    if enter(node):
+        yield node
+        for child in node.get("children") or []:
+            yield from walk(child, enter)
 
 
 def read_pages(site: Path) -> list[Page]:
@@ -68,7 +72,7 @@ def read_pages(site: Path) -> list[Page]:
 
 # ── one page: yields what is wrong ───────────────────────────────────────────
 def no_error_outputs(page: Page) -> Iterator[str]:
-    for output in page.outputs():
+    for output in page.outputs(removed=True):
         if output["output_type"] == "error":
             yield f"a cell ended in {output.get('ename')}: {str(output.get('evalue'))[:80]}"
 
