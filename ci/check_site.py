@@ -6,6 +6,7 @@ MyST's own `--strict` lets dead links, missing alternative texts, error outputs 
 """
 
 import json
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -19,6 +20,8 @@ ELSEWHERE = re.compile(r"(https?|mailto):")
 BARE = re.compile(r"<[\w.]+(\s[^>]*)?>$")  # the repr of an object: no description of a picture
 IMAGE = re.compile(r"<img\b[^>]*>", re.IGNORECASE)
 ALT = re.compile(r"""\balt\s*=\s*("[^"]+"|'[^']+')""", re.IGNORECASE)
+DISPLAYED = re.compile(r"\]\(([^)\s]+)\)")  # a link in Markdown that a cell displays
+BASE = os.environ.get("BASE_URL", "").rstrip("/")
 PLOTLY = "application/vnd.plotly.v1+json"
 
 
@@ -158,14 +161,23 @@ def links_lead_somewhere(pages: list[Page]) -> Iterator[str]:
                     yield f"{page.source}: the cross-reference to {node.get('label')!r} leads nowhere"
                     continue
                 url += f"#{node['html_id']}" if node.get("html_id") else ""
-            if not url or ELSEWHERE.match(url) or node.get("remote"):
-                continue
-            path, _, anchor = url.partition("#")
-            target = by_path.get(path.rstrip("/") or "/") if path else page
-            if target is None and not (path.startswith("/") and (page.files / path.lstrip("/")).is_file()):
-                yield f"{page.source}: the link to {node.get('urlSource') or url} leads nowhere"
-            elif target and anchor and anchor not in target.anchors():
-                yield f"{page.source}: there is no place {anchor!r} on {target.source}"
+            if url and not node.get("remote"):
+                yield from _dead(page, url, node.get("urlSource") or url, by_path)
+        for output in page.outputs():
+            for url in DISPLAYED.findall(page.read((output.get("data") or {}).get("text/markdown", {"content": ""}))):
+                yield from _dead(page, url.removeprefix(BASE), url, by_path)
+
+
+def _dead(page: Page, url: str, said: str, by_path: dict[str, Page | None]) -> Iterator[str]:
+    """What is wrong with an address on a page: /slug#place of a page, or /name of a file."""
+    path, _, anchor = url.partition("#")
+    target = by_path.get(path.rstrip("/") or "/") if path else page
+    if ELSEWHERE.match(url) or path.startswith("/") and (page.files / path.lstrip("/")).is_file():
+        return
+    if target is None:
+        yield f"{page.source}: the link to {said} leads nowhere"
+    elif anchor and anchor not in target.anchors():
+        yield f"{page.source}: there is no place {anchor!r} on {target.source}"
 
 
 def toc_is_built(site: Path, pages: list[Page]) -> Iterator[str]:
