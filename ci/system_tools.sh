@@ -7,6 +7,8 @@
 # What is missing is installed with apt-get where that is there and we are root; otherwise these stop and say what to do.
 # S4D_NO_BROWSER=1 runs the tests without a browser; then they say so, in words, and not in silence.
 
+set -euo pipefail
+
 need() { # program, Debian package, why it is needed, how else to get it
     printf '%s is missing: %s\n' "$1" "$3" >&2
     if [[ "$(id -u)" == 0 ]] && command -v apt-get >/dev/null; then

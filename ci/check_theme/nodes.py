@@ -56,6 +56,15 @@ class Writer:
         self.references = references or {}
         self.has_plotly = self.has_widget = False
         self.footnotes: list[dict] = []
+        self.placed: set[str] = set()  # ids that stand on the page already
+
+    def place(self, node: dict, *keys: str) -> str | None:
+        """The id under which links find a node; None where it has none, or a node around it carries the same."""
+        found = next((node[key] for key in keys or ("html_id",) if node.get(key)), None)
+        if found in self.placed:
+            return None
+        self.placed.add(found)
+        return found
 
     def html(self, nodes: Iterable[dict]) -> str:
         return "".join(self.node(node) for node in nodes)
@@ -70,7 +79,7 @@ class Writer:
         if kind in THROUGH:
             return self.inside(node)
         if kind in PLAIN:
-            return element(PLAIN[kind], self.inside(node), id=node.get("html_id"), class_=node.get("class"))
+            return element(PLAIN[kind], self.inside(node), id=self.place(node), class_=node.get("class"))
         write = getattr(self, f"on_{kind}", None)
         if write is None:
             raise RenderError(f"{self.name}: there is no way to write the node type {kind!r}; add one in nodes.py")
@@ -95,7 +104,7 @@ class Writer:
     def on_heading(self, node: dict) -> str:
         number = element("span", html.escape(node["enumerator"]) + " ") if node.get("enumerator") else ""
         mark = element("a", "#", href=f"#{node.get('html_id')}", class_="anchor", aria_label="link to this heading")
-        return element(f"h{min(6, node['depth'])}", number + self.inside(node) + mark, id=node.get("html_id"))
+        return element(f"h{min(6, node['depth'])}", number + self.inside(node) + mark, id=self.place(node))
 
     def on_abbreviation(self, node: dict) -> str:
         return element("abbr", self.inside(node), title=node.get("title"), tabindex=0)
@@ -105,11 +114,11 @@ class Writer:
 
     def on_math(self, node: dict) -> str:
         number = element("span", f"({html.escape(node['enumerator'])})") if node.get("enumerator") else ""
-        given = {"class_": "math", "id": node.get("html_id"), "tabindex": 0, "role": "region", "aria_label": "formula"}
+        given = {"class_": "math", "id": self.place(node), "tabindex": 0, "role": "region", "aria_label": "formula"}
         return element("div", self._mathml(node) + number, **given)
 
     def on_mathGroup(self, node: dict) -> str:
-        return element("div", self.inside(node), id=node.get("html_id"))
+        return element("div", self.inside(node), id=self.place(node))
 
     def _mathml(self, node: dict) -> str:
         found = MATHML.search(node.get("html", ""))
@@ -158,18 +167,18 @@ class Writer:
         inner = self.inside(node)
         if node.get("visibility") == "hide":
             inner = outputs.folded("Cell", inner)
-        return element("div", inner, class_="block", id=node.get("html_id") or node.get("identifier"))
+        return element("div", inner, class_="block", id=self.place(node, "html_id", "identifier"))
 
     def on_list(self, node: dict) -> str:
         tag = "ol" if node.get("ordered") else "ul"
         return element(tag, self.inside(node), start=node.get("start") if node.get("start", 1) != 1 else None)
 
     def on_definitionTerm(self, node: dict) -> str:
-        return element("dt", self.inside(node), id=node.get("html_id"))
+        return element("dt", self.inside(node), id=self.place(node))
 
     def on_table(self, node: dict) -> str:
         return element("div", element("table", self.inside(node)), class_="wide", tabindex=0, role="region",
-                       aria_label="table", id=node.get("html_id"))
+                       aria_label="table", id=self.place(node))
 
     def on_tableCell(self, node: dict) -> str:
         style = f"text-align: {node['align']}" if node.get("align") else None
@@ -186,13 +195,13 @@ class Writer:
         except ClassNotFound:
             shown = html.escape(node.get("value", ""), quote=False)
         block = element("pre", element("code", shown), class_="code", tabindex=0, role="region",
-                        aria_label=f"{language} code", id=node.get("html_id"))
+                        aria_label=f"{language} code", id=self.place(node))
         return outputs.folded("Code", block) if node.get("visibility") == "hide" else block
 
     def on_outputs(self, node: dict) -> str:
         if node.get("visibility") == "remove" or not node.get("children"):
             return ""
-        inner = element("div", self.inside(node), class_="outputs", id=node.get("html_id"))
+        inner = element("div", self.inside(node), class_="outputs", id=self.place(node))
         return outputs.folded("Output", inner) if node.get("visibility") == "hide" else inner
 
     def on_output(self, node: dict) -> str:
@@ -221,7 +230,7 @@ class Writer:
         return self.inside(node)
 
     def on_details(self, node: dict) -> str:
-        return element("details", self.inside(node), open=node.get("open"), id=node.get("html_id"))
+        return element("details", self.inside(node), open=node.get("open"), id=self.place(node))
 
     def on_card(self, node: dict) -> str:
         inner = self.inside(node)
@@ -250,7 +259,7 @@ class Writer:
         folds = "dropdown" in (node.get("class") or "")
         words = html.escape(plain_text(titles)) if folds else self.html(titles)  # no link may stand in a summary
         title = ": ".join(filter(None, (html.escape(before), words))) or kind.capitalize()
-        given = {"class_": f"framed {kind}", "id": node.get("html_id")}
+        given = {"class_": f"framed {kind}", "id": self.place(node)}
         if folds:
             return element("details", element("summary", title) + rest, open=node.get("open"), **given)
         return element("section", element("p", title, class_="title") + rest, **given)
@@ -262,7 +271,7 @@ class Writer:
         rest = self.html(child for child in node["children"] if child["type"] != "caption")
         words = "".join(self.inside(caption) for caption in captions)
         caption = element("figcaption", element("b", html.escape(number)) + words) if captions else ""
-        place = node.get("html_id") or node.get("identifier")
+        place = self.place(node, "html_id", "identifier")
         return element("figure", rest + caption, id=place, class_=node.get("class"))
 
     def on_image(self, node: dict) -> str:
