@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
-# Everything that must hold before a change lands: lint, our own checks, unit tests, and every chapter run again by nbval.
+# Everything that must hold before a change lands: lint, our own checks, the site built and driven in a browser, unit tests,
+# and every chapter run again by nbval.
 # The last line printed is pytest's own summary, of the unit tests and the chapters together.
 #
 #   bash ci/test.sh [further words for pytest, such as -k masking]
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+source "$S4D_ROOT/ci/system_tools.sh"
 cd "$S4D_ROOT"
 export S4D_RUNS="${S4D_RUNS:-$S4D_ROOT/runs}" # one place for the runs of all chapters, whatever folder a kernel starts in
 
@@ -20,6 +22,8 @@ step() { # name, remedy, command ...
 
 step "lint" "Most of it is mended by: ruff check --fix ." \
     ruff check --quiet .
+step "node and a browser" "Install what is named above." need_node
+step "node and a browser" "Install what is named above." need_chromium
 step "environment files" "Bring environment.yml, pyproject.toml and ci/constraints.txt into step as said above." \
     python ci/check_environment.py
 
@@ -29,6 +33,9 @@ chapters=(chapters/*.ipynb)
 if ((${#texts[@]} + ${#chapters[@]})); then
     step "chapter pairs" "Edit the .md, then: .venv/bin/python ci/execute_chapters.py CHAPTER" \
         python ci/check_pairs.py
+    step "site" "Each line marked ✗ names a page and what is wrong with it; look at the pages: bash ci/site.sh --check --serve 8000" \
+        python ci/build_site.py --check
+    export S4D_SITE="$S4D_ROOT/_build/site-check" # the browser tests drive these pages and do not build them again
     step "data for the chapters" "Remove the folder that is named above and run this again." \
         s4d data --tier smoke
 fi
