@@ -1,10 +1,10 @@
 """Write the library's pages for the site: one for every file of s4d_lib, and the bibliography with who cites what.
 
-    python ci/api_pages.py OUT        OUT is the folder `library` beside chapters/; myst.yml lists it
+    python ci/api_pages.py OUT        OUT is the folder `api` beside chapters/; myst.yml lists it
 
 Nothing here is written by hand. Signatures and docstrings are read by griffe, which imports nothing. The chapter that
 derives a file stands in that file's docstring ("Derived in chapter 04."); which chapters use an entry is read from
-their code cells. `labels.json` tells `ci/site_plugin.mjs` which names have an entry, so that every mention of one in a
+their code cells. `labels.json` tells `ci/links_plugin.mjs` which names have an entry, so that every mention of one in a
 chapter becomes a link back.
 """
 
@@ -253,7 +253,7 @@ def write_pages(out: Path, root: Path = ROOT) -> list[Path]:
 
 def main(arguments: list[str]) -> int:
     if len(arguments) != 1:
-        print("which folder should hold the pages? python ci/api_pages.py library", file=sys.stderr)
+        print("which folder should hold the pages? python ci/api_pages.py api", file=sys.stderr)
         return 2
     written = write_pages(Path(arguments[0]))
     print(f"{len(written)} files in {arguments[0]}")

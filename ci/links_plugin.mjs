@@ -1,7 +1,10 @@
-// page → page     what the site adds to the pages: ways to run a notebook, links into the library, alt text of pictures.
+// A plugin for MyST (`project.plugins` in myst.yml): the links that the site adds to the pages, for any theme.
 //
-// A MyST plugin. It runs while the pages are parsed, before links and citations are resolved, so whatever it adds is
-// checked like everything else. The notebooks themselves stay as they are.
+//   launch      a line under the title of every chapter: download the notebook or its source, open it on Binder or Colab
+//   library     a library name in backticks (`masking.random_mask`, `masking.py`) becomes a link to its entry, and every
+//               chapter ends with the library files that it imports
+//
+// It runs while pages are parsed, before links are resolved, so what it adds is checked like everything else.
 //
 // Launch links need one setting, the repository: `project.github` in myst.yml or, where GitHub builds the site, the
 // repository that runs the build. Without either there are download links only.
@@ -10,7 +13,7 @@ import fs from "node:fs";
 import path from "node:path";
 
 const BRANCH = "main";
-const LIBRARY = "library"; // the folder that ci/api_pages.py wrote
+const LIBRARY = "api"; // the folder that ci/api_pages.py wrote
 
 /** "owner/name", or null where nothing says it. */
 export function repository(settings = readIfThere("myst.yml"), environment = process.env) {
@@ -76,67 +79,15 @@ function linkMentions(tree, entries, inLink = false) {
   }
 }
 
-/** `#| alt: …` of a code cell becomes the plain-text form of its pictures, which themes show as their alt text. */
-function describePictures(blocks) {
-  for (const block of blocks) {
-    const alt = block.data?.alt;
-    for (const output of alt ? (block.children ?? []).flatMap(outputsIn) : []) {
-      const data = output.jupyter_data?.data;
-      if (data && Object.keys(data).some((mime) => mime.startsWith("image/"))) data["text/plain"] = alt;
-    }
-    delete block.data?.alt;
-  }
-}
-
-function outputsIn(node) {
-  return node.type === "output" ? [node] : (node.children ?? []).flatMap(outputsIn);
-}
-
-/** A solution begins in one cell and ends in a later one: everything between moves into it. Yields what does not close. */
-export function* joinSolutions(tree) {
-  let open = null;
-  for (const block of [...tree.children]) {
-    const children = block.children ?? [];
-    const end = children.findIndex((node) => node.type === "solution" && node.gate === "end");
-    if (open && end < 0) {
-      open.children.push(block);
-      tree.children.splice(tree.children.indexOf(block), 1);
-      if (children.some((node) => node.gate)) yield "a solution begins before the one above has its {solution-end}";
-      continue;
-    }
-    if (end >= 0) {
-      if (!open) yield "a {solution-end} without a {solution-start}";
-      open?.children.push(...children.slice(0, end));
-      block.children = children.slice(open ? end + 1 : 0);
-      delete open?.gate;
-      open = null;
-    }
-    const last = block.children?.at(-1);
-    if (last?.type === "solution" && last.gate === "start") open = last;
-    for (const node of block.children ?? []) {
-      if (node.gate && node !== open) yield `an {${node.type}-${node.gate}} has no partner in its cell`;
-    }
-  }
-  if (open) yield "the last solution has no {solution-end}";
-}
-
 function codeIn(node) {
   return node.type === "code" && node.executable ? `${node.value}\n` : (node.children ?? []).map(codeIn).join("");
 }
 
-const additions = {
-  name: "book-additions",
-  doc: "Adds download and launch links, links into the library, and alt text to the pages.",
+const addLinks = {
+  name: "add-links",
   stage: "document",
-  plugin: (_, utils) => (tree, file) => {
-    for (const problem of joinSolutions(tree)) file.message(problem).fatal = true; // an error of the build
-    for (const block of tree.children) {
-      if (block.label) continue; // only what somebody named can be linked to; two notebooks may hold an equal cell
-      delete block.identifier;
-      delete block.html_id;
-    }
+  plugin: () => (tree, file) => {
     const entries = JSON.parse(readIfThere(path.join(LIBRARY, "labels.json")) || "{}");
-    describePictures(utils.selectAll("block", tree));
     linkMentions(tree, entries);
     const { name, ext, dir } = path.parse(file.path);
     if (ext !== ".ipynb" || path.basename(dir) !== "chapters") return;
@@ -149,4 +100,4 @@ const additions = {
   },
 };
 
-export default { name: "Static for Dynamic: additions to the pages", transforms: [additions] };
+export default { name: "Links of this book", transforms: [addLinks] };
