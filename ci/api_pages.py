@@ -46,7 +46,7 @@ class Uses:
 
 
 def read_uses(chapters: list[Path], files: set[str]) -> Uses:
-    """What every chapter's code cells take from `files`, by `from s4d_lib.x import y` or by `x.y` after an import of x."""
+    """What the chapters' code cells take from `files`: `from s4d_lib.x import y`, or `x.y` after an import of x."""
     uses = Uses()
     for path in chapters:
         modules = {}  # the chapter's name of a library file → the file
@@ -111,13 +111,17 @@ def signature(function: griffe.Function, prefix: str = "") -> str:
         return line
     head, rest = line.split("(", 1)
     inside, tail = rest.rsplit(")", 1)
-    depth, parts, start = 0, [], 0
-    for at, letter in enumerate(inside):
-        depth += (letter in "([{") - (letter in ")]}")
-        if letter == "," and depth == 0:
-            parts.append(inside[start:at].strip())
-            start = at + 1
-    return "\n".join([f"{head}(", *(f"    {part}," for part in [*parts, inside[start:].strip()] if part), f"){tail}"])
+    depth, quote, parts = 0, "", [""]
+    for letter in inside:
+        if letter in "'\"":
+            quote = "" if letter == quote else quote or letter
+        elif not quote:
+            depth += (letter in "([{") - (letter in ")]}")
+        if letter == "," and not depth and not quote:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return "\n".join([f"{head}(", *(f"    {part.strip()}," for part in parts), f"){tail}"])
 
 
 @dataclass
@@ -143,7 +147,9 @@ class Book:
 def _short(stem: str) -> str:
     """'04_masking' → 'chapter 4', 'c_batch_and_clusters' → 'appendix c'."""
     number = stem.split("_")[0]
-    return f"chapter {int(number)}" if number.isdigit() else f"appendix {number}" if len(number) == 1 else "the first page"
+    if number.isdigit():
+        return f"chapter {int(number)}"
+    return f"appendix {number}" if len(number) == 1 else "the first page"
 
 
 def is_public(name: str, member: griffe.Object | griffe.Alias) -> bool:
@@ -182,8 +188,7 @@ def page(book: Book, file: str, module: griffe.Module) -> str:
     first, _, rest = docstring.partition("\n")
     arrow, _, what = first.partition("     ")
     derived = named_chapters(docstring, list(book.titles))
-    lines = ["---", f"title: {file}.py", f"description: {json.dumps(f'{arrow}: {what.strip()}', ensure_ascii=False)}", "---",
-             "", f"(lib-{file})=", f"# {file}.py", "", f"**{_escaped(arrow)}** {_escaped(what.strip())}", "",
+    lines = [*_head(f"{file}.py", f"lib-{file}", f"{arrow}: {what.strip()}"), _arrow(docstring), "",
              as_markdown(rest.strip("\n")), "", book.place(file, "", derived), ""]
     constants = []
     for name, member in module.members.items():
@@ -203,21 +208,32 @@ def overview(book: Book, library: griffe.Module) -> str:
     for file in sorted(book.entries):
         docstring = library[file].docstring.value
         homes = named_chapters(docstring, list(book.titles)) or book.uses.of(file)
-        arrow, _, what = docstring.split("\n")[0].partition("     ")
-        groups[homes[0] if homes else ""].append(f"- [{file}.py](lib_{file}.md): **{_escaped(arrow)}** {_escaped(what.strip())}")
-    lines = ["---", "title: The library", "---", "", "(library)=", "# The library", "",
-             "Every file of `s4d_lib` is one arrow. The files stand under the chapter that derives them, or else under the first "
-             "chapter that uses them; the pages are made from the docstrings and link back to the chapters.", ""]
+        groups[homes[0] if homes else ""].append(f"- [{file}.py](lib_{file}.md): {_arrow(docstring)}")
+    lines = [*_head("The library", "library"),
+             "Every file of `s4d_lib` is one arrow. The files stand under the chapter that derives them, or else under "
+             "the first chapter that uses them. The pages are made of docstrings and link back to the chapters.", ""]
     for stem, title in {**book.titles, "": "The machinery behind the commands"}.items():
         if groups[stem]:
-            lines += [f"## {title}", "", *([f"[To the chapter](../chapters/{stem}.ipynb)", ""] if stem else []), *groups[stem], ""]
+            to_chapter = [f"[To the chapter](../chapters/{stem}.ipynb)", ""] if stem else []
+            lines += [f"## {title}", "", *to_chapter, *groups[stem], ""]
     return "\n".join(lines)
+
+
+def _head(title: str, label: str, description: str = "") -> list[str]:
+    about = [f"description: {json.dumps(description, ensure_ascii=False)}"] if description else []
+    return ["---", f"title: {title}", *about, "---", "", f"({label})=", f"# {title}", ""]
+
+
+def _arrow(docstring: str) -> str:
+    """The first line of a library file's docstring, "a → b     what it is", as Markdown."""
+    arrow, _, what = docstring.split("\n")[0].partition("     ")
+    return f"**{_escaped(arrow)}** {_escaped(what.strip())}"
 
 
 def bibliography(book: Book, references: Path, chapters: Path) -> str:
     """Every work of references.bib and the chapters that cite it; the site sets the entries themselves below."""
-    lines = ["---", "title: Bibliography", "---", "", "(bibliography)=", "# Bibliography", "",
-             "Every work that the book cites, with the chapters that do so. The full entries stand at the end of this page.", ""]
+    lines = [*_head("Bibliography", "bibliography"),
+             "Every work that the book cites, with the chapters that do so. The full entries stand at the end.", ""]
     for line in references.read_text().splitlines():
         if line.startswith("% ") and not line.endswith("."):
             lines += ["", f"## {line[2:]}", ""]
@@ -230,8 +246,9 @@ def bibliography(book: Book, references: Path, chapters: Path) -> str:
 
 def write_pages(out: Path, root: Path = ROOT) -> list[Path]:
     """Write every page into `out`, and remove pages of files that are gone; returns what was written."""
-    library = griffe.load("s4d_lib", search_paths=[str(root)], allow_inspection=False)
-    files = {name: module for name, module in sorted(library.members.items()) if not module.is_alias and module.is_module}
+    library = griffe.load("s4d_lib", search_paths=[str(root)], try_relative_path=False, allow_inspection=False)
+    files = {name: module for name, module in sorted(library.members.items())
+             if is_public(name, module) and module.is_module}
     chapters = find_chapters(root / "chapters")
     titles = {path.stem: next(line.lstrip("# ") for line in path.read_text().splitlines() if line.startswith("# "))
               for path in chapters}
