@@ -1,6 +1,7 @@
 // A plugin for MyST (`project.plugins` in myst.yml): the links that the site adds to the pages, for any theme.
 //
 //   launch      a line under the title of every chapter: download the notebook or its source, open it on Binder or Colab
+//   words       `[tube mask](#term-tube-mask)` leads to that word of appendix a
 //   library     a library name in backticks (`masking.random_mask`, `masking.py`) becomes a link to its entry, and every
 //               chapter ends with the library files that it imports
 //
@@ -71,10 +72,17 @@ export function imported(code, entries) {
   return found;
 }
 
+/** `#term-tube-mask` → the glossary's "tube mask": MyST keeps the blank, which no link can spell. */
+function term(node) {
+  const identifier = `term-${node.url.slice("#term-".length).replaceAll("-", " ")}`;
+  return { type: "crossReference", identifier, label: identifier, children: node.children };
+}
+
 function linkMentions(tree, entries, inLink = false) {
   for (const [at, node] of (tree.children ?? []).entries()) {
     const label = node.type === "inlineCode" && !inLink ? labelOf(node.value ?? "", entries) : null;
     if (label) tree.children[at] = { type: "link", url: `#${label}`, children: [node] };
+    else if (node.type === "link" && node.url?.startsWith("#term-")) tree.children[at] = term(node);
     else if (node.type !== "heading") linkMentions(node, entries, inLink || node.type === "link");
   }
 }
