@@ -80,7 +80,7 @@ const STYLE = `
 .s4d .question { margin: 0 0 10px; color: var(--dim); }
 .s4d .dials { display: grid; grid-template-columns: repeat(auto-fit, minmax(138px, 1fr)); gap: 8px 16px; margin: 0 0 10px;
   padding: 10px; background: var(--soft); border-radius: 6px; }
-.s4d .dial { min-width: 0; }
+.s4d .dial { min-width: 0; display: flex; flex-direction: column; justify-content: flex-end; }
 .s4d .dial.wide { grid-column: 1 / -1; }
 .s4d .dial label { display: flex; justify-content: space-between; gap: 8px; color: var(--ink); font-size: 13px; }
 .s4d .dial output { font-variant-numeric: tabular-nums; color: var(--dim); white-space: nowrap; }
@@ -162,7 +162,9 @@ function explorer({ draw }) {
       dials = { ...dials, [spec.key]: value };
       show();
     }, released)]));
-    const root = h("section", { class: "s4d", role: "group", "aria-label": `Explorer: ${TITLE}` }, h("style", {}, STYLE),
+    // Keys belong to the dial that has the focus: to a notebook around it an arrow moves between cells, and d twice deletes one.
+    const keep = (event) => { if (!event.ctrlKey && !event.metaKey && !event.altKey) event.stopPropagation(); };
+    const root = h("section", { class: "s4d", role: "group", "aria-label": `Explorer: ${TITLE}`, onkeydown: keep }, h("style", {}, STYLE),
       h("p", { class: "title" }, TITLE), h("p", { class: "question" }, QUESTION),
       h("div", { class: "dials" }, Object.values(knobs).map((knob) => knob.root)), view, told, note);
     let width = 640;
