@@ -31,7 +31,7 @@ def run_grid(cells: dict[str, FinetuneConfig], seeds: Sequence[int] | None, jobs
              root: Path | None = None) -> Grid:
     """Train or load every cell with every seed, or with its own if `seeds` is None.
 
-    One failing run stops the grid; what finished stays on disk.
+    One failing run stops the grid; what finished stays on disk. Several jobs train one process each.
     """
     wanted = [(name, config.model_copy(update={"seed": seed})) for name, config in cells.items()
               for seed in seeds or (config.seed,)]
@@ -45,7 +45,7 @@ def run_grid(cells: dict[str, FinetuneConfig], seeds: Sequence[int] | None, jobs
         else:
             # spawn: a forked child would inherit the parent's threads and video readers in an unusable state
             with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_one_thread) as pool:
-                waiting = {pool.submit(train, config, root): (name, config.seed) for name, config in wanted}
+                waiting = {pool.submit(train, config, root, processes=1): (name, config.seed) for name, config in wanted}
                 for done in as_completed(waiting):
                     found[waiting[done]] = done.result()
                     bar.update()
