@@ -45,7 +45,8 @@ def run_grid(cells: dict[str, FinetuneConfig], seeds: Sequence[int] | None, jobs
         else:
             # spawn: a forked child would inherit the parent's threads and video readers in an unusable state
             with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_one_thread) as pool:
-                waiting = {pool.submit(train, config, root, processes=1): (name, config.seed) for name, config in wanted}
+                waiting = {pool.submit(train, config, root, processes=1): (name, config.seed)
+                           for name, config in wanted}
                 for done in as_completed(waiting):
                     found[waiting[done]] = done.result()
                     bar.update()

@@ -87,7 +87,7 @@ class Explorer(anywidget.AnyWidget):
         given = super()._repr_mimebundle_()
         view, metadata = given if isinstance(given, tuple) else (given or {}, {})
         drawn = self.draw()
-        return {**view, **still(drawn), "text/plain": alt_of(drawn)}, metadata  # not repr: it holds an address in memory
+        return {**view, **still(drawn), "text/plain": alt_of(drawn)}, metadata  # repr would hold an address
 
 
 def dial(key: str, label: str, options: list, value: Any, *, kind: str = "steps", **more: Any) -> dict[str, Any]:
