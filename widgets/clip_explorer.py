@@ -36,8 +36,8 @@ class ClipExplorer(Explorer):
                  for rule in RULES for length in LENGTHS for stride in STRIDES for draw in DRAWS}
         return {"dials": [dial("rule", "Rule", list(RULES), "centre", kind="choice", labels=list(RULES.values()),
                                wide=True),
-                          dial("length", "Video", LENGTHS, 48, unit=" frames"),
-                          dial("stride", "Stride", STRIDES, 2),
+                          dial("length", "Video", LENGTHS, 20, unit=" frames"),
+                          dial("stride", "Stride", STRIDES, 4),
                           dial("draw", "Draw", DRAWS, 0, labels=[str(draw + 1) for draw in DRAWS])],
                 "table": table, "fps": FPS, "random": ["train", "pretrain"], "sheet": sheet(video(), 10, 75)}
 

@@ -38,7 +38,7 @@ class LandmarkExplorer(Explorer):
                           dial("pattern", "Expression", list(EXPRESSIONS), "Surprise", kind="choice",
                                labels=[f"apparent {name.lower()}" for name in EXPRESSIONS]),
                           dial("share", "Intensity", SHARES, 1.0, labels=[f"{100 * share:.0f} %" for share in SHARES]),
-                          dial("turn", "Turn of the head", TURNS, 0.0,
+                          dial("turn", "Turn of the head", TURNS, 0.15,
                                labels=[f"{np.degrees(turn):+.0f}°" if turn else "0°" for turn in TURNS]),
                           dial("face", "Show the face", [False, True], True, kind="flag"),
                           dial("paths", "Show the way", [False, True], True, kind="flag")],

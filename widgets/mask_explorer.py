@@ -46,7 +46,7 @@ class MaskExplorer(Explorer):
                 hidden = draw_hidden(what, kind, ratio, seed)
                 masks[f"{what} {kind} {ratio} {seed}"] = base64.b64encode(np.packbits(hidden).tobytes()).decode()
         return {"dials": [dial("what", "Input", list(GRIDS), "clip", kind="choice", labels=["a clip", "an image"]),
-                          dial("kind", "Mask", KINDS, "random", kind="choice"),
+                          dial("kind", "Mask", KINDS, "tube", kind="choice"),
                           dial("ratio", "Hidden share", RATIOS, 0.9, labels=[f"{100 * r:g} %" for r in RATIOS]),
                           dial("seed", "Draw", SEEDS, 0, labels=[str(s + 1) for s in SEEDS]),
                           dial("copies", "Mark what can be copied", [False, True], True, kind="flag")],

@@ -183,6 +183,7 @@ def in_the_dark(page, section) -> None:
         }""", theme)
         page.wait_for_function("([root, dark]) => String(root.hasAttribute('data-dark')) === dark",
                                arg=[section.element_handle(), dark])
+        page.wait_for_selector("#jupyterlab-splash", state="detached")
         shot(page, theme.replace(" ", "_"))
 
 

@@ -118,3 +118,21 @@ def test_dark_follows_the_page(browser):
     page.evaluate("document.body.setAttribute('data-jp-theme-light', 'true')")  # JupyterLab's own word counts first
     page.wait_for_function("!document.querySelector('section.s4d').hasAttribute('data-dark')")
     page.close()
+
+
+def test_the_page_of_appendix_d_works_as_printed(browser):
+    """What the appendix shows as a complete page is one: the explorer stands on it and starts at the given dials."""
+    text = (ROOT / "chapters/d_explorers.md").read_text(encoding="utf-8")
+    printed = text.split("```html\n")[1].split("```")[0]
+    page = browser.new_page()
+    wrong: list[str] = []
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    files = {"/": ("text/html", printed.replace('"tube"', '"frame"').encode()),
+             "/mask_explorer.mjs": ("text/javascript", (ROOT / "widgets/mask_explorer.mjs").read_bytes())}
+    page.route("**/*", lambda route: route.fulfill(
+        **dict(zip(("content_type", "body"), files.get(route.request.url.removeprefix(HOST), ("text/plain", b""))))))
+    page.goto(f"{HOST}/")
+    page.locator("section.s4d").wait_for()
+    assert page.locator("select[id$='-kind']").evaluate("(select) => select.selectedOptions[0].text") == "frame"
+    assert not wrong
+    page.close()

@@ -17,7 +17,7 @@ function draw(page, dials, data) {
     const often = times.get(frame) ?? 0;
     parts.push(often ? h("circle", { cx: at(frame), cy: y, r: often > 1 ? 6 : 4.5, fill: often > 1 ? PALETTE.image : "var(--mark)",
       stroke: "var(--ink)", "stroke-width": often > 1 ? 1.5 : 0 }) : h("circle", { cx: at(frame), cy: y, r: 1.2, fill: "var(--line)" }));
-    if (often > 1) parts.push(words(clamp(at(frame), 12, page.width - 12), y - 11, `×${often}`, { "text-anchor": "middle", class: "strong" }));
+    if (often > 1) parts.push(words(clamp(at(frame), 16, page.width - 16), y - 11, `×${often}`, { "text-anchor": "middle", class: "strong" }));
   }
   const ticks = [0, Math.round((dials.length - 1) / 2), dials.length - 1];
   parts.push(axis(page, at, y + 14, ticks, "frame"));
@@ -28,7 +28,8 @@ function draw(page, dials, data) {
       again ? h("rect", { x: x + 1.5, y: down + head + 1.5, width: side - 3, height: side - 3, fill: "none", stroke: PALETTE.image,
         "stroke-width": 3, "stroke-dasharray": "6 4" }) : null);
   });
-  const told = `${taken.length} frames from ${dials.length}: ${found.different} different ones${found.repeats ? `, ${found.repeats} taken again` : ""}, `
+  const rule = data.dials[0].labels[data.dials[0].options.indexOf(dials.rule)];
+  const told = `${taken.length} frames from ${dials.length} (${rule}): ${found.different} different ones${found.repeats ? `, ${found.repeats} taken again` : ""}, `
     + `over ${(found.span / data.fps).toFixed(2)} s, from frame ${Math.min(...taken)} to ${Math.max(...taken)}.`;
   return { node: picture(page, top + Math.ceil(taken.length / across) * (side + head + gap), parts), told, off: random ? [] : ["draw"],
     alt: `A line of ${dials.length} frames with those taken marked, and the ${taken.length} pictures in order. ${told}`,

@@ -41,7 +41,7 @@ function draw(page, dials, data) {
     ? " A still has no neighbour in time to copy from."
     : ` Of the hidden ones ${found.copyable} (${percent(share)}) are visible at the same place one slot earlier or later.`);
   return {
-    node: picture(page, Math.ceil(t / across) * (side + head + gap), slots), told, off: still ? ["kind", "copies"] : [],
+    node: picture(page, Math.ceil(t / across) * (side + head + gap), slots), told, off: still ? ["kind", "copies"] : found.copyable ? [] : ["copies"],
     alt: `${still ? "A drawn face" : `A drawn clip as ${t} time slots`} under a ${dials.kind} mask of ratio ${dials.ratio}, hidden tokens grey. ${told}`,
     note: still ? "Frame and tube masks need time: an image has one slot." : "A dot marks a hidden token that a visible neighbour in time gives away.",
   };
