@@ -74,7 +74,7 @@ def plan_runs(
 
     Every selected chapter must know every `given` and every swept parameter. A chapter without a `tier` parameter
     runs as it stands. A run's fingerprint changes with the chapter's text, its parameters, any file of the library or
-    the widgets, and any record that chapters read.
+    the widgets, any record that chapters read, and the lists of a data set of one's own.
     """
     if tier not in TIERS:
         raise ChapterError(f"unknown tier {tier!r}; the tiers are {', '.join(TIERS)}")
@@ -96,6 +96,8 @@ def plan_runs(
     runs = []
     for path, point, parameters in wanted:
         made_from = {"chapter": _hash(texts[path].encode()), "library": library, "records": records}
+        if lists := _own_lists(tier, parameters):
+            made_from["data"] = lists
         folder = f"{path.stem}@{point_label(point)}" if point else path.stem
         runs.append(
             ChapterRun(
@@ -126,6 +128,16 @@ def _refuse_unknown_to_some(defaults: Mapping[Path, Mapping], names: Sequence[st
 def _library_hashes(chapters: Path) -> dict[str, str]:
     """File → hash, of everything that a chapter may import."""
     return _hashes(Path(__file__).parent, "**/*") | _hashes(chapters.parent / "widgets", "**/*")
+
+
+def _own_lists(tier: str, parameters: Mapping) -> str | None:
+    """Content hash of the lists of a data set of one's own that a run reads; a place that cannot be it is refused."""
+    asked = [parameters.get(name, "") for name in ("dataset", "data_root", "still_dataset")]
+    if not {"dataset", "data_root"} <= parameters.keys() or not any(word not in ("", "drawn") for word in asked):
+        return None
+    from s4d_lib.own_data import lists_hash  # seconds of import, for those runs alone
+
+    return lists_hash(tier, *asked, parameters.get("fold"))
 
 
 def _record_hashes(chapters: Path) -> dict[str, str]:

@@ -175,6 +175,8 @@ def _differences(before: Mapping, run: ChapterRun) -> Iterator[str]:
     then, now = before.get("made_from", {}), run.made_from
     if then and then.get("chapter") != now.get("chapter"):
         yield "the chapter's text has changed"
+    if then and then.get("data") != now.get("data"):
+        yield "the lists of the data have changed"
     for part in ("library", "records"):
         old, new = then.get(part, {}), now.get(part, {})
         if then and old != new:

@@ -8,6 +8,7 @@ as changes to its configuration. Explained in chapter 07 and appendix c.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,27 @@ def pretraining_settings(tier: str, dataset: str = DRAWN, data_root: str = "",
         found = data_settings(tier, dataset, data_root, 1, still_dataset)
         found["clip"].pop("fold")
     return found.get("image", {}) | found["clip"] | ({} if "image" in found else {"modalities": ("clip",)})
+
+
+def lists_hash(tier: str, dataset: str, data_root: str, still_dataset: str, fold: int | None) -> str:
+    """Content hash of every list of the named data sets, all folds, so that a run can be told from one on other lists.
+
+    Raises what `data_settings` (without a fold: `pretraining_settings`) raises, before anything is run.
+    """
+    if fold is None:
+        pretraining_settings(tier, dataset, data_root, still_dataset)
+    else:
+        data_settings(tier, dataset, data_root, fold, still_dataset)
+    digest = hashlib.sha256()
+    for name in (dataset, still_dataset):
+        if name in LAYOUTS:
+            folder, layout = data_folder(Path(data_root), name), LAYOUTS[name]
+            listed = {pattern.replace("{split}", split).replace("{fold}", str(fold)) for pattern in layout.names
+                      for split in layout.splits for fold in range(1, layout.folds + 1)}
+            for file in sorted(listed | {"groups.csv"}):
+                if (folder / file).is_file():
+                    digest.update(f"{name}/{file}\0".encode() + (folder / file).read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def data_folder(root: Path, name: str) -> Path:

@@ -8,6 +8,7 @@ from toy_chapters import RECORD, write_chapter
 from typer.testing import CliRunner
 
 from s4d_lib import batch, book_command, tiers
+from s4d_lib.batch_status import look_back, write_status
 from s4d_lib.chapters import chapter_parameters, code_cells
 from s4d_lib.cli import app
 from s4d_lib.own_data import data_folder, data_settings, pretraining_settings
@@ -166,6 +167,32 @@ def test_a_sweep_over_folds_of_ones_own_draws_no_faces_and_knows_the_folder_from
     assert {run.parameters["data_root"] for run in runs} == {str(own.resolve())}  # chapters run in their own folder
     planned(toys, monkeypatch)
     assert toys[1] == ["smoke"]  # the control: without a data set of one's own the faces are drawn, once
+
+
+def test_a_finished_run_is_stale_once_a_list_of_the_data_has_changed(toys, faces, monkeypatch):
+    home = toys[0] / "DFEW"
+    shutil.copytree(faces / "clips" / "annotation", home / "annotation")
+    words = ("-p", "dataset=dfew", "-p", f"data_root={home}", "--sweep", "fold=1,2")
+    before, _ = planned(toys, monkeypatch, *words)
+    again, _ = planned(toys, monkeypatch, *words)
+    assert [run.fingerprint for run in again] == [run.fingerprint for run in before]
+    assert before[0].made_from == before[1].made_from  # every fold is of the same version of the data
+    other = home / "annotation/test(single-labeled)/test_set_2.csv"
+    other.write_text(other.read_text().rsplit("\n", 2)[0] + "\n")
+    changed, _ = planned(toys, monkeypatch, *words)
+    assert changed[0].fingerprint != before[0].fingerprint
+    Path(changed[0].folder).mkdir(parents=True)
+    before[0].status = "done"
+    write_status(before[0])
+    assert look_back(changed[0]) == "stale: the lists of the data have changed"
+
+
+def test_a_fold_that_the_data_set_has_not_is_refused_before_anything_starts(toys, own, monkeypatch):
+    for words, told in (("fold=6", "dfew has folds 1 to 5"), ("dataset=mafw", "no lists of mafw here")):
+        asked = {"dataset": "dfew", "data_root": str(own)} | dict([words.split("=")])
+        runs, done = planned(toys, monkeypatch, *(f"-p {name}={value}".split()[i] for name, value in asked.items()
+                                                  for i in (0, 1)))
+        assert not runs and told in str(done.exception), words
 
 
 def test_a_folder_that_is_not_there_is_refused_before_anything_starts(toys, monkeypatch):
