@@ -67,12 +67,11 @@ def run_myst(book: Path) -> tuple[int, str]:
 def build(book: Path) -> list[str]:
     """Build the book in this folder; returns all that is wrong with it, an empty list when nothing is."""
     code, log = run_myst(book)
-    problems = list(complaints(log))
-    problems += check_site.check_content(book / "_build" / "site", book)
     html = book / "_build" / "html"
     if "template metadata" in log and "failed" in log:
-        problems.append("the book theme could not be fetched; offline, build with: bash ci/site.sh --check")
-    elif not (html / "index.html").exists() or code:
+        return ["the book theme could not be fetched; offline, build with: bash ci/site.sh --check"]
+    problems = list(complaints(log)) + check_site.check_content(book / "_build" / "site", book)
+    if not (html / "index.html").exists() or code:
         problems.append(f"MyST ended with exit code {code}; its last words:\n" + "\n".join(log.splitlines()[-15:]))
     if (book / PLACE / "render.py").exists() and not problems:  # the book theme's pages are not ours to check
         problems += check_site.check_html(html)

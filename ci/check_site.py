@@ -244,8 +244,10 @@ def check_html(html: Path) -> list[str]:
             if ELSEWHERE.match(url) or url.startswith("data:"):
                 continue
             where, _, anchor = unquote(url).partition("#")
-            base = html if where.startswith("/") else path.parent
-            target = (base / where.lstrip("/")).resolve() if where else path.resolve()
+            if where.startswith("/"):
+                target = (html / where.removeprefix(BASE).lstrip("/")).resolve()
+            else:
+                target = (path.parent / where if where else path).resolve()
             target = target / "index.html" if target.is_dir() else target
             if not target.is_file():
                 wrong.append(f"{name}: {url} leads nowhere")

@@ -22,6 +22,7 @@ PLAIN = {  # kinds that are one element around their children
     "div": "div", "smallcaps": "span", "summary": "summary", "header": "header", "footer": "footer",
 }  # fmt: skip
 THROUGH = {"root", "include", "embed", "captionNumber", "glossary"}
+LONG = 40  # characters of TeX; a longer formula within a line may not fit a narrow screen, and scrolls
 SILENT = {"comment", "mystTarget", "mystComment", "mystOption", "blockBreak"}
 
 
@@ -110,7 +111,10 @@ class Writer:
         return element("abbr", self.inside(node), title=node.get("title"), tabindex=0)
 
     def on_inlineMath(self, node: dict) -> str:
-        return self._mathml(node)
+        formula = self._mathml(node)
+        if len(node["value"]) < LONG:
+            return formula
+        return element("span", formula, class_="long", tabindex=0, role="region", aria_label="formula")
 
     def on_math(self, node: dict) -> str:
         number = element("span", f"({html.escape(node['enumerator'])})") if node.get("enumerator") else ""

@@ -45,6 +45,8 @@ class Site:
         self.license = project.get("license") or {}
         self.pages = [{"slug": self.home, "title": project["title"], "level": 1}, *project["pages"]]
         self.slugs = [page["slug"] for page in self.pages if page.get("slug")]
+        written = (path.stem for path in sorted((self.source / "content").glob("*.json")))
+        self.hidden = [slug for slug in written if slug not in self.slugs]  # pages that the contents do not list
 
     def folder(self, slug: str) -> Path:
         return self.into if slug == self.home else self.into / slug.replace(".", "/")
@@ -60,7 +62,7 @@ class Site:
 
 def linker(site: Site, up: str):
     """A function from MyST's addresses to addresses that work from a page which lies `up` below the root."""
-    by_path = {"/" + slug.replace(".", "/"): site.address(slug) for slug in site.slugs} | {"/": ""}
+    by_path = {"/" + slug.replace(".", "/"): site.address(slug) for slug in site.slugs + site.hidden} | {"/": ""}
 
     def link(url: str) -> str:
         path, mark, anchor = url.partition("#")
@@ -87,6 +89,8 @@ def contents(site: Site, here: str, up: str) -> str:
 
 
 def neighbours(site: Site, slug: str, up: str) -> str:
+    if slug in site.hidden:
+        return ""
     place, titles = site.slugs.index(slug), {page["slug"]: page["title"] for page in site.pages if page.get("slug")}
     ways = []
     if place:
@@ -140,7 +144,7 @@ def main() -> int:
     site = Site(Path(os.environ["BUILD_DIRECTORY"]))
     outputs.PUBLIC = site.source / "public"
     wrong = []
-    for slug in site.slugs:
+    for slug in site.slugs + site.hidden:
         try:
             text = page_html(site, slug)
         except RenderError as error:
