@@ -234,13 +234,14 @@ def bibliography(book: Book, references: Path, chapters: Path) -> str:
     """Every work of references.bib and the chapters that cite it; the site sets the entries themselves below."""
     lines = [*_head("Bibliography", "bibliography"),
              "Every work that the book cites, with the chapters that do so. The full entries stand at the end.", ""]
-    for line in references.read_text().splitlines():
-        if line.startswith("% ") and not line.endswith("."):
-            lines += ["", f"## {line[2:]}", ""]
-        elif line.startswith("@"):
-            key = line.split("{")[1].rstrip(",")
-            citing = [stem for stem in book.titles if re.search(rf"@{key}\b", (chapters / f"{stem}.md").read_text())]
-            lines.append(f"- {{cite:t}}`{key}`" + (f": {book.links(citing)}" if citing else ""))
+    for part in re.split(r"\n(?=[@%])", references.read_text()):
+        if part.startswith("% ") and not part.rstrip().endswith("."):
+            lines += ["", f"## {part[2:].strip()}", ""]
+        elif entry := re.match(r"@\w+\{([\w-]+),", part):
+            title = re.search(r"title = \{(.*)\},", part)[1].replace("{", "").replace("}", "")
+            citing = [stem for stem in book.titles if f"@{entry[1]}" in (chapters / f"{stem}.md").read_text()]
+            cited = f": {book.links(citing)}" if citing else ""
+            lines.append(f"- {{cite:t}}`{entry[1]}`, *{_escaped(title)}*{cited}")
     return "\n".join([*lines, ""])
 
 

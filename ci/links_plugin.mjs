@@ -104,7 +104,7 @@ const addLinks = {
       const links = used.flatMap((module, at) => [text(at ? ", " : "Library files of this page: "), link(`#lib-${module}`, `${module}.py`)]);
       tree.children.push({ type: "block", children: [{ type: "paragraph", class: "library", children: [...links, text(".")] }] });
     }
-    tree.children.splice(1, 0, { type: "block", children: [launchLine(name, repository())] });
+    tree.children.unshift({ type: "block", children: [launchLine(name, repository())] });
   },
 };
 

@@ -118,8 +118,8 @@ def test_long_signatures_stand_on_several_lines() -> None:
 
 def test_the_bibliography_says_who_cites_what(book: Path) -> None:
     text = written(book)["bibliography.md"]
-    assert "- {cite:t}`doe2020mask`: [chapter 5](../chapters/05_later.ipynb)\n" in text
-    assert "- {cite:t}`roe2021`\n" in text and "## Masks" in text and "## Every work" not in text
+    assert "- {cite:t}`doe2020mask`, *Masks*: [chapter 5](../chapters/05_later.ipynb)\n" in text
+    assert "- {cite:t}`roe2021`, *Other*\n" in text and "## Masks" in text and "## Every work" not in text
 
 
 def test_pages_of_files_that_are_gone_go_too(book: Path) -> None:
