@@ -42,7 +42,8 @@ MIME_TYPES = {
     "application/vnd.plotly.v1+json",
 }
 NOTEBOOK_METADATA = {"kernelspec", "language_info", "jupytext"}
-CELL_METADATA = {"tags", "label", "alt"}  # alt: what a picture among the outputs shows, read out by the site
+OPTIONS = ("label", "alt", "caption")  # alt: what a picture among the outputs shows, read out by the site
+CELL_METADATA = {"tags", *OPTIONS}
 LARGEST = 1_000_000  # bytes; above it pages load slowly and GitHub stops rendering
 ROOT = Path(__file__).resolve().parent.parent
 OF_ONE_MACHINE = re.compile(
@@ -72,17 +73,17 @@ def tags_of(cell: NotebookNode) -> list[str]:
 
 
 def same_cells(chapter: Chapter) -> Iterator[str]:
-    """Type, source, tags, label and alt of every cell are equal in the two files."""
+    """Type, source, tags and options of every cell are equal in the two files."""
 
     def essence(cell: NotebookNode) -> tuple:
         kept = cell.metadata
-        return cell.cell_type, cell.source.rstrip(), sorted(tags_of(cell)), kept.get("label"), kept.get("alt")
+        return cell.cell_type, cell.source.rstrip(), sorted(tags_of(cell)), *(kept.get(name) for name in OPTIONS)
 
     text = [essence(cell) for cell in chapter.text.cells]
     notebook = [essence(cell) for cell in chapter.notebook.cells]
     for number, (ours, theirs) in enumerate(zip(text, notebook), 1):
         if ours != theirs:
-            parts = zip(("type", "source", "tags", "label", "alt"), ours, theirs)
+            parts = zip(("type", "source", "tags", *OPTIONS), ours, theirs)
             part = next(what for what, a, b in parts if a != b)
             first = (ours[1].splitlines() or [""])[0]
             yield f"cell {number} ({first[:50]!r}) has another {part} in the .md than in the .ipynb"

@@ -33,7 +33,7 @@ def pair_notebook(text: NotebookNode, executed: NotebookNode) -> NotebookNode:
         raise ValueError("the executed notebook has other cells than the text; run it without parameters")
     cells, seen = [], Counter()
     for cell, ran in zip(text.cells, executed.cells):
-        metadata = {key: cell.metadata[key] for key in ("tags", "label", "alt") if key in cell.metadata}
+        metadata = {key: cell.metadata[key] for key in ("tags", "label", "alt", "caption") if key in cell.metadata}
         fingerprint = hashlib.sha256(f"{cell.cell_type}\n{cell.source}".encode()).hexdigest()[:12]
         seen[fingerprint] += 1  # two equal cells still need two ids
         new = NotebookNode(
