@@ -205,7 +205,8 @@ def stopped(config, root, act, processes=2):
         seen = processes_of("s4d_lib.launch")
         act()
         error = run.exception(timeout=PATIENCE)
-    assert len(seen) == 3 and not any(process.is_running() for process in seen.values()), "nobody is left behind"
+    assert len(seen) == 3
+    wait_for(lambda: not any(process.is_running() for process in seen.values()))  # nobody is left behind
     assert not list(root.glob("*/record.json")), "nothing is called done that is not"
     return error
 
@@ -225,6 +226,12 @@ def test_the_death_of_a_rank_leaves_whole_steps_for_any_number_of_processes(whol
     step = reached(next(tmp_path.glob("f-*")))
     assert 2 < step < 20 and f"stands at step {step}" in str(error)
     alike(undisturbed, train(config, tmp_path, processes=1 + victim))
+
+
+def test_without_their_launcher_the_ranks_stop_by_themselves(whole, tmp_path):
+    error = stopped(whole[0], tmp_path, lambda: processes_of("agent")[-1].kill())
+    assert isinstance(error, RankLost) and "the launcher was killed by SIGKILL" in str(error)
+    assert f"stands at step {reached(next(tmp_path.glob('f-*')))}" in str(error)
 
 
 def test_weights_in_parts_are_stopped_and_put_together_again(whole, tmp_path):
