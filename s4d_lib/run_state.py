@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -36,8 +37,11 @@ class Progressed:
 class MetricsLog:
     """metrics.jsonl: one line a step. Lines after the checkpoint that a run resumes from are cut, none stands twice."""
 
-    def __init__(self, path: Path, update: int, writes: bool = True) -> None:
-        """`writes`: False in a process that leaves the file to another."""
+    def __init__(self, path: Path, update: int, writes: bool = True, validated: Collection[int] | None = None) -> None:
+        """`writes`: False in a process that leaves the file to another.
+
+        `validated`: the updates whose validation the checkpoint knows; others are done again, their lines are cut.
+        """
         self.path, self.waiting, self.writes = path, [], writes
         if not writes:
             return
@@ -46,7 +50,9 @@ class MetricsLog:
         if path.exists():
             for line in path.read_text().splitlines():
                 try:
-                    if json.loads(line)["update"] <= update:
+                    said = json.loads(line)
+                    known = "loss" in said or validated is None or said["update"] in validated
+                    if said["update"] <= update and known:
                         kept.append(line)
                 except ValueError:  # the line that was being written when the run was killed
                     break

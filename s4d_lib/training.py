@@ -120,7 +120,8 @@ class _Training:
         found = load_state(folder, fingerprint, job.model, self.averaged, self.optimizer, self.accelerator.scaler,
                            job.keep)
         self.where = found or Progressed()
-        self.log = MetricsLog(folder / "metrics.jsonl", self.where.update, writes=ranks.is_first())
+        self.log = MetricsLog(folder / "metrics.jsonl", self.where.update, ranks.is_first(),
+                              {entry["update"] for entry in self.where.history})
         self.saved = self.started = time.monotonic()
         self.before = self.where.seconds
         self.agreed = False  # all ranks are at the same place

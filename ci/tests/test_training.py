@@ -13,9 +13,11 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from s4d_lib import runs as runs_module
 from s4d_lib import training
 from s4d_lib.checkpoints import read_metadata
 from s4d_lib.frames import UnreadableMedia
+from s4d_lib.run_state import reached
 from s4d_lib.runs import read_samples, train
 from s4d_lib.stages import FinetuneConfig, PretrainConfig, training_split
 from s4d_lib.training import Loop, Progressed
@@ -158,6 +160,67 @@ def test_a_kill_that_leaves_half_a_line_in_the_log(tmp_path):
     path.write_text("\n".join(lines) + '\n{"update": 4, "lo')
     training.MetricsLog(path, update=2)
     assert [json.loads(line)["update"] for line in path.read_text().splitlines()] == [1, 2]
+
+
+def test_a_validation_that_the_checkpoint_does_not_know_is_cut_from_the_log(tmp_path):
+    """Killed after the last step of an epoch was saved and its validation logged: it will be validated again."""
+    path = tmp_path / "metrics.jsonl"
+    lines = [{"update": 1, "loss": 2.0}, {"update": 1, "clip_war": 10.0}, {"update": 2, "loss": 1.0},
+             {"update": 2, "clip_war": 20.0}]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    training.MetricsLog(path, update=2, validated={1})
+    assert [json.loads(line) for line in path.read_text().splitlines()] == lines[:3]
+
+
+def failing_once(config, runs, monkeypatch, name):
+    """Train, let one function of the loop's job fail the second time it is called, and train again."""
+    inner, calls = getattr(runs_module, name), []
+
+    def failing(*args):
+        calls.append(1)
+        if len(calls) == 2:
+            raise OSError("no space left")
+        return inner(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runs_module, name, failing)
+        with pytest.raises(OSError, match="no space"):
+            train(config, runs)
+    return train(config, runs)
+
+
+@pytest.mark.parametrize("name", ["_validation_scores", "save_model"])
+def test_a_validation_that_fails_is_done_again(faces, runs, monkeypatch, name):
+    """Neither an error in validating nor a full disk while the best weights are written loses an epoch's score."""
+    config = finetuning(faces, epochs=3, epoch_rule="last")
+    whole = train(config, runs / "whole")
+    again = failing_once(config, runs / "again", monkeypatch, name)
+    assert whole.record.results == again.record.results and same(weights(whole), weights(again))
+    lines = (again.folder / "metrics.jsonl").read_text().splitlines()
+    assert len(lines) == len(set(lines)) == 4 * 3 + 3
+
+
+def test_a_step_that_was_applied_by_half_is_not_saved(faces, runs, monkeypatch):
+    """An error after the optimiser's step, before it is counted: the checkpoint before it stands."""
+    config = finetuning(faces, epochs=2, ema=0.9, checkpoint_minutes=1e-6)
+    whole = train(config, runs / "whole")
+    from timm.utils import ModelEmaV3
+
+    inner, calls = ModelEmaV3.update, []
+
+    def failing(self, *args, **named):
+        calls.append(1)
+        if len(calls) == 3:
+            raise RuntimeError("out of memory")
+        return inner(self, *args, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ModelEmaV3, "update", failing)
+        with pytest.raises(RuntimeError, match="out of memory"):
+            train(config, runs / "half")
+    assert reached(next((runs / "half").glob("f-*"))) == 2
+    again = train(config, runs / "half")
+    assert np.array_equal(whole.losses(), again.losses()) and same(weights(whole), weights(again))
 
 
 def test_interrupt_waits_for_the_end_of_the_step():
