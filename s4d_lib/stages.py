@@ -64,7 +64,7 @@ class Config(BaseModel):
     clip_norm: float | None = None
     seed: int = 0
     precision: Literal["no", "bf16", "fp16"] = "no"
-    accumulate: int = Field(1, ge=1)
+    accumulate: int = Field(1, ge=1, description="micro-batches a step is split into, over all processes")
     ema: float | None = Field(None, gt=0, lt=1)
     workers: int = Field(0, ge=0)
     device: Literal["auto", "cpu"] = "auto"
