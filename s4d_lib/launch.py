@@ -104,7 +104,7 @@ def run_ranks(launch: Launch, folder: Path, label: str) -> None:
         return
     stands = _stands(folder)
     if signals:
-        raise KeyboardInterrupt(f"stopped after a whole step; {stands}")
+        raise KeyboardInterrupt(f"stopped; {stands}")
     raise RankLost(f"{_how(ended, code, launch)}; {stands}")
 
 
@@ -164,13 +164,13 @@ def _how(ended: Mapping[str, Any] | None, code: int, launch: Launch) -> str:
         what = f"was killed by {_name(-code)}" if code < 0 else f"ended with exit code {code} before it said why"
         return f"the launcher {what}; the ranks have stopped"
     if "signal" in ended:
-        return f"the launcher received {ended['signal']} and stopped the ranks after a whole step"
+        return f"the launcher received {ended['signal']} and stopped the ranks"
     ranks = {int(rank): failure for rank, failure in ended["ranks"].items()}
     rank = min(ranks, key=lambda r: (_order(ranks[r]), r))
     exitcode, message = ranks[rank]["exitcode"], ranks[rank]["message"]
     who = f"rank {rank} of {launch.processes * launch.nodes}"
-    if exitcode == STOPPED:
-        return "the ranks were asked to stop and did so after a whole step"
+    if exitcode in (STOPPED, -signal.SIGTERM):
+        return "the ranks were asked to stop and did so"
     if exitcode < 0:
         why = ", which the system does when memory runs out" if -exitcode == signal.SIGKILL else ""
         return f"{who} was killed by {_name(-exitcode)}{why}; the others were stopped"
