@@ -174,7 +174,8 @@ def _how(ended: Mapping[str, Any] | None, code: int, launch: Launch) -> str:
     if exitcode < 0:
         why = ", which the system does when memory runs out" if -exitcode == signal.SIGKILL else ""
         return f"{who} was killed by {_name(-exitcode)}{why}; the others were stopped"
-    return f"{who} failed: {message}; the others were stopped"
+    said = f"exit code {exitcode}" if message in ("", "<NONE>") else message  # the second is PyTorch's word for none
+    return f"{who} failed: {said}; the others were stopped"
 
 
 def _order(failure: Mapping[str, Any]) -> int:
@@ -226,8 +227,7 @@ def agent(said: Mapping[str, Any]) -> int:
 
 def _message(failure: Any) -> str:
     """The error of a rank in one line, such as "ValueError: …"."""
-    message = failure.error_file_data.get("message", "")
-    return str(message.get("message", "") if isinstance(message, dict) else message).strip()
+    return str(failure.error_file_data.get("message", "")).strip()
 
 
 def _stop_without(parent: int) -> None:
@@ -246,8 +246,6 @@ def _stop_without(parent: int) -> None:
 
 def rank(folder: Path) -> None:
     """Train the configuration of a run's folder as one of several processes."""
-    from torch.distributed.elastic.multiprocessing.errors import record
-
     from s4d_lib import ranks, runs
     from s4d_lib.stages import FinetuneConfig, PretrainConfig
 
@@ -257,9 +255,23 @@ def rank(folder: Path) -> None:
     config = (PretrainConfig if settings["stage"] == "pretrain" else FinetuneConfig)(**settings)
     try:
         with redirect_stdout(sys.stdout if ranks.is_first() else open(os.devnull, "w")):
-            record(runs.train)(config, folder.parent)
+            runs.train(config, folder.parent)
     except KeyboardInterrupt:
         sys.exit(STOPPED)
+    except Exception as error:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it comes as soon as another rank fails; first we say why we did
+        _leave(error)
+        raise
+
+
+def _leave(error: Exception) -> None:
+    """The error of this rank where the elastic agent looks for it, whole or not at all: half a file would crash it."""
+    if "TORCHELASTIC_ERROR_FILE" not in os.environ:
+        return
+    place = Path(os.environ["TORCHELASTIC_ERROR_FILE"])
+    part = place.with_suffix(".part")
+    part.write_text(json.dumps({"message": f"{type(error).__name__}: {error}", "timestamp": int(time.time())}))
+    part.replace(place)
 
 
 if __name__ == "__main__":
