@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent
 WIDTH = 88  # longer signatures stand on several lines, as in a narrow window
 LONGEST_VALUE = 240  # characters of a constant that are shown
 DERIVED = re.compile(r"(?:Derived|Explained)\s+in\s+(?:chapters?|appendix)\s+[\w, \n]+?\.")  # said again, with links
-MENTION = re.compile(r"\b(?:in|of) (chapters?|appendix|appendices) ((?:\w{1,2}(?:, | and )?)+)")
+MENTION = re.compile(r"\b(chapters?|appendix|appendices) ((?:\w{1,2}\b(?:, | and (?=\w{1,2}\b))?)+)")
 SPECIAL = re.compile(r"([\\*_$\[\]{}<>#@|~])")
 
 

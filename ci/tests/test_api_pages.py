@@ -143,6 +143,13 @@ def test_every_chapter_that_the_library_names_exists() -> None:
             assert {word.zfill(2) if word.isdigit() else word for word in words} == named, (name, sentence)
 
 
+def test_chapters_and_appendices_may_stand_in_one_sentence() -> None:
+    stems = ["06_six", "07_seven", "08_eight", "c_batch"]
+    assert api_pages.named_chapters("Derived in chapters 06 and\n08.", stems) == ["06_six", "08_eight"]
+    assert api_pages.named_chapters("Explained in chapter 07 and appendix c.", stems) == ["07_seven", "c_batch"]
+    assert api_pages.named_chapters("A chapter is read.", stems) == []
+
+
 def call(name: str, *arguments: object) -> object:
     """What an export of the links plugin returns."""
     plugin = (ROOT / "ci" / "links_plugin.mjs").as_uri()
