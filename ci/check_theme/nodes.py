@@ -21,7 +21,7 @@ PLAIN = {  # kinds that are one element around their children
     "definitionDescription": "dd", "caption": "figcaption", "legend": "figcaption", "keyboard": "kbd", "span": "span",
     "div": "div", "smallcaps": "span", "summary": "summary", "header": "header", "footer": "footer",
 }  # fmt: skip
-THROUGH = {"root", "include", "embed", "captionNumber", "glossary"}
+THROUGH = {"root", "include", "embed", "glossary"}
 LONG = 40  # characters of TeX; a longer formula within a line may not fit a narrow screen, and scrolls
 SILENT = {"comment", "mystTarget", "mystComment", "mystOption", "blockBreak"}
 
@@ -270,13 +270,15 @@ class Writer:
 
     # ── pictures ─────────────────────────────────────────────────────────────
     def on_container(self, node: dict) -> str:
-        number = f"{node.get('kind', 'figure').capitalize()} {node['enumerator']}: " if node.get("enumerator") else ""
         captions = [child for child in node["children"] if child["type"] == "caption"]
         rest = self.html(child for child in node["children"] if child["type"] != "caption")
         words = "".join(self.inside(caption) for caption in captions)
-        caption = element("figcaption", element("b", html.escape(number)) + words) if captions else ""
+        caption = element("figcaption", words) if captions else ""
         place = self.place(node, "html_id", "identifier")
         return element("figure", rest + caption, id=place, class_=node.get("class"))
+
+    def on_captionNumber(self, node: dict) -> str:  # MyST's name of the node
+        return element("b", self.inside(node)) + " "
 
     def on_image(self, node: dict) -> str:
         if "alt" not in node:

@@ -77,7 +77,8 @@ SOUND = {
         "```{solution-start} ex-count\n:class: dropdown\n```",
         shown(new_output("stream", text="\x1b[31mseven\x1b[0m <of> them\n", name="stdout"), tags=["hide-input"]),
         "So many.\n\n```{solution-end}\n```\n\n## After\n\nWords.",
-        shown(display(png=png(), plain="<PIL.Image.Image image mode=RGB size=2x3>"), alt="Two blue columns"),
+        shown(display(png=png(), plain="<PIL.Image.Image image mode=RGB size=2x3>"), alt="Two blue columns",
+              caption="Columns, two of them", label="fig-columns"),
         shown(display(plotly=FIGURE)),
         shown(display(html="<img alt='kept from the page' src='x.png'>"), tags=["remove-output"]),
         "```{anywidget} ../widgets/toy.mjs\n{\"dials\": {\"ratio\": 0.9}}\n```"],
@@ -144,6 +145,7 @@ def test_solutions_span_cells_and_fold(sound):
 def test_outputs_are_shown_as_they_should(sound):
     text = page(sound)
     assert 'alt="Two blue columns"' in text and "PIL.Image" not in text
+    assert text.replace("\xa0", " ").count("Figure 1") == 1 and "Columns, two of them" in text, "a caption has its number once"
     assert "seven &lt;of&gt; them" in text and "\x1b" not in text
     assert 'aria-label="A line."' in text and "plotly.min.js" in text and "kept from the page" not in text
     assert 'data-module="../build/toy-' in text and "&quot;ratio&quot;:0.9" in text
