@@ -145,7 +145,7 @@ def test_solutions_span_cells_and_fold(sound):
 def test_outputs_are_shown_as_they_should(sound):
     text = page(sound)
     assert 'alt="Two blue columns"' in text and "PIL.Image" not in text
-    assert text.replace("\xa0", " ").count("Figure 1") == 1 and "Columns, two of them" in text, "a caption has its number once"
+    assert text.replace("\xa0", " ").count("Figure 1") == 1, "a caption has its number once"
     assert "seven &lt;of&gt; them" in text and "\x1b" not in text
     assert 'aria-label="A line."' in text and "plotly.min.js" in text and "kept from the page" not in text
     assert 'data-module="../build/toy-' in text and "&quot;ratio&quot;:0.9" in text
