@@ -258,9 +258,14 @@ def check_html(html: Path) -> list[str]:
 
 # ── weights ──────────────────────────────────────────────────────────────────
 def weights(site: Path, book: Path) -> str:
-    """What a reader fetches with each page, in kB: content, pictures and figures, explorers; and its notebook."""
+    """What a reader fetches with each page, in kB: content, pictures and figures, explorers; and its notebook.
+
+    The pages of the library, which show no pictures, share one row.
+    """
     rows = [f"{'page':<34}{'content':>9}{'pictures':>10}{'explorers':>11}{'sum':>8}{'notebook':>10}   (kB)"]
-    for page in sorted(read_pages(site), key=lambda page: page.source):
+    pages = sorted(read_pages(site), key=lambda page: page.source)
+    library = [page.size for page in pages if page.slug.startswith("lib-")]
+    for page in (page for page in pages if not page.slug.startswith("lib-")):
         bring = {node["esm"] for node in page.nodes("anywidget")}
         shown = {node["url"] for node in page.nodes("image")} | {
             given["path"] for output in page.outputs() for given in (output.get("data") or {}).values()
@@ -270,6 +275,9 @@ def weights(site: Path, book: Path) -> str:
         own = f"{notebook.stat().st_size / 1000:.0f}" if notebook.suffix == ".ipynb" and notebook.exists() else ""
         rows.append(f"{page.slug:<34}{sizes[0] / 1000:>9.0f}{sizes[1] / 1000:>10.0f}{sizes[2] / 1000:>11.0f}"
                     f"{sum(sizes) / 1000:>8.0f}{own:>10}")  # fmt: skip
+    if library:
+        largest = max(library) / 1000
+        rows.append(f"{len(library)} pages of the library: {sum(library) / 1000:.0f}, the largest {largest:.0f}")
     return "\n".join(rows)
 
 
