@@ -34,4 +34,9 @@ export S4D_RUNS="${S4D_RUNS:-$S4D_ROOT/runs}" # one place for the runs of all ch
 export JUPYTER_CONFIG_PATH="$S4D_ROOT/ci/jupyter${JUPYTER_CONFIG_PATH:+:$JUPYTER_CONFIG_PATH}"
 export JUPYTER_PREFER_ENV_PATH=1 # the kernel "Python 3" is the one of .venv, whatever else is installed
 s4d data --tier smoke
-exec jupyter lab --ServerApp.root_dir="$S4D_ROOT" --LabApp.default_url="/lab/tree/chapters/$page.ipynb" "$@"
+as_root=()
+if [[ "$(id -u)" == 0 ]]; then # a container has nobody else; the server listens to this machine only, and asks for its token
+    as_root=(--allow-root)
+fi
+exec jupyter lab --ServerApp.root_dir="$S4D_ROOT" --LabApp.default_url="/lab/tree/chapters/$page.ipynb" \
+    ${as_root[@]+"${as_root[@]}"} "$@"
