@@ -12,15 +12,22 @@ SIGNED = "PuOr"  # purple above 0, orange below: distinguishable in all common f
 SYMBOLS = ("circle", "square", "diamond", "cross", "x", "triangle-up", "star")
 
 
-def draw_two_readings(seconds: np.ndarray, evidence: dict[str, np.ndarray], units: dict[str, np.ndarray], title: str):
-    """Above: probabilities of classes on single frames; below: true action units. All `[t]`, over seconds `[t]`."""
+def draw_two_readings(seconds: np.ndarray, evidence: dict[str, np.ndarray], units: dict[str, np.ndarray], title: str,
+                      axis: str = "seconds"):
+    """Above: probabilities of classes on single frames; below: true action units. All `[t]`, over seconds `[t]`.
+
+    Without units the upper plot stands alone. axis: what `seconds` are, where they are something else.
+    """
     from plotly.subplots import make_subplots
 
     from s4d_lib.pages import COLOURS
 
-    alt = (f"Two line plots over time: above, what single frames are taken for ({', '.join(evidence)}); below, the "
-           f"intensity of {', '.join(units)}")
-    figure = make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.08, row_heights=[0.55, 0.45])
+    taken = f"what single frames are taken for ({', '.join(evidence)})"
+    alt = f"Two line plots over time: above, {taken}; below, the intensity of {', '.join(units)}" if units else \
+        f"Line plot over time: {taken}"
+    rows = 2 if units else 1
+    figure = make_subplots(rows=rows, cols=1, shared_xaxes=True, vertical_spacing=0.08,
+                           row_heights=[0.55, 0.45] if units else None)
     for name, symbol in zip(evidence, SYMBOLS):
         figure.add_scatter(x=seconds, y=np.round(evidence[name], 3), name=name, mode="lines+markers", row=1, col=1,
                            line={"color": COLOURS.get(name, PALETTE["floor"])}, marker={"symbol": symbol, "size": 6})
@@ -29,10 +36,11 @@ def draw_two_readings(seconds: np.ndarray, evidence: dict[str, np.ndarray], unit
         figure.add_scatter(x=seconds, y=np.round(values, 3), name=name, mode="lines", row=2, col=1, line={
             "color": greys[place % 4], "dash": ("solid", "dash", "dot", "dashdot", "longdash")[place % 5]})
     figure.update_yaxes(title="probability", range=[0, 1], row=1, col=1)
-    figure.update_yaxes(title="intensity", row=2, col=1)
-    figure.update_xaxes(title="seconds", row=2, col=1)
-    figure.update_layout(title=title, width=760, height=460, template="plotly_white", meta={"alt": alt},
-                         margin={"l": 60, "r": 20, "t": 50, "b": 50})
+    if units:
+        figure.update_yaxes(title="intensity", row=2, col=1)
+    figure.update_xaxes(title=axis, row=rows, col=1)
+    figure.update_layout(title=title, width=760, height=460 if units else 300, template="plotly_white",
+                         meta={"alt": alt}, margin={"l": 60, "r": 20, "t": 50, "b": 50})
     return figure
 
 

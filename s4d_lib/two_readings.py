@@ -14,7 +14,9 @@ from typing import Any, Literal
 import numpy as np
 
 from s4d_lib.datasets import Sample
+from s4d_lib.face_geometry import ACTION_UNITS
 from s4d_lib.labels import canonical, schema_named
+from s4d_lib.progress import Progress
 
 Tracks = Sequence[np.ndarray]  # one array a clip, first axis frames: [t c] probabilities or [t u] action units
 POOLS = ("mean", "vote", "surest", "last")
@@ -39,17 +41,26 @@ class Readings:
     ids: list[str]
 
 
-def read_twice(samples: Sequence[Sample], static: Any, dynamic: Any = None, every: int = 1) -> Readings:
+def read_twice(samples: Sequence[Sample], static: Any, dynamic: Any = None, every: int = 1,
+               progress: bool = True) -> Readings:
     """Both readings of a list of clips. `static`, `dynamic`: `cards.Reader`s; one with two heads serves for both.
 
     Every `every`-th frame is read as a still. Frames are prepared as in evaluation (`clips.EVAL`); no temperature.
+    ValueError where there is no clip, where a network lacks the head that it is asked for, and where the heads share
+    fewer than two classes; unreadable media raise what `frames.open_frames` raises.
     """
     import torch
 
     dynamic = dynamic or static
+    for reader, head, what in ((static, "image", "frame by frame"), (dynamic, "video", "as clips")):
+        if head not in reader.card.classes:
+            raise ValueError(f"{reader.card.name} cannot read {what}: it has no head {head!r}, only "
+                             f"{', '.join(map(repr, reader.card.classes))}; name a second network for that")
+    if not samples:
+        raise ValueError("there is no clip to read: the list is empty")
     classes, columns = shared_classes(static.card.classes["image"], dynamic.card.classes["video"])
     found: dict[str, list] = {"static": [], "dynamic": [], "frames": []}
-    with torch.inference_mode():
+    with torch.inference_mode(), Progress(len(samples), "reading twice", silent=not progress) as bar:
         for sample in samples:
             frames, pictures, clips = _both_inputs(sample, static.card, dynamic.card, every)
             for name, model, x in (("static", static.model, pictures), ("dynamic", dynamic.model, clips)):
@@ -57,6 +68,7 @@ def read_twice(samples: Sequence[Sample], static: Any, dynamic: Any = None, ever
                 parts = [model(part.to(device)).float().softmax(-1).cpu() for part in x.split(64)]
                 found[name].append(_renormalised(torch.cat(parts).double().numpy()[:, columns[name]]))
             found["frames"].append(frames)
+            bar.update(1)
     labels = [_label_among(sample, classes) for sample in samples]
     people = np.unique([sample.group or f"clip {sample.id}" for sample in samples], return_inverse=True)[1]
     return Readings(classes, found["static"], np.stack([views.mean(0) for views in found["dynamic"]]), found["frames"],
@@ -104,12 +116,27 @@ def _renormalised(p: np.ndarray) -> np.ndarray:
 
 
 def drawn_units(truth: Path | str, readings: Readings) -> list[np.ndarray]:
-    """The true action units n × [t u] on the frames that were read, from a `truth.npz` of `face_files.write_faces`."""
-    with np.load(truth) as held:
+    """The true action units n × [t u] on the frames that were read, from a `truth.npz` of `face_files.write_faces`.
+
+    So may be any .npz with ids [n], offsets [n + 1] and action_units [frames u], one row a frame, in the order of
+    `face_geometry.ACTION_UNITS`. ValueError, with the file, for one without these, or without a clip or a frame.
+    """
+    with np.load(truth, allow_pickle=False) as held:
+        if lacking := {"ids", "offsets", "action_units"} - set(held.files):
+            raise ValueError(f"{truth}: holds no {', '.join(sorted(lacking))}")
         place = {str(name): row for row, name in enumerate(held["ids"])}
         offsets, units = held["offsets"], held["action_units"]
-    rows = [place[name] for name in readings.ids]
-    return [units[offsets[row] : offsets[row + 1]][frames] for row, frames in zip(rows, readings.frames)]
+    if units.ndim != 2 or units.shape[1] != len(ACTION_UNITS):
+        raise ValueError(f"{truth}: action_units must be [frames {len(ACTION_UNITS)}], not {list(units.shape)}")
+    found = []
+    for name, frames in zip(readings.ids, readings.frames):
+        if name not in place:
+            raise ValueError(f"{truth}: has no clip {name!r}; its first is {next(iter(place), None)!r}")
+        course = units[offsets[place[name]] : offsets[place[name] + 1]]
+        if frames[-1] >= len(course):
+            raise ValueError(f"{truth}: {len(course)} rows for clip {name!r}, of which frame {frames[-1]} was read")
+        found.append(course[frames])
+    return found
 
 
 def pool_frames(static: Tracks, rule: Literal["mean", "vote", "surest", "last"]) -> np.ndarray:

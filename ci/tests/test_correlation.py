@@ -22,6 +22,7 @@ from s4d_lib.correlation import (
     unit_evidence,
 )
 from s4d_lib.correlation_figures import draw_recalls, draw_signed_matrix, draw_two_readings
+from s4d_lib.face_geometry import ACTION_UNITS
 from s4d_lib.levels import LEVELS, deviations, recall_levels, recalls_of
 from s4d_lib.two_readings import POOLS, drawn_units, pool_frames, read_twice, shared_classes
 
@@ -340,7 +341,7 @@ def test_read_twice_reads_drawn_clips_as_any_others(tmp_path: Path):
     samples = read_dataset(clips, "dfew", "train", frames="clip_mp4", fold=1)
     classes = {"image": ("Anger", "Fear", "Happiness"), "video": ("Happiness", "Sadness", "Anger")}
     card = SimpleNamespace(classes=classes, image_size=(32, 32), frames=4, stride=2)
-    found = read_twice(samples, SimpleNamespace(model=Bright(), card=card), every=2)
+    found = read_twice(samples, SimpleNamespace(model=Bright(), card=card), every=2, progress=False)
     assert found.classes == ("Happiness", "Anger") and found.dynamic.shape == (len(samples), 2)
     for p, frames, units in zip(found.static, found.frames, drawn_units(clips / "truth.npz", found)):
         assert p.shape == (len(frames), 2) and len(units) == len(frames) and (np.diff(frames) == 2).all()
@@ -350,10 +351,41 @@ def test_read_twice_reads_drawn_clips_as_any_others(tmp_path: Path):
         assert label == {"Happiness": 0, "Anger": 1}.get(names[sample.label], -1)
 
 
+@pytest.mark.parametrize("heads, samples, message", [
+    ({"video": ("Anger", "Fear")}, [1], "lone cannot read frame by frame: it has no head 'image', only 'video'"),
+    ({"image": ("Anger", "Fear")}, [1], "lone cannot read as clips: it has no head 'video', only 'image'"),
+    ({"image": ("Anger", "Fear"), "video": ("Anger", "Fear")}, [], "there is no clip to read"),
+])
+def test_read_twice_says_what_it_lacks(heads: dict, samples: list, message: str):
+    with pytest.raises(ValueError, match=message):
+        read_twice(samples, SimpleNamespace(card=SimpleNamespace(name="lone", classes=heads)))
+
+
+def test_action_units_of_ones_own_clips(tmp_path: Path):
+    """Any .npz in the layout of our truth serves; what does not fit is named with its file."""
+    course = np.arange(5 * len(ACTION_UNITS), dtype=float).reshape(5, -1)  # clip b: rows 0, 1; clip a: rows 2 to 4
+    whole = {"ids": np.array(["b", "a"]), "offsets": np.array([0, 2, 5]), "action_units": course}
+    read = SimpleNamespace(ids=["a", "b"], frames=[np.array([0, 2]), np.array([1])])
+    file = tmp_path / "units.npz"
+    np.savez(file, **whole)
+    first, second = drawn_units(file, read)
+    np.testing.assert_array_equal(first, course[[2, 4]])
+    np.testing.assert_array_equal(second, course[[1]])
+    for change, message in (({"ids": np.array(["b", "c"])}, "has no clip 'a'; its first is 'b'"),
+                            ({"offsets": np.array([0, 3, 5])}, "2 rows for clip 'a', of which frame 2 was read"),
+                            ({"action_units": course[:, 1:]}, r"action_units must be \[frames"),
+                            ({"offsets": None}, "holds no offsets")):
+        np.savez(file, **{key: value for key, value in (whole | change).items() if value is not None})
+        with pytest.raises(ValueError, match=f"units.npz: .*{message}"):
+            drawn_units(file, read)
+
+
 def test_figures_have_alt_text_and_marks():
     found = draw_signed_matrix(np.array([[1.0, np.nan], [-2.0, 0.0]]), ["a", "b"], ["c", "d"], "t", unit="points",
                                marked=np.array([[True, False], [False, False]]))
     assert "points" in found.layout.meta["alt"] and len(found.layout.shapes) == 1 and found.data[0].zmax == 2
     t = np.arange(4) / 10
-    assert draw_two_readings(t, {"Anger": t}, {"AU 4": t}, "t").layout.meta["alt"]
+    assert "below" in draw_two_readings(t, {"Anger": t}, {"AU 4": t}, "t").layout.meta["alt"]
+    alone = draw_two_readings(t, {"Anger": t}, {}, "t", "frame")
+    assert "below" not in alone.layout.meta["alt"] and alone.layout.xaxis.title.text == "frame"
     assert len(draw_recalls(np.ones((3, 2)), np.ones((3, 2)), ("Anger", "Fear"), "t").data) == 4
