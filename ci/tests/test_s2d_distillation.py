@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from s2d_runs import config, interrupted
+from broken_runs import interrupted
+from s2d_runs import config
 from safetensors.torch import load_file
 
 from s4d_lib import s2d_stages, training

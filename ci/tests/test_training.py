@@ -11,6 +11,7 @@ import time
 import numpy as np
 import pytest
 import torch
+from broken_runs import interrupted
 from pydantic import ValidationError
 
 from s4d_lib import runs as runs_module
@@ -95,24 +96,6 @@ def test_a_finished_run_is_loaded_and_a_changed_one_is_not(faces, runs):
     moved = runs.parent / "elsewhere"
     shutil.copytree(faces, moved)
     assert train(finetuning(moved, epochs=1), runs).folder == first.folder, "same data in another place is the same run"
-
-
-def interrupted(monkeypatch, config, runs, after):
-    """Train and break off, as a kill between two steps does, after `after` updates; then train again."""
-    step = training._update
-    calls = []
-
-    def stopping(*args):
-        if len(calls) == after:
-            raise KeyboardInterrupt
-        calls.append(1)
-        return step(*args)
-
-    monkeypatch.setattr(training, "_update", stopping)
-    with pytest.raises(KeyboardInterrupt):
-        train(config, runs)
-    monkeypatch.setattr(training, "_update", step)
-    return train(config, runs)
 
 
 @pytest.mark.parametrize("mode", ["pretrain", "moae"])
