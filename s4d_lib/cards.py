@@ -17,6 +17,7 @@ confidence, and classes that are numbers ("class 0").
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -28,6 +29,7 @@ SHIPPED = Path(__file__).with_name("weights") / "tiny_s4d_classifier.safetensors
 RELEASED_STRIDE = 4  # the sampling rate of the released scripts, finetune/run.sh
 UNKNOWN = "not recorded in the file"
 TASKS = ("image", "video")
+NUMBERED = re.compile(r"class \d+")  # names of classes whose order no file tells
 
 
 @dataclass(frozen=True)

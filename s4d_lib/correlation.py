@@ -1,7 +1,7 @@
 """readings → correlation     how far what is said of single frames goes with what is said of the clip (SFER ↔ DFER).
 
-The paper announces a "systematic correlation analysis" of the two tasks and does not publish its method (arXiv
-2409.06154v2, abstract; the released code holds none). Ours has four parts that take plain arrays, three of them here:
+The paper announces a "systematic correlation analysis" of the two tasks (arXiv 2409.06154v2, abstract), whose method is
+in no source that we could read; the released code holds none. Ours has four parts that take plain arrays, three here:
 
     agreement        the static head on frames and the dynamic head on clips: Cohen's kappa, over all and class by class
     transfer_matrix  one class left out of the stills → change of every class's recall on clips

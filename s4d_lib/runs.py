@@ -278,7 +278,8 @@ def _finetune(config: FinetuneConfig, data: dict[str, DataUse], folder: Path, ma
     chosen_on = test if config.epoch_rule == "best_on_test" else validation
     job.validate = lambda network: _validation_scores(config, network, chosen_on)
     job.selects = None if config.epoch_rule == "last" else f"{config.primary}_{config.select}"
-    said = describe_s2d(config) if config.system == "s2d" else None
+    said = {"schemas": {HEAD[m]: config.schema(m).name for m in config.modalities}, "stride": config.stride}
+    said |= describe_s2d(config) if config.system == "s2d" else {}
     job.save_best = lambda network: save_model(folder / "model.safetensors", network, said)
     where = run_job(job, loop, folder, mark)
     if ranks.is_first():

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from s4d_lib.cards import NUMBERED
 from s4d_lib.datasets import Sample
 from s4d_lib.face_geometry import ACTION_UNITS
 from s4d_lib.labels import canonical, schema_named
@@ -76,7 +77,14 @@ def read_twice(samples: Sequence[Sample], static: Any, dynamic: Any = None, ever
 
 
 def shared_classes(static: Sequence[str], dynamic: Sequence[str]) -> tuple[tuple[str, ...], dict[str, np.ndarray]]:
-    """Classes that two heads share, in the dynamic order, and the columns of both where they stand."""
+    """Classes that two heads share, in the dynamic order, and the columns of both where they stand.
+
+    ValueError for heads whose classes are only numbered (`cards.NUMBERED`), and for fewer than two shared classes.
+    """
+    for head, names in (("image", static), ("video", dynamic)):
+        if any(NUMBERED.fullmatch(name) for name in names):
+            raise ValueError(f"heads meet by the names of their classes, and the file does not say in which order the "
+                             f"{len(names)} of its head {head!r} stand: open_model(path, schema={{{head!r}: …}})")
     place = {canonical(name) or name: column for column, name in enumerate(static)}
     both = [(name, place[canonical(name) or name], column) for column, name in enumerate(dynamic)
             if (canonical(name) or name) in place]

@@ -313,7 +313,15 @@ def test_shared_classes_meet_by_name():
     assert names == ("Happiness", "angry")
     assert columns["static"].tolist() == [1, 2] and columns["dynamic"].tolist() == [0, 2]
     with pytest.raises(ValueError, match="two are the least"):
-        shared_classes(("class 0", "class 1"), ("Happiness", "Anger"))
+        shared_classes(("Fear", "Anger"), ("Happiness", "angry"))
+
+
+def test_numbered_classes_never_meet():
+    """Class 0 of one order is another expression than class 0 of another, so numbers must not be taken for names."""
+    with pytest.raises(ValueError, match="the 2 of its head 'video' stand"):
+        shared_classes(("Happiness", "Anger"), ("class 0", "class 1"))
+    with pytest.raises(ValueError, match="the 2 of its head 'image' stand"):
+        shared_classes(("class 0", "class 1"), ("class 0", "class 1"))
 
 
 class Bright(nn.Module):

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from s4d_lib import runs as runs_module
 from s4d_lib import training
+from s4d_lib.cards import open_model
 from s4d_lib.checkpoints import read_metadata
 from s4d_lib.frames import UnreadableMedia
 from s4d_lib.run_state import reached
@@ -85,6 +86,9 @@ def test_every_mode_trains_validates_and_tests(faces, runs, mode):
     assert {key.split(".")[1] for key in keys if key.startswith("head")} == \
         {{"image": "image", "clip": "video"}[m] for m in modalities}
     assert run.record.results["chosen_epoch"] in (1, 2)
+    card = open_model(run.weights).card  # whoever opens the file later has nothing else that tells it
+    assert card.stride == config.stride and not card.notes
+    assert card.schemas == {{"image": "image", "clip": "video"}[m]: config.schema(m).name for m in modalities}
 
 
 def test_a_finished_run_is_loaded_and_a_changed_one_is_not(faces, runs):
