@@ -225,7 +225,7 @@ def run_lab(wanted: Iterable[tuple[Cell, str, int]], tier: str = "laptop", phase
     return {one: found[f"{number}"][0] for number, one in enumerate(wanted)}
 
 
-def lab_floors(cell: Cell, tier: str = "laptop", phase: str = "explore", seed: int = 210) -> dict[str, Scores]:
+def lab_floors(cell: Cell, tier: str, phase: str, seed: int) -> dict[str, Scores]:
     """Majority, pixel ridge and random encoder on the samples of one seed of a cell."""
     wanted = config(cell, "dfer", seed, tier, phase)
     train, validation = training_split(wanted, "clip", read_samples(wanted, "clip", "train"))

@@ -83,7 +83,8 @@ def transfer_confirmatory(tier: str = "laptop", seeds: Sequence[int] = tuple(ran
     runs = run_lab([(alone(PAPER_LIKE) if method.startswith("dfer") else PAPER_LIKE, method, seed) for seed in seeds
                     for method in HEADLINE], tier, "confirm", jobs)
     return lab_record("transfer_confirmatory", f"{len(runs)} runs of {len(HEADLINE)} methods", runs,
-                      plan("confirmatory"), tier, phase="confirm", alone={PAPER_LIKE.name: alone(PAPER_LIKE).name})
+                      plan("confirmatory"), tier, phase="confirm", alone={PAPER_LIKE.name: alone(PAPER_LIKE).name},
+                      floors=_floors(PAPER_LIKE, tier, seeds[0]))
 
 
 LONG = Cell(clips=1600, ratio=2)
@@ -95,7 +96,7 @@ def transfer_long(tier: str = "laptop", seeds: Sequence[int] = tuple(range(240, 
     runs = run_lab([(alone(LONG) if method.startswith("dfer") else LONG, method, seed) for seed in seeds
                     for method in methods], tier, "confirm", jobs)
     return lab_record("transfer_long", f"{len(runs)} runs of {len(methods)} methods", runs, plan("confirmatory"), tier,
-                      phase="confirm", alone={LONG.name: alone(LONG).name})
+                      phase="confirm", alone={LONG.name: alone(LONG).name}, floors=_floors(LONG, tier, seeds[0]))
 
 
 CENTRE = Cell()
@@ -121,8 +122,11 @@ def transfer_methods(tier: str = "laptop", seeds: Sequence[int] = tuple(range(21
     runs |= {(cell, "paired_sum_untuned", seed): run for (cell, _, seed), run in
              run_lab([(CENTRE, "paired_sum", seed) for seed in seeds], tier, "confirm", jobs).items()}
     return lab_record("transfer_methods", f"{len(runs)} runs of {len(COMPARED) + len(TUNED) + 1} methods", runs,
-                      plan("methods"), tier, phase="confirm", tuning=tried,
-                      floors={name: found.as_dict() for name, found in lab_floors(CENTRE, tier, "confirm").items()})
+                      plan("methods"), tier, phase="confirm", tuning=tried, floors=_floors(CENTRE, tier, seeds[0]))
+
+
+def _floors(cell: Cell, tier: str, seed: int) -> dict[str, dict]:
+    return {name: found.as_dict() for name, found in lab_floors(cell, tier, "confirm", seed).items()}
 
 
 def _validation(runs: dict) -> float:
