@@ -305,7 +305,7 @@ class Claim:
 
     claim: str
     conditions: str
-    expected: str  # the verdict that would reproduce the claim: below | above | equivalent
+    expected: str  # the verdict that would reproduce the claim: below | above | equivalent; "" for a question of ours
     found: Contrast | None = None
     p_adjusted: float | None = None
     why: str = ""
@@ -325,7 +325,8 @@ def verdict_table(claims: Sequence[Claim]) -> list[dict[str, str]]:
             measured, word = one.why or "not measured", "not testable here"
         else:
             sign = verdict(one.found, one.p_adjusted)
-            word = {one.expected: "reproduced", "undecided": "undecided"}.get(sign, f"different ({TOLD[sign]})")
+            other = f"different ({TOLD[sign]})" if one.expected else TOLD[sign]
+            word = {one.expected: "reproduced", "undecided": "undecided"}.get(sign, other)
             measured = phrase(one.found) + (f"; Holm {one.p_adjusted:.4f}" if one.p_adjusted is not None else "")
             if sign in ("below", "above") and equivalent(one.found):
                 word += ", no material difference"

@@ -146,6 +146,18 @@ def judge(found: Mapping[str, Contrast]) -> dict[str, Judged]:
     return {name: Judged(value, adjusted[name], verdict(value, adjusted[name])) for name, value in found.items()}
 
 
+def primary(confirmed: Record, long: Record) -> dict[str, Judged]:
+    """The plan's primary family, judged together by Holm's rule: "cell: one - other" → contrast, p and word.
+
+    H1, H3 and H4 of protocol_transfer.yaml in the headline cell; H1 and H3 in the long one, at equal clip steps.
+    """
+    headline = (("joint", "same_compute"), ("joint", "converged"), ("moae_clean", "joint"))
+    equal = (("joint_x10", "dfer_x10"), ("moae_clean_x10", "joint_x10"))
+    return judge({f"{cell}: {one} - {other}": pair(record, cell, one, other)
+                  for record, pairs in ((confirmed, headline), (long, equal)) for cell in record.results["alone"]
+                  for one, other in pairs})
+
+
 def screening_effects(record: Record, one: str, other: str) -> list[Effect]:
     """Main effects of the design's factors on `one` minus `other`, largest first, as `effects.main_effects`."""
     cells = record.results["design"]

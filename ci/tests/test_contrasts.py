@@ -271,10 +271,11 @@ def test_verdict_table():
     rows = verdict_table([Claim("harm", "here", "below", at(-3, 1)), Claim("harm", "here", "below", at(3, 1), 0.01),
                           Claim("harm", "here", "below", at(0.1, 0.5)), Claim("harm", "here", "below", at(0, 5)),
                           Claim("gain", "here", "above", at(0.5, 0.3)),
-                          Claim("repair", "here", "above", why="no harm")])
+                          Claim("repair", "here", "above", why="no harm"),
+                          Claim("ours", "here", "", at(-3, 1)), Claim("ours", "here", "", at(0, 5))])
     assert [row["verdict"] for row in rows] == [
         "reproduced", "different (above)", "different (no material difference)", "undecided",
-        "reproduced, no material difference", "not testable here"]
+        "reproduced, no material difference", "not testable here", "below", "undecided"]
     assert set(rows[0]) == {"paper's claim", "our conditions", "measured", "verdict"}
     assert rows[1]["measured"].endswith("Holm 0.0100") and rows[5]["measured"] == "no harm"
     assert phrase(at(-3, 1)).startswith("-3.0 points")

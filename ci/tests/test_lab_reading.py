@@ -75,6 +75,24 @@ def test_a_pair_is_paired_by_seed():
         pair(made, "here", "cagrad", "dfer")
 
 
+def test_the_primary_family_is_the_plan_s_and_is_judged_once():
+    """Five contrasts of two records, Holm over all five: the smallest p is multiplied by five and by nothing else."""
+    seeds = tuple(range(6))
+    clips = entry(Cell(), dfer=row(50, seeds), dfer_x3=row(58, seeds, 300), dfer_x10=row(70, seeds, 1000))
+    headline = record({"here": entry(Cell(ratio=4), joint=row(60, seeds), moae_clean=row(61, seeds)), "alone": clips},
+                      alone={"here": "alone"})
+    long = record({"there": entry(Cell(ratio=2), joint_x10=row(80, seeds), moae_clean_x10=row(80, seeds)),
+                   "alone": entry(Cell(), dfer_x10=row(75, seeds, 1000))}, alone={"there": "alone"})
+    found = lab_reading.primary(headline, long)
+    assert {name: round(one.found.value, 1) for name, one in found.items()} == {
+        "here: joint - same_compute": 1.7, "here: joint - converged": -10.0, "here: moae_clean - joint": 0.8,
+        "there: joint_x10 - dfer_x10": 5.0, "there: moae_clean_x10 - joint_x10": 0.0}
+    raw = {name: one.found.p for name, one in found.items()}
+    least = min(raw, key=raw.__getitem__)
+    assert found[least].p == pytest.approx(min(1, 5 * raw[least]))
+    assert found["there: moae_clean_x10 - joint_x10"].word == "equivalent"
+
+
 def test_recall_by_class_adds_up():
     found = recalls(one_cell(), "here", "joint", "dfer", draws=200)
     assert np.mean([one.value for one in found.values()]) == pytest.approx(
