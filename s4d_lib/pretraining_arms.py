@@ -10,12 +10,12 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
 
 from s4d_lib.laboratory import ENCODER, READING, Cell, config, faces, lab_record, plan
 from s4d_lib.records import Record
 from s4d_lib.runs import Run, train
-from s4d_lib.stages import PretrainConfig
+from s4d_lib.stages import FinetuneConfig, PretrainConfig
 from s4d_lib.studies import run_grid
 
 ARMS: dict[str, tuple[str, ...]] = {"dual": ("image", "clip"), "image": ("image",), "clip": ("clip",)}
@@ -55,17 +55,16 @@ def pretraining_arms(tier: str = "laptop", seeds: Sequence[int] = (0, 1), jobs: 
     spread over them mixes both kinds of chance; the record keeps which is which.
     """
     arms = run_grid({f"{arm} {seed}": pretraining(arm, seed, tier) for arm in ARMS for seed in seeds}, None, jobs)
-    wanted: dict[str, Any] = {}
+    wanted: dict[str, FinetuneConfig] = {}
     rows: list[tuple[Cell, str, int]] = []
     for labels in BUDGETS:
         for arm in (*ARMS, "scratch"):
             for number in range(TUNING_SEEDS * len(seeds)):
-                init = None if arm == "scratch" else str(arms[f"{arm} {seeds[number // TUNING_SEEDS]}"][0].weights)
+                init = None if arm == "scratch" else arms[f"{arm} {seeds[number // TUNING_SEEDS]}"][0].weights
                 for task in ("dfer", "sfer"):
                     cell = Cell(clips=labels, init="random")
-                    more = {"train_stills": labels, "train_clips": None} if task == "sfer" else {}
-                    rows.append((cell, f"{task} from {arm}", 300 + number))
-                    wanted[f"{len(rows)}"] = config(cell, task, 300 + number, tier, init=init, **more)
+                    rows.append((cell, f"{task} from {arm}", FIRST_SEED + number))
+                    wanted[f"{len(rows)}"] = fine_tuning(cell, task, FIRST_SEED + number, init, tier)
     found = run_grid(wanted, None, jobs)
     runs: dict[tuple[Cell, str, int], Run] = {row: found[f"{i + 1}"][0] for i, row in enumerate(rows)}
     cost = {arm: [arms[f"{arm} {seed}"][0].record.wall_seconds for seed in seeds] for arm in ARMS}
@@ -77,5 +76,18 @@ def pretraining_arms(tier: str = "laptop", seeds: Sequence[int] = (0, 1), jobs: 
 
 
 BUDGETS = (100, 400, 1600)  # labelled samples
-TUNING_SEEDS = 3
+FIRST_SEED, TUNING_SEEDS = 300, 3
+
+
+def fine_tuning(cell: Cell, task: str, seed: int, init: Path | None, tier: str) -> FinetuneConfig:
+    """One of the study's runs: clips ("dfer") or stills ("sfer") alone, with the cell's number of labels."""
+    more = {"train_stills": cell.clips, "train_clips": None} if task == "sfer" else {}
+    return config(cell, task, seed, tier, init=str(init) if init else None, **more)
+
+
+def recorded_run(cell: Cell, method: str, seed: int, tier: str) -> FinetuneConfig:
+    """The configuration behind "dfer from image" and a seed of the record; trains or loads its encoder."""
+    task, arm = method.split(" from ")
+    encoder = None if arm == "scratch" else train(pretraining(arm, (seed - FIRST_SEED) // TUNING_SEEDS, tier)).weights
+    return fine_tuning(cell, task, seed, encoder, tier)
 

@@ -17,8 +17,11 @@ from typing import Any
 import numpy as np
 
 from s4d_lib.laboratory import METHODS, SCALES, Cell, answers, config, test_of
+from s4d_lib.pretraining_arms import ARMS, recorded_run
 from s4d_lib.records import Record
 from s4d_lib.runs import train
+
+FROM_ENCODERS = tuple(f"dfer from {arm}" for arm in (*ARMS, "scratch"))  # methods of pretraining_arms
 
 
 @dataclass(frozen=True)
@@ -48,8 +51,12 @@ def rerun(record: Record, cell: str | None = None, method: str | None = None, se
     method = _pick(method, _repeatable(cells[cell]), "method", chance)
     row = cells[cell]["methods"][method]
     seed = _pick(seed, row["seeds"], "seed", chance)
-    wanted = config(Cell(**cells[cell]["factors"]), _known(method), seed, record.tier, _phase(record),
-                    **_tuned(record, method))
+    dials = Cell(**cells[cell]["factors"])
+    if method in FROM_ENCODERS:
+        wanted = recorded_run(dials, method, seed, record.tier)
+    else:
+        changes = _clipping(record, cell, method) | _tuned(record, method)
+        wanted = config(dials, _known(method), seed, record.tier, _phase(record), **changes)
     run = train(wanted, root, retrain=True)
     said = np.load(run.folder / "predictions.npz")["clip_probabilities"].argmax(1)
     before, place = answers(record, cell, method), row["seeds"].index(seed)
@@ -73,7 +80,14 @@ def _known(method: str) -> str:
 
 
 def _repeatable(entry: dict) -> list[str]:
-    return [name for name, row in entry["methods"].items() if _known(name) in METHODS and "answers" in row]
+    return [name for name, row in entry["methods"].items()
+            if (_known(name) in METHODS or name in FROM_ENCODERS) and "answers" in row]
+
+
+def _clipping(record: Record, cell: str, method: str) -> dict[str, float | None]:
+    """One study trains without clipping; its record says so, and its cells and methods do not."""
+    recorded = record.config.get(f"{cell}: {method}", record.config.get(method, {}))
+    return {"clip_norm": recorded["clip_norm"]} if "clip_norm" in recorded else {}
 
 
 def _phase(record: Record) -> str:

@@ -335,6 +335,12 @@ def test_a_recorded_run_can_be_trained_again(lab):
         "tuning": {"joint": {"dial": "lr", "validation_war": {"0.1": 3.0, "0.003": 2.0}}}}})
     other = rerun(tuned, method="joint", seed=2, root=lab / "elsewhere")
     assert other.same_answers < 100, "a tuned method is trained with its tuned setting"
+    free = run_lab([(cell, "joint", 2)], "smoke", jobs=1, root=lab / "runs", clip_norm=None)
+    unclipped = lab_record("x", "y", free, {"screening": {"faces_seed": 21}}, "smoke")
+    assert rerun(unclipped, method="joint", root=lab / "elsewhere").same_answers == 100
+    probabilities = [np.load(run.folder / "predictions.npz")["clip_probabilities"]
+                     for run in (free[cell, "joint", 2], found[cell, "joint", 2])]
+    assert not np.allclose(*probabilities), "clipping must matter here, or the line before shows nothing"
 
 
 def test_loud_experts_start_loud(lab):
