@@ -132,6 +132,21 @@ def test_the_first_cells_of_chapter_07_read_what_its_parameters_name(own, nothin
     assert "SFER: AffectNet-7, 7 classes" in capsys.readouterr().out
 
 
+def test_the_live_half_of_chapter_10_reads_clips_of_ones_own(own, nothing_is_drawn, capsys):
+    """Up to the first figure: the test list of the fold, read twice, without anything that only a renderer knows."""
+    cells = code_cells((CHAPTER.parent / "10_what_static_teaches_dynamic.md").read_text())
+    assert not book_command.needs_data(CHAPTER.parent / "10_what_static_teaches_dynamic.md", {}), "it draws its own"
+    found = chapter_parameters(cells, "10") | {"dataset": "dfew", "data_root": str(own), "fold": 4}
+    until = next(i for i, cell in enumerate(cells) if "draw_two_readings(at" in cell["source"])
+    for cell in cells[1 : until + 1]:
+        exec(cell["source"].replace("draw_two_readings(at", "figure = draw_two_readings(at"), found)
+    said = capsys.readouterr().out
+    listed = (own / "DFEW/annotation/test(single-labeled)/test_set_4.csv").read_text().split()[1:]
+    assert sorted(found["found"].ids) == sorted(line.split(",")[0] for line in listed)
+    assert f"of the {len(listed)} test clips of dfew, fold 4" in said and "nobody says who is shown" in said
+    assert found["units"] is None and found["figure"].layout.xaxis.title.text == "frame"
+
+
 @pytest.fixture
 def toys(tmp_path, monkeypatch) -> tuple[Path, list]:
     """A chapter with the parameters of chapter 07, and what was drawn for its runs."""
