@@ -10,6 +10,7 @@ The metadata of a classifier (`save_model(path, model, metadata)`) may hold
     abstain_below   {"image": 0.45, ...} or one number         confidence that an answer needs
     trained_on      "drawn faces only: ..."                    one sentence
     licence         "Apache-2.0"
+    local_contrast  true                                       trained on frames read through `local_contrast.py`
 
 and nothing of it must be there: the defaults are the released stride of 4, temperature 1, an answer at any
 confidence, and classes that are numbers ("class 0").
@@ -156,6 +157,9 @@ def read_card(name: str, heads: Mapping[str, int], frames: int, image_size: tupl
         raise ValueError(f"{name}: its metadata sets stride to {stride!r}; it must be a whole number above 0")
     if "stride" not in known and "video" in heads:
         remarks.append(f"the file does not say at which stride it was trained: {RELEASED_STRIDE} as released")
+    if known.get("local_contrast"):
+        remarks.append("it was trained on frames read through local contrast, which readers of this library do not "
+                       "apply: its answers on plain frames mean little")
     fps = known.get("fps")
     if fps is not None and not (isinstance(fps, (int, float)) and 0 < fps < 10_000):
         raise ValueError(f"{name}: its metadata sets fps to {fps!r}; it must be frames a second")

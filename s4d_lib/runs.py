@@ -279,6 +279,7 @@ def _finetune(config: FinetuneConfig, data: dict[str, DataUse], folder: Path, ma
     job.validate = lambda network: _validation_scores(config, network, chosen_on)
     job.selects = None if config.epoch_rule == "last" else f"{config.primary}_{config.select}"
     said = {"schemas": {HEAD[m]: config.schema(m).name for m in config.modalities}, "stride": config.stride}
+    said |= {"local_contrast": True} if config.local_contrast else {}
     said |= describe_s2d(config) if config.system == "s2d" else {}
     job.save_best = lambda network: save_model(folder / "model.safetensors", network, said)
     where = run_job(job, loop, folder, mark)

@@ -91,6 +91,12 @@ def test_every_mode_trains_validates_and_tests(faces, runs, mode):
     assert card.schemas == {{"image": "image", "clip": "video"}[m]: config.schema(m).name for m in modalities}
 
 
+def test_a_file_says_that_its_network_knows_local_contrast_only(faces, runs):
+    run = train(finetuning(faces, "dfer", local_contrast=True, epochs=1), runs)
+    (note,) = open_model(run.weights).card.notes
+    assert "local contrast" in note and "mean little" in note
+
+
 def test_a_finished_run_is_loaded_and_a_changed_one_is_not(faces, runs):
     first = train(finetuning(faces, epochs=1), runs)
     stamp = (first.folder / "model.safetensors").stat().st_mtime_ns
