@@ -75,6 +75,8 @@ METHODS: dict[str, dict[str, Any]] = {
     "joint_wide": _EXPERTS | {"router": "uniform"},              # every expert for every token: capacity, no choice
     "adapters": _EXPERTS | {"router": "task", "experts": 2, "top_k": 1},
     "joint_separate": {"mode": "joint", "optimizer_states": "separate"},
+    "joint_light": {"mode": "joint", "still_weight": 0.1},  # two cheap answers to harm (transfer_harm): little weight,
+    "joint_clipped": {"mode": "joint", "clip_norm": 1.0},   # or clipping where nothing else is clipped
     "random_labels": {"mode": "joint", "still_labels": "random"},
     "shuffled_images": {"mode": "joint", "shuffle_stills": True},
     "balanced": {"mode": "joint", "balance": ("image", "clip")},

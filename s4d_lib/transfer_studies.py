@@ -60,7 +60,8 @@ def transfer_map(tier: str = "laptop", seeds: Sequence[int] = (110, 111), jobs: 
     return _map("transfer_map", tier, seeds, jobs)
 
 
-def transfer_map_unclipped(tier: str = "laptop", seeds: Sequence[int] = (110, 111), jobs: int = 2) -> Record:
+def transfer_map_unclipped(tier: str = "laptop", seeds: Sequence[int] = (110, 111, 112, 113, 114),
+                           jobs: int = 2) -> Record:
     """The same grid without gradient clipping, which divides the weight of a step out again."""
     return _map("transfer_map_unclipped", tier, seeds, jobs, clip_norm=None)
 
@@ -97,6 +98,23 @@ def transfer_long(tier: str = "laptop", seeds: Sequence[int] = tuple(range(240, 
                     for method in methods], tier, "confirm", jobs)
     return lab_record("transfer_long", f"{len(runs)} runs of {len(methods)} methods", runs, plan("confirmatory"), tier,
                       phase="confirm", alone={LONG.name: alone(LONG).name}, floors=_floors(LONG, tier, seeds[0]))
+
+
+HARM, RIGHT = Cell(clips=1800, weight=8, noise="heavy"), Cell(clips=1800, weight=8)
+HARMED = ("dfer", "dfer_x1.5", "dfer_x3", "joint", "joint_wide", "adapters", "moae_clean", "moae_reference",
+          "joint_light")
+
+
+def transfer_harm(tier: str = "laptop", seeds: Sequence[int] = tuple(range(270, 280)), jobs: int = 2) -> Record:
+    """The cell of the unclipped map that lost most, on new faces and seeds: is there harm, and what repairs it?"""
+    free = {"tier": tier, "phase": "confirm", "jobs": jobs, "clip_norm": None}
+    runs = run_lab([(alone(HARM) if method.startswith("dfer") else HARM, method, seed) for seed in seeds
+                    for method in HARMED], **free)
+    runs |= run_lab([(HARM, "joint_clipped", seed) for seed in seeds], tier, "confirm", jobs)
+    runs |= run_lab([(RIGHT, method, seed) for seed in seeds for method in ("joint", "moae_clean")], **free)
+    return lab_record("transfer_harm", f"{len(runs)} runs of {len(HARMED) + 1} methods, two kinds of still labels",
+                      runs, plan("harm"), tier, phase="confirm", floors=_floors(HARM, tier, seeds[0]),
+                      alone={cell.name: alone(cell).name for cell in (HARM, RIGHT)})
 
 
 CENTRE = Cell()
@@ -167,4 +185,4 @@ def transfer_dials(tier: str = "laptop", seeds: Sequence[int] = tuple(range(250,
 
 TRANSFER_STUDIES = {study.__name__: study for study in (
     transfer_screening, transfer_map, transfer_map_unclipped, transfer_dials, transfer_confirmatory, transfer_long,
-    transfer_methods, router_ablations, emotion_transfer, transfer_measures, routing_inspection)}
+    transfer_harm, transfer_methods, router_ablations, emotion_transfer, transfer_measures, routing_inspection)}

@@ -9,7 +9,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from s4d_lib import laboratory, runs, stages
+from s4d_lib import lab_reading, laboratory, runs, stages, transfer_studies
 from s4d_lib.adapters import FixedRouter, MixtureOfAdapterExperts
 from s4d_lib.laboratory import METHODS, Cell, Scale, alone, answers, as_long, config, lab_record, run_lab, test_of
 from s4d_lib.local_contrast import local_contrast
@@ -18,7 +18,7 @@ from s4d_lib.plans import steady_plan
 from s4d_lib.remedies import Combiner
 from s4d_lib.rerun import rerun
 from s4d_lib.training import Progressed, load_state, save_state
-from s4d_lib.transfer_studies import FACTORS, GENERATORS, screening_design
+from s4d_lib.transfer_studies import FACTORS, GENERATORS, screening_design, transfer_harm
 
 test_of.__test__ = False  # a reader, not a test
 TINY = Scale(60, 60, 2, 2, 4, 6)
@@ -341,6 +341,23 @@ def test_a_recorded_run_can_be_trained_again(lab):
     probabilities = [np.load(run.folder / "predictions.npz")["clip_probabilities"]
                      for run in (free[cell, "joint", 2], found[cell, "joint", 2])]
     assert not np.allclose(*probabilities), "clipping must matter here, or the line before shows nothing"
+
+
+def test_the_cell_with_harm_changes_one_thing_a_method(lab, monkeypatch):
+    monkeypatch.setenv("S4D_RUNS", str(lab / "runs"))
+    for name, noise in (("HARM", "heavy"), ("RIGHT", "default")):
+        monkeypatch.setattr(transfer_studies, name, Cell(clips=20, weight=8, noise=noise, init="random"))
+    record = transfer_harm("smoke", (1,), jobs=1)
+    dials = {name: (one["clip_norm"], one["still_weight"]) for name, one in record.config.items()}
+    assert dials.pop("joint_light") == (None, 0.1) and dials.pop("joint_clipped") == (1.0, 8.0)
+    assert {kept for name, kept in dials.items() if not name.startswith("dfer")} == {(None, 8.0)}
+    assert {clip for name, (clip, _) in dials.items() if name.startswith("dfer")} == {None}
+    harm, right = record.results["alone"]
+    for other in ("joint", "joint_light", "joint_clipped", "adapters", "same_compute", "converged"):
+        assert lab_reading.has(record, harm, "moae_clean", other), other
+    assert lab_reading.has(record, right, "joint", "dfer") and set(record.results["floors"]) >= {"pixel_ridge"}
+    for method in ("joint", "joint_clipped", "joint_light"):
+        assert rerun(record, harm, method, 1, lab / "elsewhere").same_answers == 100
 
 
 def test_loud_experts_start_loud(lab):
