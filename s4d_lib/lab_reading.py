@@ -158,6 +158,19 @@ def primary(confirmed: Record, long: Record) -> dict[str, Judged]:
                   for one, other in pairs})
 
 
+CHEAP = ("joint_light", "joint_clipped", "joint_wide", "adapters", "moae_reference")  # other answers to harm, of the plan
+
+
+def harm(record: Record) -> tuple[str, dict[str, Judged], dict[str, Judged]]:
+    """transfer_harm → (its cell with a harm made on purpose, the planned pair, the cheap answers minus joint training).
+
+    The pair is "joint - dfer", whether there is harm, and "moae_clean - joint", whether experts take it away.
+    """
+    cell = next(iter(record.results["alone"]))
+    asked = {f"{one} - {other}": (cell, one, other) for one, other in (("joint", "dfer"), ("moae_clean", "joint"))}
+    return cell, family(record, asked), family(record, {name: (cell, name, "joint") for name in CHEAP})
+
+
 def screening_effects(record: Record, one: str, other: str) -> list[Effect]:
     """Main effects of the design's factors on `one` minus `other`, largest first, as `effects.main_effects`."""
     cells = record.results["design"]

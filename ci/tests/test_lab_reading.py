@@ -93,6 +93,22 @@ def test_the_primary_family_is_the_plan_s_and_is_judged_once():
     assert found["there: moae_clean_x10 - joint_x10"].word == "equivalent"
 
 
+def test_harm_and_cheap_answers_are_two_families():
+    seeds, names = tuple(range(6)), ("joint_light", "joint_clipped", "joint_wide", "adapters", "moae_reference")
+    others = {name: row(47 + k, seeds) for k, name in enumerate(names)}
+    made = record({"bad": entry(Cell(noise="heavy"), joint=row(40, seeds), moae_clean=row(43, seeds), **others),
+                   "right": entry(Cell(), joint=row(49, seeds)), "alone": entry(Cell(), dfer=row(50, seeds))},
+                  alone={"bad": "alone", "right": "alone"})
+    cell, asked, cheap = lab_reading.harm(made)
+    assert cell == "bad" and set(cheap) == set(names)
+    assert {name: one.word for name, one in asked.items()} == {"joint - dfer": "below", "moae_clean - joint": "above"}
+    for judged, count in ((asked, 2), (cheap, 5)):
+        raw = min(one.found.p for one in judged.values())
+        assert min(one.p for one in judged.values()) == pytest.approx(min(1, count * raw))
+    missing = record({"bad": made.results["cells"]["bad"]}, alone={"bad": "alone"})
+    assert list(lab_reading.harm(missing)[1]) == ["moae_clean - joint"], "no clips alone, no question of harm"
+
+
 def test_recall_by_class_adds_up():
     found = recalls(one_cell(), "here", "joint", "dfer", draws=200)
     assert np.mean([one.value for one in found.values()]) == pytest.approx(
