@@ -158,7 +158,7 @@ def primary(confirmed: Record, long: Record) -> dict[str, Judged]:
                   for one, other in pairs})
 
 
-CHEAP = ("joint_light", "joint_clipped", "joint_wide", "adapters", "moae_reference")  # other answers to harm, of the plan
+CHEAP = ("joint_light", "joint_clipped", "joint_wide", "adapters", "moae_reference")  # other answers to harm
 
 
 def harm(record: Record) -> tuple[str, dict[str, Judged], dict[str, Judged]]:
