@@ -287,6 +287,8 @@ def repair(harm: str, gain: str, rest: Contrast, over_capacity: str | None = Non
 
     harm  verdict of joint - dfer_converged       gain           verdict of moae_clean - joint
     rest  contrast moae_clean - dfer_converged    over_capacity  verdict of moae_clean - joint_wide
+
+    Where the plan measures harm at equal clip steps, dfer stands in both for dfer_converged.
     """
     if harm != "below":
         return "not testable here: no negative transfer to repair"

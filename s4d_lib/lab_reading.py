@@ -164,11 +164,13 @@ CHEAP = ("joint_light", "joint_clipped", "joint_wide", "adapters", "moae_referen
 def harm(record: Record) -> tuple[str, dict[str, Judged], dict[str, Judged]]:
     """transfer_harm → (its cell with a harm made on purpose, the planned pair, the cheap answers minus joint training).
 
-    The pair is "joint - dfer", whether there is harm, and "moae_clean - joint", whether experts take it away.
+    The pair is "joint - dfer", whether there is harm at equal clip steps, and "moae_clean - joint"; Holm over the two,
+    and over the five cheap answers. ValueError where the record lacks one of them.
     """
     cell = next(iter(record.results["alone"]))
-    asked = {f"{one} - {other}": (cell, one, other) for one, other in (("joint", "dfer"), ("moae_clean", "joint"))}
-    return cell, family(record, asked), family(record, {name: (cell, name, "joint") for name in CHEAP})
+    asked = {f"{one} - {other}": pair(record, cell, one, other)
+             for one, other in (("joint", "dfer"), ("moae_clean", "joint"))}
+    return cell, judge(asked), judge({name: pair(record, cell, name, "joint") for name in CHEAP})
 
 
 def screening_effects(record: Record, one: str, other: str) -> list[Effect]:

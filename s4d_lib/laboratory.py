@@ -260,11 +260,10 @@ def lab_record(name: str, headline: str, runs: dict[tuple[Cell, str, int], Run],
             row.setdefault(key, []).append(value)
         if test not in tests and "test_clip" in run.record.results:
             tests[test] = _test(run, Path(data_folders(cell, tier, phase)["clips"]))
-    some = next(iter(runs.values())).record
+    data = {repr(use): use for run in runs.values() for use in run.record.data}  # every set that some run has read
     return Record(
-        name=name, kind="study", headline=headline, tier=tier, protocol=protocol, data=some.data,
-        config={f"{c.name}: {m}": r.record.config for (c, m, _), r in runs.items()} if len(cells) == 1 else
-        {m: r.record.config for (_, m, _), r in runs.items()},
+        name=name, kind="study", headline=headline, tier=tier, protocol=protocol, data=list(data.values()),
+        config={f"{cell.name}: {method}": run.record.config for (cell, method, _), run in runs.items()},
         results={"tests": tests, "cells": cells, "commits": commits, **more},
         seeds=sorted({seed for _, _, seed in runs}),
         code=code_state(), device=device_state(), wall_seconds=sum(r.record.wall_seconds for r in runs.values()),

@@ -14,7 +14,7 @@ from widgets.explorer import Explorer, dial, front, recorded, settle
 STUDIES = {"transfer_screening": "screening", "transfer_map": "map", "transfer_map_unclipped": "map without clipping",
            "transfer_dials": "one dial at a time",
            "transfer_methods": "methods", "transfer_confirmatory": "confirmation", "transfer_long": "long training",
-           "transfer_harm": "harm on purpose"}
+           "transfer_harm": "harm made, no clipping"}
 PAIRS = {"joint": ("joint training − clips alone, equal clip updates", "joint", "dfer"),
          "compute": ("joint training − clips alone, equal compute", "joint", "same_compute"),
          "moae": ("experts (MoAE) − clips alone, equal clip updates", "moae_clean", "dfer"),

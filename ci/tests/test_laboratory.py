@@ -348,11 +348,13 @@ def test_the_cell_with_harm_changes_one_thing_a_method(lab, monkeypatch):
     for name, noise in (("HARM", "heavy"), ("RIGHT", "default")):
         monkeypatch.setattr(transfer_studies, name, Cell(clips=20, weight=8, noise=noise, init="random"))
     record = transfer_harm("smoke", (1,), jobs=1)
-    dials = {name: (one["clip_norm"], one["still_weight"]) for name, one in record.config.items()}
+    harm, right = record.results["alone"]
+    dials = {name.split(": ")[1]: (one["clip_norm"], one["still_weight"]) for name, one in record.config.items()}
+    assert {f"{cell}: joint" for cell in (harm, right)} <= set(record.config), "a method of two cells is kept twice"
     assert dials.pop("joint_light") == (None, 0.1) and dials.pop("joint_clipped") == (1.0, 8.0)
     assert {kept for name, kept in dials.items() if not name.startswith("dfer")} == {(None, 8.0)}
     assert {clip for name, (clip, _) in dials.items() if name.startswith("dfer")} == {None}
-    harm, right = record.results["alone"]
+    assert len({use.sha256 for use in record.data if "stills" in use.name}) == 2, "both kinds of labels are named"
     for other in ("joint", "joint_light", "joint_clipped", "adapters", "same_compute", "converged"):
         assert lab_reading.has(record, harm, "moae_clean", other), other
     assert lab_reading.has(record, right, "joint", "dfer") and set(record.results["floors"]) >= {"pixel_ridge"}
