@@ -85,7 +85,7 @@ def _repeatable(entry: dict) -> list[str]:
 
 
 def _clipping(record: Record, cell: str, method: str) -> dict[str, float | None]:
-    """One study trains without clipping; its record says so, and its cells and methods do not."""
+    """Two studies train without clipping; the record says so, not the cell. Older records keep it by method alone."""
     recorded = record.config.get(f"{cell}: {method}", record.config.get(method, {}))
     return {"clip_norm": recorded["clip_norm"]} if "clip_norm" in recorded else {}
 
