@@ -14,7 +14,7 @@ from s4d_lib.templating import fill
 
 COLUMNS = ("run", "status", "seconds", "peak MB", "what was measured, or what went wrong")
 NUMBERS = ("seconds", "peak MB")
-HERE = "s4d_lib.templates"  # the folder of table.html.jinja, as a package
+HERE = "s4d_lib/templates"  # where table.html.jinja lies
 
 
 def row(run: ChapterRun) -> dict:

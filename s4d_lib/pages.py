@@ -33,7 +33,7 @@ COLOURS = {"Neutral": "#999999", "Happiness": "#E69F00", "Surprise": "#56B4E9", 
            "Sadness": "#0072B2", "Fear": "#CC79A7", "Disgust": "#009E73", "Contempt": "#F0E442"}
 PATTERNS = ("", "/", "x", ".", "-", "|")            # classes beyond the eight colours get one of these as well
 LEFT, RIGHT = 52, 14                                # margins of the plot in pixels; .strip in page.css has the same
-HERE = "s4d_lib.templates"                          # the folder of page.html.jinja, page.css and page.js, as a package
+HERE = "s4d_lib/templates"                          # where page.html.jinja, page.css and page.js lie
 
 
 def write_page(path: str | Path, predictions: Sequence[Prediction], title: str = "Apparent expressions") -> Path:

@@ -12,22 +12,23 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 
-def fill(package: str, name: str, **values: Any) -> str:
-    """The template `name` of a package's folder, filled in.
+def fill(place: str, name: str, **values: Any) -> str:
+    """The template `name` filled in; `place` is the package it lies in, or "package/folder".
 
     `as_it_is("page.css")` puts another file of the folder into the page, unread and unescaped; `| tojson` writes a
     value as JSON in which nothing can end a script element (ValueError for a nan). jinja2.UndefinedError for a name
     or an attribute that is not there, jinja2.TemplateNotFound for a file that is not.
     """
-    return _environment(package).get_template(name).render(values)
+    return _environment(place).get_template(name).render(values)
 
 
 @cache
-def _environment(package: str) -> Environment:
+def _environment(place: str) -> Environment:
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
-    loader = PackageLoader(package, "")
+    package, _, folder = place.partition("/")
+    loader = PackageLoader(package, folder)
     environment = Environment(loader=loader, undefined=StrictUndefined, autoescape=True, trim_blocks=True,
                               lstrip_blocks=True, keep_trailing_newline=True)
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False}
