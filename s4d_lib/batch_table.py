@@ -3,7 +3,6 @@
 The files hold no path and no name of a machine, so a table can be published as it is.
 """
 
-import html
 import io
 import json
 from collections.abc import Sequence
@@ -11,15 +10,11 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from s4d_lib.batch_status import ChapterRun, is_disk_full
+from s4d_lib.templating import fill
 
 COLUMNS = ("run", "status", "seconds", "peak MB", "what was measured, or what went wrong")
 NUMBERS = ("seconds", "peak MB")
-_STYLE = """body{font:16px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:70rem;padding:0 1rem}
-:root{color-scheme:light dark}
-table{border-collapse:collapse;width:100%}
-th,td{padding:.3rem .6rem;border-bottom:1px solid #8884;text-align:left;vertical-align:top}
-td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}
-.bad{font-weight:bold}"""
+HERE = "s4d_lib/templates"  # where table.html.jinja lies
 
 
 def row(run: ChapterRun) -> dict:
@@ -37,7 +32,7 @@ def print_table(runs: Sequence[ChapterRun], console=None) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=f"The book at the {runs[0].tier} tier", title_justify="left")
+    table = Table(title=_title(runs), title_justify="left")
     table.add_column("run" if any(run.point for run in runs) else "chapter", no_wrap=True)
     table.add_column("status", no_wrap=True)
     table.add_column("seconds", justify="right", no_wrap=True)
@@ -92,17 +87,9 @@ def write_tables(runs: Sequence[ChapterRun], folder: Path) -> list[Path]:
 
 def as_html(runs: Sequence[ChapterRun], made: str) -> str:
     """The table as a page of its own, without scripts and without anything from elsewhere."""
-    head = "".join(f'<th scope="col"{" class=n" if name in NUMBERS else ""}>{name}</th>' for name in COLUMNS)
-    body = []
-    for run in runs:
-        status = html.escape(run.ended_as)
-        cells = [f'<th scope="row">{html.escape(run.name)}</th>',
-                 f"<td>{status}</td>" if run.succeeded else f'<td class="bad">{status}</td>',
-                 f'<td class="n">{run.seconds:.0f}</td>', f'<td class="n">{run.peak_memory_mb:.0f}</td>',
-                 f"<td>{html.escape(row(run)['words'])}</td>"]
-        body.append(f"<tr>{''.join(cells)}</tr>")
-    title = f"The book at the {runs[0].tier} tier"
-    return (f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
-            f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head><body><h1>{title}</h1>'
-            f"<p>{html.escape(summary(runs))}. Made {made}.</p><table><thead><tr>{head}</tr></thead><tbody>\n"
-            + "\n".join(body) + "\n</tbody></table></body></html>\n")
+    return fill(HERE, "table.html.jinja", title=_title(runs), summary=summary(runs), made=made, runs=runs, row=row,
+                columns=COLUMNS, numbers=NUMBERS)
+
+
+def _title(runs: Sequence[ChapterRun]) -> str:
+    return f"The book at the {runs[0].tier} tier"
