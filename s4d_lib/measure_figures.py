@@ -54,8 +54,8 @@ def draw_foretelling(found: Mapping[str, Any], title: str) -> go.Figure:
     alt = (f"Dot plot of rank correlations beside a band of chance of ±{found['chance']:.2f}; beyond it: "
            + (", ".join(f"{name} {ordered[name]['value']:+.2f}" for name in ordered if told[name]) or "none"))
     looks = {group: Look({"size": 11, "color": PALETTE[colour], "symbol": symbol}, bars={"color": PALETTE[colour]})
-             for group, colour, symbol in (("told", "clip", "circle"), ("open", "floor", "circle-open"))}
-    rows = [Row(name, row["value"], row["low"], row["high"], "told" if told[name] else "open")
+             for group, colour, symbol in (("filled", "clip", "circle"), ("hollow", "floor", "circle-open"))}
+    rows = [Row(name, row["value"], row["low"], row["high"], "filled" if told[name] else "hollow")
             for name, row in ordered.items()]
     figure = draw_intervals(rows, title, "Spearman's ρ over cells", alt, looks, width=760,
                             height=130 + 30 * len(rows))
