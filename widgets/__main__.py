@@ -36,6 +36,7 @@ def bundle(explorer: type[Explorer], states: dict) -> str:
 
 
 def main(wanted: list[str]) -> int:
+    """Record and write the named explorers, all of them by default; 0, or 1 if a check fails, or 2 for a wrong word."""
     flags = {word for word in wanted if word.startswith("--")}
     names = [word for word in wanted if word not in flags]
     if unknown := [*(flags - {"--code", "--check"}), *(name for name in names if name not in EXPLORERS.values())]:
