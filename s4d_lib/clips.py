@@ -181,9 +181,6 @@ MOVES = AugmentRecipe(resize=1.0, shift=0.04, flip=0.5)  # for runs too short to
 FLIPS = AugmentRecipe(resize=1.0, flip=0.5)  # no frame in more than two forms, so that features can be remembered
 EVAL = AugmentRecipe(resize=1.0)
 
-# The part of a 224 px VoxCeleb2 frame that pretraining keeps: rows 0:160, columns 32:192.
-VOXCELEB2_WINDOW = (0.0, 32 / 224, 160 / 224, 160 / 224)
-
 
 def augment(frames: Tensor, recipe: AugmentRecipe, size: int, rng: np.random.Generator) -> Tensor:
     """Vary frames uint8 [t h w 3] by `recipe` into one clip float32 [3 t size size], ImageNet-normalised.

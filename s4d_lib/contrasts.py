@@ -237,7 +237,7 @@ def verdict(found: Contrast, p_adjusted: float | None = None) -> str:
     """below | above | equivalent | undecided, by the protocol's rules.
 
     Decided (below, above): both intervals exclude 0 and, in a family, Holm's p is at most 5 %. A sign that is decided
-    is told even where the difference is immaterial: see `material`. Otherwise equivalent if the 90 % interval lies
+    is told even where the difference is immaterial. Otherwise equivalent if the 90 % interval lies
     within ±1 point, else undecided: an interval that covers 0 is never "no effect". Fewer than five seeds decide
     nothing: two that happen to differ equally have a spread of 0, which a t interval takes for certainty.
     """
@@ -254,11 +254,6 @@ def verdict(found: Contrast, p_adjusted: float | None = None) -> str:
 def equivalent(found: Contrast) -> bool:
     """No material difference: the 90 % interval (two one-sided tests at 5 %) lies within ±1 point."""
     return -MATERIAL < found.low90 and found.high90 < MATERIAL
-
-
-def material(found: Contrast) -> bool:
-    """The whole 95 % interval lies beyond ±1 point."""
-    return found.low > MATERIAL or found.high < -MATERIAL
 
 
 def detectable(spread: float, seeds: int, alpha: float = ALPHA, power: float = 0.8) -> float:

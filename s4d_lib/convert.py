@@ -35,7 +35,6 @@ from s4d_lib.models import SIZES, Size
 from s4d_lib.s2d import SIZES as S2D_SIZES
 from s4d_lib.tokens import position_table
 
-BLOCK = re.compile(r"(?:encoder\.)?blocks\.(\d+)\.")
 EXPERT = re.compile(r"blocks\.(\d+)\.moe_layer\.experts\.(\d+)\.")
 # Names of a setting in the argument lists of these training scripts.
 ARGUMENTS = {"image_size": ("input_size", "img_size"), "frames": ("num_frames",), "top_k": ("top_k",),

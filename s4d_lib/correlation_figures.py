@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from s4d_lib.figures import PALETTE, _figure
+from s4d_lib.figure_base import PALETTE, new_figure
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
 
 SIGNED = "PuOr"  # purple above 0, orange below: distinguishable in all common forms of colour blindness
 SYMBOLS = ("circle", "square", "diamond", "cross", "x", "triangle-up", "star")
 
 
 def draw_two_readings(seconds: np.ndarray, evidence: dict[str, np.ndarray], units: dict[str, np.ndarray], title: str,
-                      axis: str = "seconds"):
+                      axis: str = "seconds") -> go.Figure:
     """Above: probabilities of classes on single frames; below: true action units. All `[t]`, over seconds `[t]`.
 
     Without units the upper plot stands alone. axis: what `seconds` are, where they are something else.
@@ -44,12 +48,12 @@ def draw_two_readings(seconds: np.ndarray, evidence: dict[str, np.ndarray], unit
     return figure
 
 
-def draw_recalls(still: np.ndarray, clip: np.ndarray, classes: Sequence[str], title: str):
+def draw_recalls(still: np.ndarray, clip: np.ndarray, classes: Sequence[str], title: str) -> go.Figure:
     """Recall on stills beside recall on clips, `[r c]` in percent: small marks are runs, large ones class means."""
     from s4d_lib.pages import COLOURS
 
     alt = f"Scatter of recall on stills against recall on clips, one mark a run and class, for {', '.join(classes)}"
-    figure = _figure(title, "recall on stills (%)", "recall on clips (%)", alt, width=640, height=460)
+    figure = new_figure(title, "recall on stills (%)", "recall on clips (%)", alt, width=640, height=460)
     for k, name in enumerate(classes):
         colour, symbol = COLOURS.get(name, PALETTE["floor"]), SYMBOLS[k % len(SYMBOLS)]
         figure.add_scatter(x=np.round(still[:, k], 2), y=np.round(clip[:, k], 2), mode="markers", showlegend=False,
@@ -62,7 +66,7 @@ def draw_recalls(still: np.ndarray, clip: np.ndarray, classes: Sequence[str], ti
 
 def draw_signed_matrix(value: np.ndarray, rows: Sequence[str], columns: Sequence[str], title: str, x: str = "",
                        y: str = "", unit: str = "", marked: np.ndarray | None = None, limit: float | None = None,
-                       digits: int = 1, note: str = ""):
+                       digits: int = 1, note: str = "") -> go.Figure:
     """Values `[r c]` around 0 as a heat map with numbers; cells of the bool matrix `marked` are framed.
 
     limit   where the colours end; the largest absolute value by default. note   what a frame means, for the alt text.
@@ -71,7 +75,7 @@ def draw_signed_matrix(value: np.ndarray, rows: Sequence[str], columns: Sequence
     limit = limit or float(np.nanmax(np.abs(value))) or 1.0
     text = [["" if np.isnan(v) else f"{round(v, digits) + 0.0:.{digits}f}" for v in row] for row in value]
     alt = f"Heat map of {unit} for {', '.join(rows)} by {', '.join(columns)}, purple above 0, orange below. {note}"
-    figure = _figure(title, x, y, alt, width=200 + max(44 * len(columns), 380), height=150 + 40 * len(rows))
+    figure = new_figure(title, x, y, alt, width=200 + max(44 * len(columns), 380), height=150 + 40 * len(rows))
     figure.add_heatmap(z=np.round(value, 3), x=list(columns), y=list(rows), zmin=-limit, zmax=limit, colorscale=SIGNED,
                        text=text, texttemplate="%{text}", xgap=1, ygap=1, colorbar={"title": unit})
     for i, k in np.argwhere(np.zeros(value.shape, bool) if marked is None else marked):

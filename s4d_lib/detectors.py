@@ -33,7 +33,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-LANDMARKS = ("left eye", "right eye", "nose", "left mouth corner", "right mouth corner")
 DETECTORS = ("mtcnn", "yunet", "mediapipe")
 BATCH = 16          # frames that pass through the networks together
 CANDIDATES = 300    # places a frame may send from one network to the next; crowds have fewer faces
@@ -45,8 +44,11 @@ WEIGHTS = {
 
 
 class Faces(NamedTuple):
-    """The faces of one frame, best score first: float32 boxes [n 4] as x0 y0 x1 y1, landmarks [n 5 2] in the order of
-    LANDMARKS (nan where a detector does not give one), scores [n] in 0 … 1."""
+    """The faces of one frame, best score first.
+
+    boxes float32 [n 4] as x0 y0 x1 y1, scores [n] in 0 … 1, landmarks [n 5 2]: left eye, right eye, nose, left and
+    right mouth corner, nan where a detector does not give one
+    """
 
     boxes: Tensor
     landmarks: Tensor

@@ -52,21 +52,6 @@ def moments(optimizer: Optimizer, model: nn.Module) -> Moments:
     return found
 
 
-def own_moments(history: Sequence[TaskGradients], task: str, betas: tuple[float, float] = (0.9, 0.999)) -> Moments:
-    """The state that Adam would have after seeing these gradients of one task, oldest first, and no other task's.
-
-    From probe batches at fixed weights it says what a separate optimiser would hold if it had forgotten older weights;
-    exact only for the gradients it is given. About 1 / (1 - β₂) of them fill the second mean; bias correction makes
-    fewer usable, noisily.
-    """
-    found: Moments = {}
-    for gradients in history:
-        for name, g in gradients.named(task).items():
-            m, v, step = found.get(name, Moment(torch.zeros_like(g), torch.zeros_like(g), 0))
-            found[name] = Moment(betas[0] * m + (1 - betas[0]) * g, betas[1] * v + (1 - betas[1]) * g * g, step + 1)
-    return found
-
-
 def adam_step(gradient: Tensor, state: Moment, lr: float, betas: tuple[float, float], eps: float,
               squares: Moment | None = None) -> Tensor:
     """The change of a parameter in Adam's next step, weight decay left out: -lr · m̂ / (√v̂ + ε).
@@ -99,7 +84,7 @@ def adam_interference(optimizer: Optimizer, model: nn.Module, gradients: TaskGra
     """Task → group → what sharing Adam's state does to the step that this gradient asks for.
 
     optimizer: Adam or AdamW of joint training. own: task → the state it would have alone, from `moments` of a
-    single-task run's optimiser or from `own_moments`. Each parameter moves at its own learning rate, so layer decay
+    single-task run's optimiser. Each parameter moves at its own learning rate, so layer decay
     counts in groups that span layers. Weight decay is the same on both sides and left out.
     """
     shared, settings = moments(optimizer, model), _settings(optimizer, model)

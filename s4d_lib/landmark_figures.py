@@ -1,12 +1,12 @@
-"""landmarks → figure     points on faces, errors by region and by turn of the head, what the prompter is handed.
+"""landmarks → figure     points on faces, errors by region, what the prompter is handed.
 
-Numbers come from the record `landmark_net`; palette and frame are those of figures.py. Derived in chapter 11.
+Numbers come from the record `landmark_net`; palette and frame are those of figure_base.py. Derived in chapter 11.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -14,14 +14,17 @@ from PIL import Image, ImageColor, ImageDraw
 from torch import Tensor
 from torch.nn import functional as F
 
-from s4d_lib.figures import PALETTE, _figure
+from s4d_lib.figure_base import PALETTE
+from s4d_lib.figure_intervals import Look, Row, draw_intervals
 from s4d_lib.landmark_faces import REGIONS
 from s4d_lib.pictures import sheet
 
-# line of a figure → (key in a condition's "floors", None for the network itself; colour, symbol, dash)
-LINES = {"landmark network": (None, "clip", "circle", "solid"),
-         "ridge on pixels": ("pixel_ridge", "scratch", "square-open", "dash"),
-         "mean face": ("mean_face", "floor", "x", "dot")}
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+# mark of a figure → (key in a condition's "floors", None for the network itself; colour, symbol)
+LINES = {"landmark network": (None, "clip", "circle"), "ridge on pixels": ("pixel_ridge", "scratch", "square-open"),
+         "mean face": ("mean_face", "floor", "x")}
 ABOVE, BELOW = "#5E3C99", "#E66101"  # the ends of PuOr, as in correlation_figures.py
 
 
@@ -57,58 +60,20 @@ def _pixels(points: Tensor, shape: Sequence[int], scale: int) -> list[list[float
     return ((points * size + 0.5) * scale - 0.5).tolist()
 
 
-def draw_region_errors(found: Mapping[str, Any], title: str):
+def draw_region_errors(found: Mapping[str, Any], title: str) -> go.Figure:
     """One condition of the record, such as `results["test"]`: error of each part of the face beside its floors."""
     names = ["all", *REGIONS]
     alt = "Dot plot of the normalised mean error in percent: " + "; ".join(
         f"{line} " + ", ".join(f"{name} {_nme(found, key)[name]:.1f}" for name in names)
         for line, (key, *_) in LINES.items())
-    figure = _figure(title, "normalised mean error (% of the distance between the outer eye corners)", "", alt,
-                     width=720, height=360)
-    for line, (key, colour, symbol, _) in LINES.items():
-        figure.add_scatter(x=[round(_nme(found, key)[name], 2) for name in names], y=names, name=line, mode="markers",
-                           marker={"size": 11, "symbol": symbol, "line": {"width": 2}, "color": PALETTE[colour]})
+    looks = {line: Look({"size": 11, "symbol": symbol, "line": {"width": 2}, "color": PALETTE[colour]})
+             for line, (_, colour, symbol) in LINES.items()}
+    rows = [Row(name, round(_nme(found, key)[name], 2), group=line) for line, (key, *_) in LINES.items()
+            for name in names]
+    figure = draw_intervals(rows, title, "normalised mean error (% of the distance between the outer eye corners)", alt,
+                            looks, legend=True, width=720, height=360)
     figure.update_xaxes(rangemode="tozero")
-    figure.update_yaxes(autorange="reversed")
     figure.update_layout(legend={"orientation": "h", "y": -0.22})
-    return figure
-
-
-def draw_yaw_errors(found: Mapping[str, Any], title: str):
-    """The same over how far the head is turned; bins without a face leave a gap."""
-    rows = {line: (found if key is None else found["floors"][key])["by_yaw"] for line, (key, *_) in LINES.items()}
-    ticks = [f"{row['from']}–{row['to']}°<br>{row['faces']} faces" for row in found["by_yaw"]]
-    alt = "Lines of the normalised mean error over the turn of the head: " + "; ".join(
-        f"{line} " + ", ".join("no face" if row["nme"] is None else f"{row['nme']:.1f}" for row in bins)
-        for line, bins in rows.items())
-    figure = _figure(title, "turn of the head, away from the camera", "normalised mean error (%)", alt, width=640)
-    for line, (_, colour, symbol, dash) in LINES.items():
-        figure.add_scatter(x=ticks, y=[None if row["nme"] is None else round(row["nme"], 2) for row in rows[line]],
-                           name=line, mode="lines+markers", line={"color": PALETTE[colour], "dash": dash},
-                           marker={"size": 9, "symbol": symbol, "color": PALETTE[colour]})
-    figure.update_yaxes(rangemode="tozero")
-    return figure
-
-
-def draw_conditions(results: Mapping[str, Any], title: str):
-    """Error over all points under every condition of the record's protocol, with 95 % intervals over faces."""
-    names = [name for name in ("test", "book", "laboratory") if name in results]
-    alt = "Dot plot of the normalised mean error in percent under each condition: " + "; ".join(
-        f"{name}: " + ", ".join(f"{line} {_nme(results[name], key)['all']:.1f}" for line, (key, *_) in LINES.items())
-        for name in names)
-    figure = _figure(title, "normalised mean error (%)", "", alt, width=720, height=140 + 60 * len(names))
-    for line, (key, colour, symbol, _) in LINES.items():
-        rows = [results[name] if key is None else results[name]["floors"][key] for name in names]
-        value = [row["nme"]["all"] for row in rows]
-        figure.add_scatter(
-            x=[round(v, 2) for v in value], y=names, name=line, mode="markers",
-            marker={"size": 11, "symbol": symbol, "line": {"width": 2}, "color": PALETTE[colour]},
-            error_x={"type": "data", "symmetric": False, "color": PALETTE[colour],
-                     "array": [row["high"] - v for row, v in zip(rows, value)],
-                     "arrayminus": [v - row["low"] for row, v in zip(rows, value)]})
-    figure.update_xaxes(rangemode="tozero")
-    figure.update_yaxes(autorange="reversed")
-    figure.update_layout(legend={"orientation": "h", "y": -0.3})
     return figure
 
 

@@ -14,7 +14,7 @@ from PIL import Image, ImageColor, ImageDraw
 from torch import Tensor
 
 from s4d_lib.clips import denormalise
-from s4d_lib.figures import PALETTE
+from s4d_lib.figure_base import PALETTE
 from s4d_lib.synthetic_faces import contact_sheet
 from s4d_lib.tokens import Grid
 

@@ -134,13 +134,6 @@ def _protocols() -> dict[str, Protocol]:
 PROTOCOLS: dict[str, Protocol] = _protocols()
 
 
-def protocol_named(name: str) -> Protocol:
-    """The protocol of that name; ValueError listing the known ones."""
-    if name not in PROTOCOLS:
-        raise ValueError(f"no protocol is called {name!r}; there are {', '.join(PROTOCOLS)}")
-    return PROTOCOLS[name]
-
-
 def compare(protocol: Protocol, other: Protocol | Mapping[str, Any]) -> list[str]:
     """What differs, one sentence a field; empty if nothing that is known differs and nothing is unknown.
 

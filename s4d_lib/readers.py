@@ -138,7 +138,7 @@ def read_mafw(
     """Clips of one MAFW split and fold; the id is the clip's number without .mp4, as in 03747.
 
     `compound` reads the 43 classes of the compound lists ("anger_disgust", the order of the words does not matter),
-    which hold words alone. The captioned lists give the same samples; `mafw_captions` reads their sentences.
+    which hold words alone. The captioned lists give the same samples; their sentences are passed over.
     """
     data = DataRoot(root, links)
     path = data.listing(*([listing] if listing else _mafw_lists(checked_split(split), fold, compound)))
@@ -151,18 +151,6 @@ def read_mafw(
     rows = (row._replace(name=row.name.removesuffix(".mp4")) for row in rows)
     schema = schema or ("mafw_compound" if compound else "mafw")
     return samples_of(rows, data, path, schema, clip_finder(data.folder(frames)), "clip", base, groups, errors)
-
-
-def mafw_captions(
-    root: str | Path, split: Split, fold: int = 1, compound: bool = False, listing: str | None = None,
-    links: Links = "inside",
-) -> Iterator[tuple[str, str, str, str]]:
-    """(id, label as written, Chinese caption, English caption) of a captioned MAFW list, one clip at a time."""
-    data = DataRoot(root, links)
-    lists = [name for name in _mafw_lists(checked_split(split), fold, compound) if "with_caption" in name]
-    for _, (name, label, chinese, english) in tab_rows(data.listing(*([listing] if listing else lists)), 4,
-                                                       ("gb18030",)):
-        yield name.removesuffix(".mp4"), label, chinese, english
 
 
 def _mafw_lists(split: str, fold: int, compound: bool) -> list[str]:

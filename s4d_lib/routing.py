@@ -192,11 +192,6 @@ def _shares(table: np.ndarray) -> np.ndarray:
     return np.divide(table, total, out=np.full(table.shape, np.nan), where=total > 0)
 
 
-def load_distance(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Half the sum of absolute differences of two loads `[... e]`: 0 for equal loads, 1 for disjoint ones."""
-    return 0.5 * np.abs(one - other).sum(-1)
-
-
 # --- entropies -----------------------------------------------------------------------------------------------------
 
 

@@ -1,22 +1,28 @@
 """routes → figure     every draw_* of the MoAE inspector: shares, places, information, effects, dials.
 
-The rules are those of `figures.py`: plain numbers in, one palette, alt text; an expert has one colour and its number.
-Derived in chapter 09.
+The rules are those of `figure_base.py`: plain numbers in, one palette, alt text; an expert has one colour and its
+number. Derived in chapter 09.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from s4d_lib.figures import DASH, EXPERT_COLOURS, PALETTE, _figure
+from s4d_lib.figure_base import DASH, EXPERT_COLOURS, PALETTE, new_figure
+from s4d_lib.figure_intervals import Look, Row, draw_intervals
 from s4d_lib.tokens import Grid
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+    from PIL import Image
 
 MODALITY = {"clip": ("DFER", "square"), "image": ("SFER", "circle")}  # what a modality's answers are called, its marker
 
 
-def draw_loads(loads: Mapping[str, np.ndarray], rows: Sequence[str], title: str):
+def draw_loads(loads: Mapping[str, np.ndarray], rows: Sequence[str], title: str) -> go.Figure:
     """Share of choices on each expert by group, one panel a name: `loads[name]` is `[rows e]`; nan stays white."""
     from plotly.subplots import make_subplots
 
@@ -36,7 +42,7 @@ def draw_loads(loads: Mapping[str, np.ndarray], rows: Sequence[str], title: str)
     return figure
 
 
-def draw_places(load: np.ndarray, grid: Grid, blocks: Sequence[int], title: str):
+def draw_places(load: np.ndarray, grid: Grid, blocks: Sequence[int], title: str) -> go.Figure:
     """The most chosen expert of every place, `load` `[n blocks e]`: a row a block, time slots left to right.
 
     Faint where the first expert is hardly ahead of an even share, strong where it takes all.
@@ -72,10 +78,10 @@ def _strip(values: np.ndarray, t: int, h: int, w: int) -> np.ndarray:
     return slots.transpose(1, 0, 2).reshape(h, -1)[:, :-1]
 
 
-def draw_information(rows: Mapping[str, Sequence[Mapping[str, float]]], title: str):
+def draw_information(rows: Mapping[str, Sequence[Mapping[str, float]]], title: str) -> go.Figure:
     """What an expert says about a label, in bits, beside what shuffled labels give: question → rows a block."""
-    figure = _figure(title, "bits", "", "Dot plot of mutual information in bits beside the range of shuffled labels: "
-                     + ", ".join(rows), width=760, height=130 + 34 * sum(map(len, rows.values())))
+    alt = "Dot plot of mutual information in bits beside the range of shuffled labels: " + ", ".join(rows)
+    figure = new_figure(title, "bits", "", alt, width=760, height=130 + 34 * sum(map(len, rows.values())))
     for name, found in rows.items():
         for row in found:
             y, clear = f"{name}, block {row['block']}", row["bits"] > row["high"]
@@ -89,28 +95,23 @@ def draw_information(rows: Mapping[str, Sequence[Mapping[str, float]]], title: s
     return figure
 
 
-def draw_effects(effects: Mapping[str, Mapping[str, Mapping[str, float]]], title: str, unit: str = "points of WAR"):
+def draw_effects(effects: Mapping[str, Mapping[str, Mapping[str, float]]], title: str,
+                 unit: str = "points of WAR") -> go.Figure:
     """Changes against the model as it is: modality → rule → {"value", "low", "high"}, beside a line at zero."""
-    rules = list(dict.fromkeys(rule for found in effects.values() for rule in found))
-    figure = _figure(title, unit, "", f"Dot plot of changes in {unit} with 95 % intervals for " + ", ".join(rules),
-                     width=760, height=140 + 30 * len(rules))
-    for place, (modality, found) in enumerate(effects.items()):
-        task, symbol = MODALITY[modality]
-        y = [rules.index(rule) + 0.26 * (place - (len(effects) - 1) / 2) for rule in found]
-        value, low, high = (np.array([row[key] for row in found.values()]) for key in ("value", "low", "high"))
-        figure.add_scatter(x=value, y=y, mode="markers", name=task,
-                           marker={"size": 9, "symbol": symbol, "color": PALETTE[modality]},
-                           error_x={"type": "data", "symmetric": False, "array": high - value,
-                                    "arrayminus": value - low, "thickness": 1.5})
-    figure.add_vline(x=0, line={"color": PALETTE["scratch"], "width": 2, "dash": "dash"})
-    figure.update_yaxes(autorange="reversed", tickvals=list(range(len(rules))), ticktext=rules)
-    return figure
+    rules = dict.fromkeys(rule for found in effects.values() for rule in found)
+    alt = f"Dot plot of changes in {unit} with 95 % intervals for " + ", ".join(rules)
+    looks = {task: Look({"size": 9, "symbol": symbol, "color": PALETTE[modality]}, bars={"thickness": 1.5})
+             for modality, (task, symbol) in MODALITY.items()}
+    drawn = [Row(rule, row["value"], row["low"], row["high"], MODALITY[modality][0])
+             for modality, found in effects.items() for rule, row in found.items()]
+    return draw_intervals(drawn, title, unit, alt, looks, legend=True, apart=0.26, zero=True, width=760,
+                          height=140 + 30 * len(rules))
 
 
 def draw_dial(curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], title: str, x: str, y: str,
-              marks: Mapping[str, float] | None = None):
+              marks: Mapping[str, float] | None = None) -> go.Figure:
     """What a dial does: name → (settings, values), one line each; `marks` names settings with a vertical line."""
-    figure = _figure(title, x, y, f"Line plot of {y} against {x} for " + ", ".join(curves))
+    figure = new_figure(title, x, y, f"Line plot of {y} against {x} for " + ", ".join(curves))
     keys = ("clip", "image", "moae", "joint", "scratch", "floor")
     for place, (name, (settings, values)) in enumerate(curves.items()):
         key = next((k for k in ("clip", "image") if k in name), keys[place % len(keys)])
@@ -122,7 +123,7 @@ def draw_dial(curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], tit
     return figure
 
 
-def draw_clip_map(frames: np.ndarray, experts: np.ndarray, scale: int = 3):
+def draw_clip_map(frames: np.ndarray, experts: np.ndarray, scale: int = 3) -> Image.Image:
     """A clip's frames `u8 [t h w 3]`, one a time slot, above the same frames tinted by the expert of every patch.
 
     experts: ints `[blocks t rows columns]`, a row of pictures each. Returns a PIL picture.

@@ -1,8 +1,8 @@
 """S2D → figure     drawings of chapter 11: prompter maps on faces, what is frozen, anchor queues, schedules, targets.
 
 Each function takes plain arrays and returns a plotly figure with alt text, or a PIL picture where a picture is what is
-shown; palette and frame are those of `figures.py`. Contrasts are drawn by `transfer_figures.draw_forest`. Derived in
-chapter 11.
+shown; palette and frame are those of `figure_base.py`. Contrasts are drawn by `transfer_figures.draw_forest`. Derived
+in chapter 11.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from s4d_lib.figures import DASH, PALETTE, _figure
+from s4d_lib.figure_base import DASH, PALETTE, new_figure
 from s4d_lib.pictures import stack
 
 if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
     from s4d_lib.self_distillation import AnchorSchedule
 
 GLOW = np.array([213.0, 94.0, 0.0])  # Okabe–Ito vermilion; nothing on a grey face has it
@@ -52,14 +54,14 @@ def _strip(frames: np.ndarray, scale: int) -> Image.Image:
     return Image.fromarray(line).resize((t * width * scale, height * scale), Image.Resampling.NEAREST)
 
 
-def draw_parts(parts: Mapping[str, Mapping[str, int]], title: str):
+def draw_parts(parts: Mapping[str, Mapping[str, int]], title: str) -> go.Figure:
     """What is trained and what is frozen: part → {"trained": n, "kept": n}, one bar a part, on a log axis."""
     trained = sum(one.get("trained", 0) for one in parts.values())
     total = sum(sum(one.values()) for one in parts.values())
     alt = (f"Bars of parameters by part, {trained:,} of {total:,} trained: "
            + ", ".join(f"{name} {'trained' if one.get('trained') else 'frozen'} {sum(one.values()):,}"
                        for name, one in parts.items()))
-    figure = _figure(title, "parameters", "", alt, width=760, height=130 + 34 * len(parts))
+    figure = new_figure(title, "parameters", "", alt, width=760, height=130 + 34 * len(parts))
     for state, colour, pattern in (("trained", PALETTE["clip"], ""), ("kept", PALETTE["hidden"], "/")):
         names = [name for name, one in parts.items() if one.get(state)]
         figure.add_bar(x=[parts[name][state] for name in names], y=names, orientation="h",
@@ -71,7 +73,7 @@ def draw_parts(parts: Mapping[str, Mapping[str, int]], title: str):
     return figure
 
 
-def draw_queues(queues: Mapping[str, np.ndarray], classes: Sequence[str], title: str):
+def draw_queues(queues: Mapping[str, np.ndarray], classes: Sequence[str], title: str) -> go.Figure:
     """Anchor queues, one panel a moment: `queues[name]` is `[classes slots]`, oldest anchor left, nan an empty slot.
 
     A value is the probability that an anchor gave to the class of its queue: light is unsure, dark is sure.
@@ -111,12 +113,12 @@ def queue_state(outputs: np.ndarray, filled: np.ndarray, pushed: np.ndarray) -> 
     return state
 
 
-def draw_schedule(schedules: Mapping[str, AnchorSchedule], title: str):
+def draw_schedule(schedules: Mapping[str, AnchorSchedule], title: str) -> go.Figure:
     """Weight of the self-distillation loss over epochs; a mark at the bottom wherever a schedule fills the queues."""
     alt = "Step lines of the loss weight over epochs; " + "; ".join(
         f"{name}: queues are filled in {sum(map(one.updates, range(one.epochs)))} of {one.epochs} epochs"
         for name, one in schedules.items())
-    figure = _figure(title, "epoch", "weight of the loss", alt, width=760)
+    figure = new_figure(title, "epoch", "weight of the loss", alt, width=760)
     for place, (name, one) in enumerate(schedules.items()):
         epochs, key = list(range(one.epochs)), ("clip", "image", "joint", "moae")[place % 4]
         figure.add_scatter(x=epochs, y=[one.weight(epoch) for epoch in epochs], name=name, mode="lines",
@@ -127,7 +129,8 @@ def draw_schedule(schedules: Mapping[str, AnchorSchedule], title: str):
     return figure
 
 
-def draw_targets(targets: Mapping[str, np.ndarray], classes: Sequence[str], labels: Sequence[str], title: str):
+def draw_targets(targets: Mapping[str, np.ndarray], classes: Sequence[str], labels: Sequence[str],
+                 title: str) -> go.Figure:
     """Soft targets side by side: `targets[name]` is `[samples classes]`, one row a sample, named by its label."""
     from plotly.subplots import make_subplots
 
@@ -147,11 +150,11 @@ def draw_targets(targets: Mapping[str, np.ndarray], classes: Sequence[str], labe
     return figure
 
 
-def draw_loudness(rows: Mapping[str, Sequence[float]], title: str):
+def draw_loudness(rows: Mapping[str, Sequence[float]], title: str) -> go.Figure:
     """What a part adds to the tokens of every block, in percent of their length; one line a name."""
     alt = "Lines over blocks: " + "; ".join(f"{name} {', '.join(f'{100 * v:.0f} %' for v in values)}"
                                             for name, values in rows.items())
-    figure = _figure(title, "block", "added, % of the tokens' length", alt)
+    figure = new_figure(title, "block", "added, % of the tokens' length", alt)
     for place, (name, values) in enumerate(rows.items()):
         key = ("clip", "image", "joint", "moae")[place % 4]
         figure.add_scatter(x=list(range(len(values))), y=[100 * v for v in values], name=name, mode="lines+markers",

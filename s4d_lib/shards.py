@@ -23,7 +23,7 @@ import re
 import tempfile
 from functools import lru_cache
 from pathlib import Path
-from urllib.parse import quote, unquote
+from urllib.parse import quote
 
 import numpy as np
 
@@ -40,11 +40,6 @@ Entry = tuple[str, int, int]  # ending of the member's name, offset of its bytes
 def key_of(id: str) -> str:
     """The name of a sample in a shard: its id with dots and everything unusual percent-encoded, slashes kept."""
     return quote(id, safe="/", errors="surrogateescape").replace(".", "%2E")
-
-
-def id_of(key: str) -> str:
-    """The id that `key_of` turned into this key."""
-    return unquote(key, errors="surrogateescape")
 
 
 def packed_path(shard: Path, key: str) -> Path:
@@ -84,13 +79,6 @@ def _member(ending: str, start: int, size: int, length: int | None) -> bool:
 @lru_cache(maxsize=256)
 def _members(shard: str, length: int, _changed: int) -> dict[str, list[Entry]]:
     return {key: entry["members"] for key, entry in read_index(index_path(Path(shard)), length).items()}
-
-
-def read_members(path: Path) -> list[tuple[str, bytes]]:
-    """(ending, bytes) of all members of a packed sample, the JSON among them. ValueError if there is no such sample."""
-    shard, entries = _entries(path)
-    with open(shard, "rb") as file:
-        return [(ending, _at(file, start, size)) for ending, start, size in entries]
 
 
 def _entries(path: Path) -> tuple[Path, list[Entry]]:

@@ -1,18 +1,26 @@
 """sweep record → figure     every point of a sweep as a dot, every row as its mean with its interval.
 
-Palette and frame are those of figures.py. Explained in appendix c.
+Palette and frame are those of figure_base.py. Explained in appendix c.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-from s4d_lib.figures import PALETTE, _figure
+from s4d_lib.figure_base import PALETTE
+from s4d_lib.figure_intervals import Look, Row, draw_intervals
 from s4d_lib.records import Record
 from s4d_lib.sweeps import told
 
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
 
-def draw_sweep(record: Record, metric: str = "", title: str = ""):
+RUN = {"symbol": "circle-open", "size": 8, "color": PALETTE["visible"]}
+MEAN = Look({"symbol": "diamond", "size": 11, "color": PALETTE["clip"]})
+
+
+def draw_sweep(record: Record, metric: str = "", title: str = "") -> go.Figure:
     """One line a setting: hollow dots are runs, the filled mark is the mean over folds or seeds with its interval.
 
     metric   one of the record's; without it the first that ends in uar, else the first. ValueError for another.
@@ -26,21 +34,20 @@ def draw_sweep(record: Record, metric: str = "", title: str = ""):
     rows = [row for row in results["rows"] if metric in row["metrics"]]
     names = [_name(row["setting"]) for row in rows]
     spoken = "; ".join(f"{name}: {told(row['metrics'][metric])}" for name, row in zip(names, rows))
-    figure = _figure(title or f"{record.name}: {metric}", metric, "",
-                     f"Dot plot of {metric} by setting, mean with 95 % interval over "
-                     f"{' and '.join(averaged) or 'runs'}. {spoken}", height=140 + 44 * len(rows))
+    alt = (f"Dot plot of {metric} by setting, mean with 95 % interval over {' and '.join(averaged) or 'runs'}. "
+           f"{spoken}")
+    drawn = []
     for name, row in zip(names, rows):
-        values = [point[metric] for point in results["points"]
-                  if point.get(metric) is not None and _matches(point["point"], row["setting"], averaged)]
-        figure.add_scatter(x=values, y=[name] * len(values), mode="markers", name="runs", showlegend=name == names[0],
-                           marker={"symbol": "circle-open", "size": 8, "color": PALETTE["visible"]})
+        runs = [point[metric] for point in results["points"]
+                if point.get(metric) is not None and _matches(point["point"], row["setting"], averaged)]
         found = row["metrics"][metric]
-        arms = {} if found["low"] is None else {"error_x": {
-            "type": "data", "symmetric": False, "array": [found["high"] - found["value"]],
-            "arrayminus": [found["value"] - found["low"]]}}
-        figure.add_scatter(x=[found["value"]], y=[name], mode="markers", name="mean", showlegend=name == names[0],
-                           marker={"symbol": "diamond", "size": 11, "color": PALETTE["clip"]}, **arms)
-    figure.update_yaxes(autorange="reversed", type="category")
+        drawn.append(Row(name, found["value"], found["low"], found["high"], seeds=runs))
+    figure = draw_intervals(drawn, title or f"{record.name}: {metric}", metric, alt, {"": MEAN}, ticks=RUN,
+                            height=140 + 44 * len(rows))
+    for name, symbol in (("runs", RUN["symbol"]), ("mean", MEAN.marker["symbol"])):
+        for place, trace in enumerate(figure.select_traces({"marker.symbol": symbol})):
+            trace.update(name=name, showlegend=place == 0)
+    figure.update_yaxes(type="category")
     return figure
 
 

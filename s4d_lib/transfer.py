@@ -250,12 +250,14 @@ def conflict(model: nn.Module, batches: Mapping[str, Sequence[Batch]], groups: G
             for one, other in combinations(batches, 2):
                 between.setdefault((one, other), {}).setdefault(group, []).append(
                     _cross(vectors[one], vectors[other]))
-    ceilings = {task: {group: over_seeds(values) for group, values in found.items()}
-                for task, found in within.items()}
-    return Conflict(draws, ceilings, {
-        pair: {group: _over_draws(found, [ceilings[task][group] for task in pair])
-               for group, found in by_group.items()}
-        for pair, by_group in between.items()})
+    ceilings = {task: {group: over_seeds(cosines) for group, cosines in by_group.items()}
+                for task, by_group in within.items()}
+
+    def agreement(pair: tuple[str, str], group: str) -> Between:
+        return _over_draws(between[pair][group], [ceilings[task][group] for task in pair])
+
+    return Conflict(draws, ceilings, {pair: {group: agreement(pair, group) for group in by_group}
+                                      for pair, by_group in between.items()})
 
 
 class _Draw(NamedTuple):

@@ -1,23 +1,34 @@
 """contrasts → figure     how far methods differ, which factors matter, where the sign turns, what foretells it.
 
 Each function takes contrasts (contrasts.Contrast, or its as_dict() from a record), effects or a surface (effects.py)
-and returns a plotly figure with alt text; palette and frame are those of figures.py. Filled marks are decided, hollow
-ones are not; blue is above zero, orange-red below. Derived in chapter 08.
+and returns a plotly figure with alt text; palette and frame are those of figure_base.py. Filled marks are decided,
+hollow ones are not; blue is above zero, orange-red below. Derived in chapter 08.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from s4d_lib.contrasts import MATERIAL, TOLD, verdict
-from s4d_lib.figures import PALETTE, _figure, draw_gaps
+from s4d_lib.figure_base import PALETTE, draw_zero, new_figure
+from s4d_lib.figure_intervals import TICKS, Look, Row, draw_gaps, draw_intervals
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
 
 DIVERGING = [[0.0, "#D55E00"], [0.25, "#F0B27A"], [0.5, "#FFFFFF"], [0.75, "#7FB8DA"], [1.0, "#0072B2"]]
 SERIES = (("joint", "circle"), ("moae", "diamond"), ("clip", "square"), ("scratch", "cross"), ("image", "triangle-up"))
+
+FOREST = {group: Look({"size": 12, "color": PALETTE[colour], "symbol": symbol,
+                       "line": {"width": 2, "color": PALETTE[colour]}},
+                      lines=((10, 0.4), (2, 1.0)), colour=PALETTE[colour])
+          for group, colour, symbol in (("above", "clip", "circle"), ("below", "scratch", "circle"),
+                                        ("open", "floor", "circle-open"))}
 
 
 def _plain(found: Any) -> Any:
@@ -29,11 +40,11 @@ def _zero(figure: Any, **place: int) -> None:
     """The line at zero, and the band in which a difference is called immaterial."""
     figure.add_vrect(x0=-MATERIAL, x1=MATERIAL, fillcolor=PALETTE["hidden"], opacity=0.25, line_width=0, layer="below",
                      **place)
-    figure.add_vline(x=0, line={"color": PALETTE["scratch"], "width": 2, "dash": "dash"}, **place)
+    draw_zero(figure, **place)
 
 
 def draw_forest(contrasts: Mapping[str, Any], title: str, adjusted: Mapping[str, float] | None = None,
-                unit: str = "percentage points"):
+                unit: str = "percentage points") -> go.Figure:
     """One row a contrast: 95 % bootstrap interval as a bar, t interval over seeds as a line, seeds as ticks, verdict.
 
     adjusted  Holm's p by name: then the verdicts follow it, while the intervals stay uncorrected
@@ -42,35 +53,30 @@ def draw_forest(contrasts: Mapping[str, Any], title: str, adjusted: Mapping[str,
     alt = (f"Dot plot of differences in {unit} with 95 % intervals beside a line at zero and a band of plus and minus "
            f"{MATERIAL:g}: " + "; ".join(f"{name}: {_plain(one).value:+.1f}, {words[name]}"
                                           for name, one in contrasts.items()))
-    figure = _figure(title, unit, "", alt, width=820, height=140 + 44 * len(contrasts))
-    _zero(figure)
+    rows = []
     for name, one in contrasts.items():
-        found = _plain(one)
-        decided = words[name] in ("below", "above")
-        colour = PALETTE["clip" if found.value > 0 else "scratch"] if decided else PALETTE["floor"]
-        figure.add_scatter(x=found.values, y=[name] * len(found.values), mode="markers", showlegend=False,
-                           marker={"size": 16, "symbol": "line-ns-open", "color": PALETTE["floor"]})
-        for ends, width, fade in (((found.low, found.high), 10, 0.4), ((found.t_low, found.t_high), 2, 1.0)):
-            if np.isfinite(ends).all():
-                figure.add_scatter(x=ends, y=[name] * 2, mode="lines", showlegend=False, hoverinfo="x", opacity=fade,
-                                   line={"color": colour, "width": width})
-        figure.add_scatter(x=[found.value], y=[name], mode="markers", showlegend=False,
-                           marker={"size": 12, "color": colour, "line": {"width": 2, "color": colour},
-                                   "symbol": "circle" if decided else "circle-open"})
-        figure.add_annotation(x=1.01, xref="paper", y=name, text=words[name], showarrow=False, xanchor="left")
+        found, decided = _plain(one), words[name] in ("below", "above")
+        interval, wide = (ends if np.isfinite(ends).all() else None
+                          for ends in ((found.low, found.high), (found.t_low, found.t_high)))
+        rows.append(Row(name, found.value, *(interval or (None, None)), seeds=found.values, wide=wide,
+                        group="open" if not decided else "above" if found.value > 0 else "below"))
+    figure = draw_intervals(rows, title, unit, alt, FOREST, width=820, height=140 + 44 * len(rows),
+                            ticks=TICKS | {"size": 16})
+    _zero(figure)
+    for name, word in words.items():
+        figure.add_annotation(x=1.01, xref="paper", y=name, text=word, showarrow=False, xanchor="left")
     figure.update_layout(margin={"r": 170})
-    figure.update_yaxes(autorange="reversed")
     return figure
 
 
 def draw_methods(contrasts: Mapping[str, Any], baseline: str, title: str,
-                 adjusted: Mapping[str, float] | None = None, metric: str = "WAR"):
+                 adjusted: Mapping[str, float] | None = None, metric: str = "WAR") -> go.Figure:
     """Methods against one baseline, best first: name → contrast (method - baseline)."""
     ordered = dict(sorted(contrasts.items(), key=lambda item: -_plain(item[1]).value))
     return draw_forest(ordered, title, adjusted, f"{metric} minus that of {baseline}, percentage points")
 
 
-def draw_effects(effects: Sequence[Any], title: str, unit: str = "percentage points from low to high"):
+def draw_effects(effects: Sequence[Any], title: str, unit: str = "percentage points from low to high") -> go.Figure:
     """Effects of a two-level design: thick interval over seeds, thin one that counts interactions as noise as well."""
     rows = {}
     for one in effects:
@@ -87,7 +93,7 @@ def draw_effects(effects: Sequence[Any], title: str, unit: str = "percentage poi
     return figure
 
 
-def draw_map(surfaces: Mapping[str, Any], cells: Mapping[str, tuple], x: str, y: str, title: str):
+def draw_map(surfaces: Mapping[str, Any], cells: Mapping[str, tuple], x: str, y: str, title: str) -> go.Figure:
     """Smooth fits over two factors side by side; solid: where the sign turns, dashed: the 95 % band of that line.
 
     surfaces  name → effects.Surface;   cells  name → (x, y, value), each `[cells]`, drawn as dots on the same scale
@@ -136,35 +142,30 @@ def _map_words(surfaces: Mapping[str, Any], x: str, y: str) -> str:
     return f"Colour maps over {x} and {y}, with the line where the sign turns: " + "; ".join(told)
 
 
-def draw_per_class(groups: Mapping[str, Mapping[str, Any]], title: str):
+def draw_per_class(groups: Mapping[str, Mapping[str, Any]], title: str) -> go.Figure:
     """Differences in recall: method → class → contrast, one mark a method, beside a line at zero."""
     classes = list(dict.fromkeys(name for rows in groups.values() for name in rows))
     alt = "Dot plot of differences in recall by class, for " + "; ".join(
         f"{method}: " + ", ".join(f"{name} {_plain(one).value:+.1f}" for name, one in rows.items())
         for method, rows in groups.items())
-    figure = _figure(title, "recall, percentage points", "", alt, width=760,
-                     height=140 + (24 + 14 * len(groups)) * len(classes))
+    looks = {method: Look({"size": 10, "symbol": symbol, "color": PALETTE[key]})
+             for method, (key, symbol) in zip(groups, itertools.cycle(SERIES))}
+    rows = [Row(name, one.value, one.low, one.high, method) for method, contrasts in groups.items()
+            for name, one in zip(contrasts, map(_plain, contrasts.values()))]
+    figure = draw_intervals(rows, title, "recall, percentage points", alt, looks, legend=True, apart=0.2, width=760,
+                            height=140 + (24 + 14 * len(groups)) * len(classes))
     _zero(figure)
-    for place, (method, rows) in enumerate(groups.items()):
-        key, symbol = SERIES[place % len(SERIES)]
-        found = [_plain(one) for one in rows.values()]
-        reach = {"type": "data", "symmetric": False, "array": [one.high - one.value for one in found],
-                 "arrayminus": [one.value - one.low for one in found]}
-        shift = 0.2 * (place - (len(groups) - 1) / 2)
-        figure.add_scatter(x=[one.value for one in found], y=[classes.index(name) + shift for name in rows],
-                           name=method, mode="markers", error_x=reach, showlegend=True,
-                           marker={"size": 10, "symbol": symbol, "color": PALETTE[key]})
-    figure.update_yaxes(autorange="reversed", tickvals=list(range(len(classes))), ticktext=classes)
+    figure.update_traces(showlegend=True)
     return figure
 
 
 def draw_prediction(measure: Sequence[float], transfer: Sequence[float], names: Sequence[str], found: Any,
-                    x: str, title: str, y: str = "transfer, percentage points"):
+                    x: str, title: str, y: str = "transfer, percentage points") -> go.Figure:
     """A measure of every cell against the transfer measured there; `found` is effects.Correlation of the two."""
     found = _plain(found)
     told = (f"Spearman {found.value:+.2f}, 95 % {found.low:+.2f} to {found.high:+.2f}, p {found.p:.3f}, "
             f"{found.count} cells")
-    figure = _figure(f"{title}<br><sup>{told}</sup>", x, y, f"Scatter plot of {y} against {x}: {told}", height=420)
+    figure = new_figure(f"{title}<br><sup>{told}</sup>", x, y, f"Scatter plot of {y} against {x}: {told}", height=420)
     colours = [PALETTE["clip" if value > 0 else "scratch"] for value in transfer]
     figure.add_scatter(x=list(measure), y=list(transfer), mode="markers", text=list(names), hoverinfo="text+x+y",
                        marker={"size": 11, "color": colours, "symbol": ["circle" if value > 0 else "diamond"

@@ -121,7 +121,6 @@ CENTRE = Cell()
 COMPARED = ("dfer", "dfer_x1.5", "dfer_x3", "dfer_balanced", "moae_dfer", "sfer", "joint", "joint_separate", "adapters",
             "joint_wide", "moae_clean", "moae_reference", "random_labels", "shuffled_images", "balanced")
 TUNED = ("paired_sum", "paired_uncertainty", "paired_famo", "paired_pcgrad", "paired_cagrad", "paired_upgrad")
-SETTINGS = 3  # tried for every method: weights of the still loss for the plain sum, learning rates for the others
 TUNING_SEEDS = (120, 121)
 
 

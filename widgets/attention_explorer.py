@@ -99,7 +99,7 @@ def draw_attention(dials: dict[str, Any]) -> Image.Image:
     """The explorer's frames at some dials, dark where the token does not look, a frame round the token."""
     from PIL import ImageDraw
 
-    from s4d_lib.figures import PALETTE
+    from s4d_lib.figure_base import PALETTE
 
     dials = settle("attention_explorer", dials)
     kept = recorded("attention_explorer")

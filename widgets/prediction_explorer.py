@@ -92,17 +92,18 @@ def facts(dials: dict[str, Any], kept: dict[str, Any]) -> dict[str, float]:
 
 def draw_prediction(dials: dict[str, Any]) -> Any:
     """Stacked probabilities over time with the answer and the truth below, at some dials."""
-    from s4d_lib.figures import PALETTE, _figure
+    from s4d_lib.figure_base import PALETTE, new_figure
     from s4d_lib.pages import COLOURS
 
     dials = settle("prediction_explorer", dials)
     kept = recorded("prediction_explorer")
     told, p = facts(dials, kept), np.asarray(kept["smoothed"][str(dials["smooth"])])
-    figure = _figure(f"Smoothed over {dials['smooth']:g} s, silent below {100 * dials['threshold']:.0f} %", "seconds",
-                     "probability (%)", f"Stacked probabilities of {len(kept['classes'])} apparent expressions over "
-                     f"{kept['duration']:.0f} seconds of a drawn film, answer and truth below; "
-                     f"{100 * told['answered']:.0f} % of the windows answered, {100 * told['right']:.0f} % of "
-                     "these right", 760, 420)
+    figure = new_figure(f"Smoothed over {dials['smooth']:g} s, silent below {100 * dials['threshold']:.0f} %",
+                        "seconds", "probability (%)",
+                        f"Stacked probabilities of {len(kept['classes'])} apparent expressions over "
+                        f"{kept['duration']:.0f} seconds of a drawn film, answer and truth below; "
+                        f"{100 * told['answered']:.0f} % of the windows answered, {100 * told['right']:.0f} % of "
+                        "these right", 760, 420)
     for column, name in enumerate(kept["classes"]):
         figure.add_scatter(x=kept["seconds"], y=p[:, column], name=name, stackgroup="p", mode="lines",
                            line={"width": 0.5, "color": COLOURS.get(name, PALETTE["floor"])})

@@ -86,7 +86,7 @@ def state(dials: dict[str, Any], kept: dict[str, Any]) -> tuple[np.ndarray, np.n
 
 def draw_router(dials: dict[str, Any]) -> Image.Image:
     """The explorer's faces at some dials, every place tinted by its most chosen expert."""
-    from s4d_lib.figures import draw_expert_map
+    from s4d_lib.figure_maps import draw_expert_map
 
     dials = settle("router_explorer", dials)
     kept = recorded("router_explorer")

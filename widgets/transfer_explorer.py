@@ -118,7 +118,7 @@ def summary(dials: dict[str, Any], cells: list[dict[str, Any]]) -> dict[str, Any
 
 def draw_transfer(dials: dict[str, Any]) -> Any:
     """The explorer's dots at some dials: one row a study, cells that agree with the dials filled."""
-    from s4d_lib.figures import PALETTE, _figure
+    from s4d_lib.figure_base import PALETTE, new_figure
 
     dials = settle("transfer_explorer", dials)
     kept = recorded("transfer_explorer")
@@ -126,9 +126,9 @@ def draw_transfer(dials: dict[str, Any]) -> Any:
     words = "no recorded cell matches"
     if told["count"]:
         words = f"{told['count']} cells match, {told['below']} below zero, mean {told['mean']:+.1f} points"
-    figure = _figure(PAIRS[dials["pair"]][0], "DFER WAR, points", "",
-                     f"Dots of the recorded differences beside a line at zero; {words}",
-                     height=150 + 45 * len(kept["studies"]))
+    figure = new_figure(PAIRS[dials["pair"]][0], "DFER WAR, points", "",
+                        f"Dots of the recorded differences beside a line at zero; {words}",
+                        height=150 + 45 * len(kept["studies"]))
     for ok in (False, True):
         rows = [cell for cell, one in zip(kept["cells"], matching(dials, kept["cells"]))
                 if one == ok and dials["pair"] in cell["differences"]]

@@ -19,7 +19,6 @@ from s4d_lib.contrasts import (
     equivalent,
     holm,
     level,
-    material,
     phrase,
     recall_differences,
     repair,
@@ -235,8 +234,7 @@ def test_fewer_than_five_seeds_decide_nothing():
     assert verdict(contrast(right[[0, 1, 2, 3, 0]], wrong[[0, 1, 2, 3, 0]], labels, people, draws=50)) == "above"
 
 
-def test_material_and_equivalent():
-    assert material(at(-3, 1)) and not material(at(-2, 1)) and material(at(2.5, 1))
+def test_equivalent_is_an_interval_within_a_point():
     assert equivalent(at(0.5, 0.3)) and not equivalent(at(0.5, 0.6))
 
 

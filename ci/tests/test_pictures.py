@@ -6,14 +6,10 @@ import torch
 from PIL import ImageColor
 
 from s4d_lib.clips import normalise
-from s4d_lib.figures import (
-    PALETTE,
-    draw_action_units,
-    draw_class_shares,
-    draw_grid_maps,
-    draw_masks,
-    draw_measures,
-)
+from s4d_lib.figure_base import PALETTE
+from s4d_lib.figure_intervals import draw_measures
+from s4d_lib.figure_maps import draw_action_units, draw_class_shares, draw_grid_maps
+from s4d_lib.figures import draw_masks
 from s4d_lib.pictures import (
     filmstrip,
     hide_tubelets,

@@ -18,7 +18,6 @@ from s4d_lib.routing import (
     expert_information,
     expert_layers,
     expert_load,
-    load_distance,
     observe,
     sample_load,
     summary,
@@ -174,7 +173,6 @@ def test_entropy_and_summary_of_known_loads():
     assert summary(even)[0]["effective_experts"] == pytest.approx(3)
     row = summary(one)[0]
     assert row["effective_experts"] == row["largest_share"] == row["top_gate"] == 1 and row["router_bits"] == 0
-    assert load_distance(expert_load(even), expert_load(one))[0] == pytest.approx(2 / 3)
 
 
 # --- information -----------------------------------------------------------------------------------------------------

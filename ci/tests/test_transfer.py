@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from s4d_lib.interference import Moment, adam_interference, adam_step, affinity, moments, own_moments
+from s4d_lib.interference import Moment, adam_interference, adam_step, affinity, moments
 from s4d_lib.models import S4DClassifier, Size
 from s4d_lib.transfer import compare, conflict, shared_parameters, task_gradients
 
@@ -270,22 +270,6 @@ def test_the_step_is_the_one_that_adamw_takes():
         p = model.get_parameter(name)
         step = adam_step(g, states[name], rates[p], (0.8, 0.95), 1e-8)
         torch.testing.assert_close(before[name] + step, p.detach(), rtol=1e-5, atol=1e-6)
-
-
-def test_own_moments_are_those_of_an_optimiser_that_saw_one_task():
-    model = make(moae_blocks=())
-    history = [task_gradients(model, both(seed)) for seed in range(4)]
-    copied = copy.deepcopy(model)
-    optimizer = torch.optim.AdamW(copied.parameters(), lr=0.0, betas=(0.8, 0.95), weight_decay=0.0)
-    for gradients in history:
-        for name, g in gradients.named("video").items():
-            copied.get_parameter(name).grad = g.clone()
-        optimizer.step()
-    exact, ours = moments(optimizer, copied), own_moments(history, "video", (0.8, 0.95))
-    for name, state in ours.items():
-        assert state.step == exact[name].step == 4
-        torch.testing.assert_close(state.exp_avg, exact[name].exp_avg)
-        torch.testing.assert_close(state.exp_avg_sq, exact[name].exp_avg_sq)
 
 
 def test_interference_is_the_difference_between_two_real_optimisers():
