@@ -27,10 +27,14 @@ from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 import numpy as np
 
+from s4d_lib.text import natural_order
+
 if TYPE_CHECKING:
     import av
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".wmv", ".flv", ".mpg", ".mpeg", ".ts", ".mts",
+                  ".m2ts", ".3gp", ".ogv", ".gif", ".vob", ".asf", ".dv", ".mxf", ".h264", ".hevc", ".mjpeg")
 QUICKTIME_BOXES = tuple(b"ftyp moov mdat free skip wide moof sidx styp mfra uuid meta".split())
 MODULE_OF = {"decord": "decord", "pyav": "av", "torchcodec": "torchcodec"}
 
@@ -317,12 +321,6 @@ SOURCES: dict[str, Callable[[Path], Source]] = {
     "folder": Folder,
     "image": Image,
 }
-
-
-def natural_order(name: str) -> tuple:
-    """A sort key that compares runs of digits by value: f2 < f10; equal values by spelling."""
-    parts = re.split(r"(\d+)", name)
-    return tuple(int(part) if i % 2 else part for i, part in enumerate(parts)), name
 
 
 def _read_image(path: Path) -> np.ndarray:

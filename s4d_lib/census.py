@@ -17,10 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from s4d_lib.backends import IMAGE_SUFFIXES, natural_order
+from s4d_lib.backends import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from s4d_lib.labels import LabelSchema, ReaderNote, canonical, schema_named
 from s4d_lib.lists import (
-    VIDEO_SUFFIXES,
     Bad,
     DataRoot,
     Row,
@@ -37,6 +36,7 @@ from s4d_lib.lists import (
 )
 from s4d_lib.row_samples import spellings
 from s4d_lib.still_readers import FERPLUS, rafdb_rows, voted
+from s4d_lib.text import natural_order
 
 SPLITS = ("train", "validation", "test")
 _FOLDERS = {"train": ("train",), "validation": ("val", "valid", "validation", "dev"), "test": ("test",)}

@@ -49,7 +49,7 @@ def _one_line(error: Exception) -> str:
     if type(error).__module__.startswith("pydantic"):
         found = [f"{'.'.join(map(str, item['loc'])) or 'configuration'}: {item['msg']}" for item in error.errors()]
         return f"{error.title}: {'; '.join(found)}"
-    from s4d_lib.findings import printable
+    from s4d_lib.text import printable
 
     return printable(" ".join(str(error).split()))  # names from lists and files may hold what steers a terminal
 
@@ -229,7 +229,7 @@ def crop(
     from s4d_lib.crop_files import crop_files
     from s4d_lib.crops import FaceCropper
     from s4d_lib.detectors import open_detector
-    from s4d_lib.findings import printable
+    from s4d_lib.text import printable
 
     cropper = FaceCropper(open_detector(detector, model, min_face), every, margin, "eyes" if align else "box", missing,
                           smooth)
@@ -276,10 +276,11 @@ def predict(
     if strange := [task for task, equals, name in heads if task not in ("image", "video") or not name]:
         raise ValueError(f"--schema takes image=NAME or video=NAME, not {strange[0]!r}")
     from s4d_lib import pages, timelines
+    from s4d_lib.files import require_writable, write_text
     from s4d_lib.predict import predict as predict_files
 
     for out in filter(None, wanted.values()):
-        timelines.require_writable(out)
+        require_writable(out)
     try:
         found = predict_files(
             paths, model, crop={None: "auto", True: "face", False: "none"}[crop], stride=stride, hop=hop, batch=batch,
@@ -291,7 +292,7 @@ def predict(
     timelines.print_table(found)
     for out, write in ((csv, timelines.to_csv), (json, timelines.to_json), (html, pages.page)):
         if out is not None:
-            print(f"{timelines.write_text(out, write(found))}: {out.stat().st_size:,} bytes")
+            print(f"{write_text(out, write(found))}: {out.stat().st_size:,} bytes")
     if not all(one.whole for one in found):
         raise typer.Exit(1)
 
@@ -353,8 +354,8 @@ def pack(
         raise typer.Exit(bool(wrong))
     if source is None or out is None or as_ is None:
         raise ValueError("say SRC OUT --as NAME, or --verify OUT")
-    from s4d_lib.findings import printable
     from s4d_lib.pack import pack as pack_folder
+    from s4d_lib.text import printable
 
     told = {"frames": frames, "base": base, "schema": schema}
     options = {name: value for name, value in told.items() if value is not None}

@@ -103,6 +103,13 @@ def _check_sampling(n_frames: int, clip_frames: int, stride: int) -> None:
             raise ValueError(f"{name} must be at least 1, got {value}")
 
 
+def spread_indices(length: int, count: int) -> list[int]:
+    """`count` positions from the first to the last of `length`, as evenly as whole numbers allow."""
+    if length < 1 or count < 1:
+        raise ValueError(f"length and count must be at least 1, got {length} and {count}")
+    return np.linspace(0, length - 1, min(count, length)).round().astype(int).tolist()
+
+
 # -------------------------------------------------------------------------------- value range
 
 

@@ -5,7 +5,6 @@ heads and the input size cannot. They come from the caller, from a position tabl
 the file holds them, or from what the authors publish, in this order; the report names what was assumed.
 """
 
-import hashlib
 import io
 import re
 from dataclasses import asdict, dataclass, replace
@@ -27,9 +26,9 @@ from s4d_lib.checkpoints import (
     read_metadata,
     report_keys,
     save_model,
-    write_atomically,
 )
 from s4d_lib.containers import BadCheckpoint, Contents, open_safetensors, read_contents
+from s4d_lib.files import sha256_of, write_atomically
 from s4d_lib.layouts import LAYOUTS, TRUNK, UNKNOWN, BadTensor, Placed, to_released
 from s4d_lib.models import SIZES, Size
 from s4d_lib.s2d import SIZES as S2D_SIZES
@@ -112,19 +111,10 @@ def convert(source: str | Path, target: str | Path, layout: str | None = None, h
         raise ValueError(f"{target}: weights are converted to safetensors; give the target the suffix .safetensors")
     model, report = load_released(source, layout, hints)
     save_model(target, model, {
-        "source": source.name, "source_sha256": sha256(source), "source_bytes": source.stat().st_size,
+        "source": source.name, "source_sha256": sha256_of(source), "source_bytes": source.stat().st_size,
         "layout": report.layout, "licence": LAYOUTS[report.layout].licence,
         "converted_by": f"s4d_lib {__version__}", "missing": list(report.missing), "report": report.as_json()})
     return report
-
-
-def sha256(path: Path) -> str:
-    """Checksum of a file's bytes, in hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while part := file.read(1 << 20):
-            digest.update(part)
-    return digest.hexdigest()
 
 
 def _restore(source: Path, target: Path, layout: str | None, kind: str) -> KeyReport:

@@ -20,7 +20,7 @@ def draw_two_readings(seconds: np.ndarray, evidence: dict[str, np.ndarray], unit
     """
     from plotly.subplots import make_subplots
 
-    from s4d_lib.pages import COLOURS
+    from s4d_lib.figures import COLOURS
 
     taken = f"what single frames are taken for ({', '.join(evidence)})"
     alt = f"Two line plots over time: above, {taken}; below, the intensity of {', '.join(units)}" if units else \
@@ -46,7 +46,7 @@ def draw_two_readings(seconds: np.ndarray, evidence: dict[str, np.ndarray], unit
 
 def draw_recalls(still: np.ndarray, clip: np.ndarray, classes: Sequence[str], title: str):
     """Recall on stills beside recall on clips, `[r c]` in percent: small marks are runs, large ones class means."""
-    from s4d_lib.pages import COLOURS
+    from s4d_lib.figures import COLOURS
 
     alt = f"Scatter of recall on stills against recall on clips, one mark a run and class, for {', '.join(classes)}"
     figure = _figure(title, "recall on stills (%)", "recall on clips (%)", alt, width=640, height=460)

@@ -26,14 +26,15 @@ from PIL import Image
 from torch import Tensor
 
 from s4d_lib import __version__
-from s4d_lib.backends import IMAGE_SUFFIXES
+from s4d_lib.backends import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from s4d_lib.clips import spread_indices
 from s4d_lib.crop_preview import Preview
 from s4d_lib.crops import HELD, REPEATED, SKIPPED, STATES, WHOLE, FaceCropper
+from s4d_lib.files import replacing
 from s4d_lib.frames import FrameReader, open_frames
 from s4d_lib.progress import Progress
 from s4d_lib.records import fingerprint
-from s4d_lib.streams import VIDEO_SUFFIXES
-from s4d_lib.timelines import no_formula
+from s4d_lib.text import no_formula
 
 MANIFEST = "crops.csv"
 COLUMNS = ("file", "frames", "found", "share", "held", "repeated", "whole", "skipped", "first_missing", "size",
@@ -94,7 +95,7 @@ def crop_files(source: Path | str, out: Path | str, size: int = 224, cropper: Fa
     manifest = Manifest(out.with_name(f"{out.name}.{MANIFEST}") if alone else out / MANIFEST)
     manifest.check(items, settings)
     report, sheet = Report(manifest=manifest.path), Preview()
-    chosen = set(_spread(len(items), TILES)) if preview else set()
+    chosen = set(spread_indices(len(items), TILES)) if preview and items else set()
     with Progress(len(items), "cropping faces") if progress and not alone else nullcontext() as bar:
         for number, item in enumerate(items):
             row = manifest.rows.get(item.name)
@@ -220,12 +221,11 @@ class Manifest:
         """Write the file again with one row a file, in order."""
         if not self.rows:
             return
-        part = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
-        with open(part, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        with (replacing(self.path) as part,
+              open(part, "w", newline="", encoding="utf-8", errors="surrogateescape") as file):
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(COLUMNS)
             writer.writerows([no_formula(row[name]) for name in COLUMNS] for _, row in sorted(self.rows.items()))
-        os.replace(part, self.path)
 
 
 # ------------------------------------------------------------------------------------------------ one file
@@ -263,7 +263,7 @@ def _write(reader: FrameReader, part: Path, item: Item, size: int, cropper: Face
            progress: bool) -> dict[str, str]:
     """Stream one thing into its part file; what the manifest says about it. NoFace if there is none to show."""
     length = len(reader)
-    wanted = set(_spread(length, tiles) if tiles > 1 else [length // 2] if tiles else [])
+    wanted = set(spread_indices(length, tiles) if tiles > 1 else [length // 2] if tiles else [])
     originals: dict[int, Tensor] = {}
 
     def chunks() -> Iterator[Tensor]:
@@ -368,8 +368,3 @@ class _Pictures:
 
 def _writer(part: Path, target: Path, fps: float | None) -> _Mp4 | _Pictures:
     return _Mp4(part, fps) if target.suffix.lower() == ".mp4" else _Pictures(part, target)
-
-
-def _spread(length: int, count: int) -> list[int]:
-    """`count` positions from the first to the last of `length`."""
-    return np.linspace(0, length - 1, min(count, length)).round().astype(int).tolist()

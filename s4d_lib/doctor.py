@@ -26,7 +26,7 @@ from s4d_lib.census import LAYOUTS, SPLITS, Census, Layout, bit_of, read_census
 from s4d_lib.findings import Diagnosis, FrameReport, Level, ListReport, ProtocolReport, Tally
 from s4d_lib.inventory import Clip, Looker, frame_folders, inventory, sampled, spread
 from s4d_lib.labels import LabelSchema
-from s4d_lib.lists import VIDEO_SUFFIXES
+from s4d_lib.lists import ASSUMED
 from s4d_lib.places import list_places
 from s4d_lib.progress import Progress
 from s4d_lib.protocols import EXPECTED, PROTOCOLS, Expected, Protocol, compare
@@ -350,7 +350,7 @@ def _id_of(name: str, named: dict[str, str]) -> str | None:
     if name in named:
         return named[name]
     stem, dot, suffix = name.rpartition(".")
-    return named.get(stem) if f"{dot}{suffix}".lower() in VIDEO_SUFFIXES[:2] else None
+    return named.get(stem) if f"{dot}{suffix}".lower() in ASSUMED else None
 
 
 def _size(size: tuple[int, int]) -> str:

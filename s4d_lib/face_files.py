@@ -45,11 +45,10 @@ from .face_geometry import ACTION_UNITS
 from .face_motion import EMOTIONS, KINDS
 from .face_renderer import RENDERER_VERSION
 from .frames import write_mp4
-from .labels import SCHEMAS
+from .labels import FOLDS, SCHEMAS
 from .progress import Progress
 from .synthetic_faces import RECIPES, Clips, FaceRecipe, Stills, iter_clips, iter_stills
 
-FOLDS = 5
 SILENT = 3600.0  # seconds without a sign of life after which a writer on another machine counts as killed
 FRAME_KINDS = ("mp4", "jpg")
 LICENCE = "CC0-1.0. Drawn by a program; nobody depicted exists, no photograph was used."

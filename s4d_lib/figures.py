@@ -20,6 +20,9 @@ PALETTE = {
     "scratch": "#D55E00",
     "pretrained": "#56B4E9",
 }
+# The same colours for classes: one class has one colour whatever its place in a schema.
+COLOURS = {"Neutral": "#999999", "Happiness": "#E69F00", "Surprise": "#56B4E9", "Anger": "#D55E00",
+           "Sadness": "#0072B2", "Fear": "#CC79A7", "Disgust": "#009E73", "Contempt": "#F0E442"}
 DASH = {"image": "solid", "clip": "dash", "joint": "dot", "moae": "dashdot"}  # colour never carries meaning alone
 
 
@@ -365,8 +368,6 @@ def draw_timeline(found, title: str, truth: tuple[np.ndarray, list[str]] | None 
     truth   edges in seconds `[n + 1]` and the `n` class names between them. Gaps in the answer: there is none.
     """
     import base64
-
-    from s4d_lib.pages import COLOURS
 
     w, end = found.windows, found.duration
     figure = _figure(title, "seconds", "", f"Stacked probabilities of {', '.join(found.classes)} over {end:.0f} "

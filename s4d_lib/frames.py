@@ -25,7 +25,6 @@ from __future__ import annotations
 import gc
 import os
 import re
-import tempfile
 import weakref
 from collections.abc import Callable, Sequence
 from fractions import Fraction
@@ -37,6 +36,7 @@ import torch
 from torch import Tensor
 
 from s4d_lib.backends import IMAGE_SUFFIXES, MODULE_OF, SOURCES, Source, in_format, installed_backends, require_whole
+from s4d_lib.files import replacing
 from s4d_lib.shards import is_packed
 
 AUTO = ("decord", "pyav")  # PyAV last: it opens most, and says best why it cannot
@@ -238,19 +238,12 @@ def write_mp4(
     if height % 2 or width % 2:
         raise ValueError(f"{path}: H.264 needs an even height and width, got {height}x{width} px")
     path = Path(path)
-    handle, part = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=".mp4", dir=path.parent)
-    os.close(handle)
-    try:
-        with av.open(part, "w") as container:
-            stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1000))
-            stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-            stream.options = {"crf": str(crf), "threads": "1"} | (
-                {"x264-params": "cpu-independent=1"} if reproducible else {})
-            for picture in pictures:
-                frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-                container.mux(stream.encode(in_format(frame, "yuv420p")))
-            container.mux(stream.encode())
-        os.chmod(part, 0o644)  # mkstemp makes files that only their owner can read
-        os.replace(part, path)
-    finally:
-        Path(part).unlink(missing_ok=True)
+    with replacing(path) as part, av.open(str(part), "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1000))
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream.options = {"crf": str(crf), "threads": "1"} | (
+            {"x264-params": "cpu-independent=1"} if reproducible else {})
+        for picture in pictures:
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            container.mux(stream.encode(in_format(frame, "yuv420p")))
+        container.mux(stream.encode())

@@ -31,6 +31,7 @@ ALIASES = {
     "Neutral": "neutrality", "Sadness": "sad", "Surprise": "surprised",
 }  # fmt: skip
 _NAME_OF = {name.lower(): name for name in ALIASES} | {alias: name for name, alias in ALIASES.items()}
+FOLDS = 5   # of drawn clips, as of the video sets that have folds
 MARK = -1  # what `translate(..., missing="mark")` puts in place of a label without a counterpart
 
 

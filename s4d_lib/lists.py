@@ -23,7 +23,7 @@ from typing import Literal, NamedTuple
 
 from s4d_lib.backends import IMAGE_SUFFIXES
 
-VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".webm")
+ASSUMED = (".mp4", ".avi")  # endings that are looked for where a list names a video without one
 CHUNK = 1 << 16
 
 

@@ -7,6 +7,7 @@ left out of the mean and named in `Scores.absent`, where the released code retur
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -126,3 +127,10 @@ def over_seeds(values: list[float]) -> Interval:
         return Interval(mean, float("-inf"), float("inf"))
     half = float(t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
     return Interval(mean, mean - half, mean + half)
+
+
+def told(found: Mapping) -> str:
+    """The words of a value with its interval: `61.2 [59.8, 62.6]`, or `61.2 (one run)` where `low` is None."""
+    if found["low"] is None:
+        return f"{found['value']:.2f} (one run)"
+    return f"{found['value']:.2f} [{found['low']:.2f}, {found['high']:.2f}]"

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from s4d_lib.census import LAYOUTS, Layout
-from s4d_lib.face_files import FOLDS
+from s4d_lib.labels import FOLDS
 from s4d_lib.places import list_places
 from s4d_lib.protocols import PROTOCOLS
 from s4d_lib.readers import READERS

@@ -38,20 +38,22 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from s4d_lib.backends import IMAGE_SUFFIXES, SOURCES, natural_order
+from s4d_lib.backends import IMAGE_SUFFIXES, SOURCES
 from s4d_lib.census import LAYOUTS, read_census
 from s4d_lib.datasets import Sample
 from s4d_lib.doctor import NAMES
+from s4d_lib.files import sha256_of
 from s4d_lib.frames import UnreadableMedia, open_frames, write_mp4
 from s4d_lib.inventory import picture_size
 from s4d_lib.labels import ReaderNote, schema_named
 from s4d_lib.lists import RowError, table_dicts
 from s4d_lib.pack_state import DISK, held, known_parts, may_be_kept, remove_leftovers, source_sha256, write_json
-from s4d_lib.packed import FORMAT, pixels_sha256, sha256_of
+from s4d_lib.packed import FORMAT, pixels_sha256
 from s4d_lib.progress import Progress
 from s4d_lib.protocols import PROTOCOLS
 from s4d_lib.readers import read_dataset
 from s4d_lib.shards import decode, index_path, key_of
+from s4d_lib.text import natural_order
 
 FPS = 25.0  # of an mp4 made from frames, which carry no rate
 PART = 256  # mp4 files described by one index

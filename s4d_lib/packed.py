@@ -23,11 +23,12 @@ from typing import Any
 
 import numpy as np
 
-from s4d_lib.backends import natural_order
 from s4d_lib.datasets import Sample
+from s4d_lib.files import sha256_of
 from s4d_lib.frames import open_frames
 from s4d_lib.labels import schema_named
 from s4d_lib.shards import SHARD, index_path, packed_path, read_index
+from s4d_lib.text import natural_order
 
 FORMAT = 1  # of the manifest; changes when a reader of today could not read it
 _PART = re.compile(r"part-\d{6}")
@@ -173,15 +174,6 @@ def _pixels(sample: Sample) -> str:
 def is_whole(out: Path, part: Mapping[str, Any]) -> bool:
     """Whether every file of a part is there with the bytes that were written."""
     return all(_state(out / name, known) == "ok" for name, known in part["files"].items())
-
-
-def sha256_of(path: Path) -> str:
-    """The sha256 of a file, read in pieces."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while piece := file.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()
 
 
 def pixels_sha256(frames: np.ndarray) -> str:

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-RESULTS = Path(__file__).resolve().parent.parent / "chapters" / "results"
+from s4d_lib.files import PACKAGE, RESULTS, write_atomically
 
 
 class DataUse(BaseModel):
@@ -58,10 +58,7 @@ def write_record(path: Path | str, record: Record) -> Path:
     """Write atomically: a reader sees the old file or the new one, never half of one."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(record.model_dump(), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-    os.replace(temporary, path)
-    return path
+    return write_atomically(path, json.dumps(record.model_dump(), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def read_record(path: Path | str) -> Record:
@@ -134,5 +131,5 @@ def chapter_record(name: str, headline: str, outcome: dict[str, Any], *, tier: s
 
 
 def _git(*words: str) -> str | None:
-    done = subprocess.run(["git", *words], cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+    done = subprocess.run(["git", *words], cwd=PACKAGE, capture_output=True, text=True, check=False)
     return done.stdout.strip() if done.returncode == 0 else None

@@ -12,9 +12,9 @@ from typing import Literal
 
 from s4d_lib.backends import IMAGE_SUFFIXES
 from s4d_lib.datasets import Sample
-from s4d_lib.findings import printable
 from s4d_lib.labels import LabelReader, LabelSchema, schema_named
-from s4d_lib.lists import VIDEO_SUFFIXES, Bad, DataRoot, Row, RowError, clean, refuse
+from s4d_lib.lists import ASSUMED, Bad, DataRoot, Row, RowError, clean, refuse
+from s4d_lib.text import printable
 
 Split = Literal["train", "validation", "test"]
 Links = Literal["inside", "follow"]
@@ -54,7 +54,7 @@ def clip_finder(folder: Path, pattern: str | None = None) -> Callable[[str], Pat
         if pattern:
             return folder / clean(pattern.replace("{id}", name), "pattern")
         for id in spellings(name):
-            for suffix in VIDEO_SUFFIXES[:2]:
+            for suffix in ASSUMED:
                 for found in (f"{folder}{os.sep}{id}{suffix}", f"{folder}{os.sep}{id}{suffix.upper()}"):
                     if os.path.isfile(found):
                         return Path(found)

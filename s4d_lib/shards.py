@@ -27,8 +27,15 @@ from urllib.parse import quote, unquote
 
 import numpy as np
 
-from s4d_lib.backends import IMAGE_SUFFIXES, SOURCES, Folder, _read_image, installed_backends, require_whole
-from s4d_lib.lists import VIDEO_SUFFIXES
+from s4d_lib.backends import (
+    IMAGE_SUFFIXES,
+    SOURCES,
+    VIDEO_SUFFIXES,
+    Folder,
+    _read_image,
+    installed_backends,
+    require_whole,
+)
 
 SHARD = re.compile(r"shard-\d{6}\.tar")
 _MARK = ".tar#"

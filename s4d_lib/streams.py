@@ -24,20 +24,19 @@ import numpy as np
 
 from s4d_lib.backends import (
     IMAGE_SUFFIXES,
+    VIDEO_SUFFIXES,
     moving_pictures,
-    natural_order,
     open_container,
     repeats_picture,
     require_whole,
     upright,
 )
 from s4d_lib.frames import UnreadableMedia, open_frames
+from s4d_lib.text import natural_order
 
 if TYPE_CHECKING:
     import av
 
-VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".wmv", ".flv", ".mpg", ".mpeg", ".ts", ".mts",
-                  ".m2ts", ".3gp", ".ogv", ".gif", ".vob", ".asf", ".dv", ".mxf", ".h264", ".hevc", ".mjpeg")
 STILL_SUFFIXES = (*IMAGE_SUFFIXES, ".tif", ".tiff", ".jfif", ".avif", ".heic", ".heif", ".jp2", ".ppm", ".pgm")
 FASTEST = 1000.0  # frames a second; some containers announce the tick of their clock instead
 CHUNK_FRAMES, CHUNK_BYTES = 32, 64 << 20  # the smaller of the two bounds what is held

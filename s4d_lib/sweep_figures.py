@@ -5,11 +5,12 @@ Palette and frame are those of figures.py. Explained in appendix c.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 
 from s4d_lib.figures import PALETTE, _figure
+from s4d_lib.metrics import told
 from s4d_lib.records import Record
-from s4d_lib.sweeps import told
 
 
 def draw_sweep(record: Record, metric: str = "", title: str = ""):
@@ -49,6 +50,6 @@ def _name(setting: Mapping) -> str:
 
 
 def _matches(point: Mapping, setting: Mapping, averaged: list[str]) -> bool:
-    from s4d_lib.sweeps import _hashable
-
-    return {name: _hashable(value) for name, value in point.items() if name not in averaged} == dict(setting)
+    plain = {name: value if isinstance(value, str | int | float | bool) else json.dumps(value)
+             for name, value in point.items() if name not in averaged}
+    return plain == dict(setting)

@@ -18,7 +18,6 @@ from dataclasses import dataclass, field, fields
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw
 from torch import Tensor
 
 from .face_motion import (
@@ -281,19 +280,3 @@ def _filmed(rng: np.random.Generator, person: dict[str, Tensor], times: np.ndarr
                          ("gaze_x", 0.2), ("gaze_y", 0.1)):
         face[name] += torch.from_numpy(drift(rng, times, spread * view.drift).astype(np.float32))
     return face
-
-
-def contact_sheet(frames: Tensor, columns: int = 8, scale: int = 1, labels: list[str] | None = None) -> Image.Image:
-    """Frames u8 [n h w 3] side by side, enlarged `scale` times, each under its label."""
-    count, height, width, _ = frames.shape
-    head = 12 if labels else 0
-    cell_w, cell_h = width * scale + 2, height * scale + head + 2
-    sheet = Image.new("RGB", (min(columns, count) * cell_w, -(-count // columns) * cell_h), "white")
-    pen = ImageDraw.Draw(sheet)
-    for number, frame in enumerate(frames.numpy()):
-        x, y = number % columns * cell_w, number // columns * cell_h
-        picture = Image.fromarray(frame).resize((width * scale, height * scale), Image.Resampling.BICUBIC)
-        sheet.paste(picture, (x, y + head))
-        if labels:
-            pen.text((x + 1, y), labels[number], fill="black")
-    return sheet

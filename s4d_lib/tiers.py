@@ -7,11 +7,11 @@ data sets a lab holds (`stills=`, `clips=`).
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from s4d_lib.files import data_root
 from s4d_lib.stages import FinetuneConfig, PretrainConfig
 
 
@@ -55,11 +55,6 @@ FINETUNE: dict[str, dict[str, Any]] = {
     "laptop": _TINY_TUNING | {"epochs": 30, "warmup_epochs": 3.0, "validate_every": 3},
     "full": {"frames": "clip_mp4", "precision": "bf16", "workers": 8},
 }
-
-
-def data_root() -> Path:
-    """Where drawn faces are kept: $S4D_DATA, or `data` beside the chapters folder."""
-    return Path(os.environ.get("S4D_DATA", Path(__file__).resolve().parent.parent / "data"))
 
 
 def prepare_data(tier: str, kind: str = "labelled") -> Path:

@@ -156,7 +156,7 @@ class Filmstrip:
             self.count += 1
 
     def chosen(self) -> list[Thumbnail]:
-        from s4d_lib.pictures import spread_indices
+        from s4d_lib.clips import spread_indices
 
         return [self.kept[i] for i in spread_indices(len(self.kept), self.wanted)] if self.kept else []
 

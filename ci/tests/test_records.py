@@ -82,7 +82,7 @@ def test_a_record_knows_whether_the_library_differed_from_its_commit(tmp_path, m
 
 
 def test_committed_records_are_valid_and_hold_no_machine_path():
-    from s4d_lib.records import RESULTS
+    from s4d_lib.files import RESULTS
 
     def strings(value):
         if isinstance(value, dict):
