@@ -148,7 +148,7 @@ def test_a_status_that_finds_no_room_leaves_the_one_before(tmp_path, monkeypatch
     with monkeypatch.context() as patch:
         patch.setattr(Path, "write_bytes", lambda _, content: open("/dev/full", "wb", buffering=0).write(content))
         assert not write_status(run) and read_status(run.folder)["status"] == "waiting"
-    assert [path.name for path in Path(run.folder).iterdir()] == ["status.json"]
+    assert {path.name for path in Path(run.folder).iterdir()} == {"log.txt", "status.json"}
     assert write_status(run) and read_status(run.folder)["status"] == "done"
 
 

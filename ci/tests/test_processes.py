@@ -348,7 +348,8 @@ def test_who_comes_second_waits_and_says_so(faces, tmp_path, capsys):
     (first.folder / "record.json").rename(tmp_path / "kept.json")
     holder = subprocess.Popen([sys.executable, "-c", "import sys, time; from s4d_lib.files import Lock; "
                                "lock = Lock(sys.argv[1]); lock.take(); print('has it', flush=True); time.sleep(600)",
-                               str(tmp_path / ".locks" / first.folder.name / "lock")], stdout=subprocess.PIPE, text=True)
+                               str(tmp_path / ".locks" / first.folder.name / "lock")], text=True,
+                              stdout=subprocess.PIPE)
     assert holder.stdout.readline() == "has it\n"
     with ThreadPoolExecutor(1) as pool:
         second = pool.submit(train, config, tmp_path)
