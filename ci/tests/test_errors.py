@@ -23,7 +23,7 @@ def in_a_folder_below(statement: str):
 def s4d(monkeypatch, act) -> None:
     """`s4d curves`, whose work is done by `act`."""
     monkeypatch.setattr(tracking, "to_tensorboard", act)
-    monkeypatch.setattr(sys, "argv", ["s4d", "curves", "run"])
+    monkeypatch.setattr(sys, "argv", ["s4d", "curves", "run", "--tensorboard", "events"])
     cli.main()
 
 
