@@ -21,16 +21,7 @@ from pathlib import Path
 
 from s4d_lib.batch_jobs import Job, end_jobs
 from s4d_lib.batch_slots import disk_is_full, gpu_slots
-from s4d_lib.batch_status import (
-    ChapterRun,
-    Locked,
-    finished_before,
-    is_disk_full,
-    is_running,
-    look_back,
-    point_label,
-    write_status,
-)
+from s4d_lib.batch_status import ChapterRun, finished_before, is_running, look_back, point_label, write_status
 from s4d_lib.batch_table import print_table, write_tables
 from s4d_lib.batch_view import View
 from s4d_lib.batch_words import write_plan
@@ -43,6 +34,7 @@ from s4d_lib.chapters import (
     merge_parameters,
     read_chapter,
 )
+from s4d_lib.files import PACKAGE, Locked, is_disk_full
 
 __all__ = ["TIERS", "ChapterError", "ChapterRun", "Interrupted", "chapter_parameters", "find_chapters",
            "finished_before", "merge_parameters", "plan_runs", "print_table", "read_chapter", "run_book"]
@@ -127,7 +119,7 @@ def _refuse_unknown_to_some(defaults: Mapping[Path, Mapping], names: Sequence[st
 
 def _library_hashes(chapters: Path) -> dict[str, str]:
     """File → hash, of everything that a chapter may import."""
-    return _hashes(Path(__file__).parent, "**/*") | _hashes(chapters.parent / "widgets", "**/*")
+    return _hashes(PACKAGE, "**/*") | _hashes(chapters.parent / "widgets", "**/*")
 
 
 def _own_lists(tier: str, parameters: Mapping) -> str | None:

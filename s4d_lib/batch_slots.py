@@ -7,8 +7,8 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from s4d_lib.batch_status import is_disk_full
 from s4d_lib.chapters import ChapterError
+from s4d_lib.files import is_disk_full
 
 
 def gpu_slots(jobs: int | None, gpus: str | None) -> list[str | None]:

@@ -6,7 +6,6 @@ executed notebook, whose metadata calls a cell "completed" whose kernel was kill
 """
 
 import contextlib
-import errno
 import hashlib
 import json
 import os
@@ -15,9 +14,9 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import IO
 
-from s4d_lib.chapters import ChapterError, Value
+from s4d_lib.chapters import Value
+from s4d_lib.files import Lock, Locked, is_disk_full, is_locked, write_atomically
 
 SUCCESS = ("done", "kept")
 STALE_BEAT = 60.0  # seconds without a sign of life after which a run of another machine counts as left behind
@@ -91,8 +90,7 @@ def write_status(run: ChapterRun) -> bool:
     """Write it atomically; False when the disk is full, in which case the file says what it said before."""
     path = Path(run.folder) / "status.json"
     try:
-        path.with_suffix(".new").write_text(json.dumps(asdict(run), indent=1))
-        path.with_suffix(".new").replace(path)
+        write_atomically(path, json.dumps(asdict(run), indent=1))
     except OSError as error:
         if not is_disk_full(error):
             raise
@@ -126,10 +124,6 @@ def read_record(run: ChapterRun) -> None:
         return
     record = json.loads(path.read_text())
     run.headline, run.results = str(record["headline"]), dict(record["results"])
-
-
-def is_disk_full(error: BaseException) -> bool:
-    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 # ---------------------------------------------------------------------------------------------- what was there before
@@ -192,34 +186,25 @@ def _differences(before: Mapping, run: ChapterRun) -> Iterator[str]:
 # ------------------------------------------------------------------------------------------------- one at a time
 
 
-class Locked(ChapterError):
-    """Another runner is at work on this run."""
-
-
-class RunLock:
-    """The right to write into a run's folder; the system takes it back when its holder ends, however that happens."""
+class RunLock(Lock):
+    """The right to write into a run's folder, which says by whom it is held."""
 
     def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
-        self._file: IO | None = None
+        super().__init__(Path(folder) / "lock")
 
     def take(self) -> None:
         """Raises Locked when somebody else has it."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._file = open(self.folder / "lock", "a")
-        if not _flock(self._file):
-            self._file.close()
-            raise Locked(f"{self.folder.name}: {_who(self.folder)} is at work in {self.folder}; wait for it, or give "
-                         "another --out")
-
-    def give_back(self) -> None:
-        if self._file:
-            self._file.close()
+        try:
+            super().take()
+        except Locked:
+            folder = self.path.parent
+            raise Locked(f"{folder.name}: {_who(folder)} is at work in {folder}; wait for it, or give another "
+                         "--out") from None
 
     def beat(self) -> None:
         """A sign of life, for runners on other machines: some shared file systems keep locks to one machine."""
         with contextlib.suppress(OSError):
-            os.utime(self.folder / "lock")
+            os.utime(self.path)
 
 
 def is_running(folder: str | Path) -> bool:
@@ -228,24 +213,10 @@ def is_running(folder: str | Path) -> bool:
     path = folder / "lock"
     if not path.exists():
         return False
-    with open(path, "a") as file:
-        if not _flock(file):
-            return True
+    if is_locked(path):
+        return True
     elsewhere = said.get("status") == "running" and said.get("host") != socket.gethostname()
     return elsewhere and _now_there(folder) - path.stat().st_mtime < STALE_BEAT
-
-
-def _flock(file: IO) -> bool:
-    """Lock the file without waiting; True also where the file system, or Windows, knows no such locks."""
-    try:
-        import fcntl
-
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except (ImportError, OSError):
-        pass
-    return True
 
 
 def _now_there(folder: Path) -> float:

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 
-from s4d_lib.batch_status import ChapterRun, is_disk_full
+from s4d_lib.batch_status import ChapterRun
+from s4d_lib.files import is_disk_full, write_atomically
 from s4d_lib.templating import fill
 
 COLUMNS = ("run", "status", "seconds", "peak MB", "what was measured, or what went wrong")
@@ -76,9 +77,7 @@ def write_tables(runs: Sequence[ChapterRun], folder: Path) -> list[Path]:
     for name, words in content.items():
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / f".{name}.new").write_text(words, encoding="utf-8")
-            (folder / f".{name}.new").replace(folder / name)
-            written.append(folder / name)
+            written.append(write_atomically(folder / name, words))
         except OSError as error:
             if not is_disk_full(error):
                 raise

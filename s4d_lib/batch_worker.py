@@ -23,8 +23,8 @@ from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
 from s4d_lib.batch_causes import CELL_ERROR, DISK_FULL, KERNEL_DIED, NO_SPACE
-from s4d_lib.batch_status import is_disk_full
 from s4d_lib.chapters import read_chapter
+from s4d_lib.files import is_disk_full, write_atomically
 
 
 class _Kernel(AsyncKernelManager):
@@ -91,8 +91,7 @@ def _through_papermill(folder: Path, request: dict, cells: int) -> None:
 def _leave(path: Path, words: dict) -> None:
     """Write a small file whole. Without room for it the run goes on: the exit code says the same."""
     try:
-        path.with_suffix(".part").write_text(json.dumps(words))
-        path.with_suffix(".part").replace(path)
+        write_atomically(path, json.dumps(words))
     except OSError as error:
         print(f"{path.name} was not written: {error}", file=sys.stderr)
 

@@ -7,9 +7,7 @@ are rebuilt from them in `convert.py`.
 """
 
 import json
-import os
 import re
-import uuid
 import warnings
 from collections import Counter
 from collections.abc import Iterable
@@ -21,6 +19,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from s4d_lib.containers import BadCheckpoint, Contents, open_safetensors, read_contents
+from s4d_lib.files import write_atomically
 from s4d_lib.landmarks import LandmarkNet
 from s4d_lib.layouts import (
     LAYOUTS,
@@ -231,18 +230,6 @@ def check_shapes(path: Path, tensors: dict[str, Tensor], model: dict[str, Tensor
     if wrong:
         more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
         raise BadCheckpoint(path, wrong[0] + more, "build the model in the Size that the file was trained in")
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        with temporary.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())  # or a power cut could leave the new name on an empty file
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _summary(keys: Iterable[str]) -> list[str]:

@@ -20,7 +20,6 @@ from s4d_lib.batch_jobs import Job, end_jobs
 from s4d_lib.batch_status import (
     STALE_BEAT,
     ChapterRun,
-    Locked,
     finished_before,
     read_progress,
     read_status,
@@ -28,6 +27,7 @@ from s4d_lib.batch_status import (
 )
 from s4d_lib.batch_view import View
 from s4d_lib.chapters import ChapterError, Value, did_you_mean
+from s4d_lib.files import Locked
 
 CLUSTERS = ("slurm", "local")
 SHARED = ("timeout_min", "mem_gb", "nodes", "cpus_per_task", "gpus_per_node")  # of submitit; its own name the rest

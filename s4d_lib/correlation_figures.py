@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from s4d_lib.figure_base import PALETTE, new_figure
+from s4d_lib.figure_base import COLOURS, PALETTE, new_figure
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -23,8 +23,6 @@ def draw_two_readings(seconds: np.ndarray, evidence: dict[str, np.ndarray], unit
     Without units the upper plot stands alone. axis: what `seconds` are, where they are something else.
     """
     from plotly.subplots import make_subplots
-
-    from s4d_lib.pages import COLOURS
 
     taken = f"what single frames are taken for ({', '.join(evidence)})"
     alt = f"Two line plots over time: above, {taken}; below, the intensity of {', '.join(units)}" if units else \
@@ -50,8 +48,6 @@ def draw_two_readings(seconds: np.ndarray, evidence: dict[str, np.ndarray], unit
 
 def draw_recalls(still: np.ndarray, clip: np.ndarray, classes: Sequence[str], title: str) -> go.Figure:
     """Recall on stills beside recall on clips, `[r c]` in percent: small marks are runs, large ones class means."""
-    from s4d_lib.pages import COLOURS
-
     alt = f"Scatter of recall on stills against recall on clips, one mark a run and class, for {', '.join(classes)}"
     figure = new_figure(title, "recall on stills (%)", "recall on clips (%)", alt, width=640, height=460)
     for k, name in enumerate(classes):

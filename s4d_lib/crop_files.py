@@ -26,14 +26,16 @@ from PIL import Image
 from torch import Tensor
 
 from s4d_lib import __version__
-from s4d_lib.backends import IMAGE_SUFFIXES
+from s4d_lib.backends import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from s4d_lib.clips import spread_indices
 from s4d_lib.crop_preview import Preview
 from s4d_lib.crops import HELD, REPEATED, SKIPPED, STATES, WHOLE, FaceCropper
+from s4d_lib.errors import Refused
+from s4d_lib.files import replacing
 from s4d_lib.frames import FrameReader, open_frames
 from s4d_lib.progress import Progress
 from s4d_lib.records import fingerprint
-from s4d_lib.streams import VIDEO_SUFFIXES
-from s4d_lib.timelines import no_formula
+from s4d_lib.text import no_formula
 
 MANIFEST = "crops.csv"
 COLUMNS = ("file", "frames", "found", "share", "held", "repeated", "whole", "skipped", "first_missing", "size",
@@ -42,7 +44,7 @@ CHUNK_BYTES = 48_000_000    # of frames read at a time
 TILES = 24                  # of a preview, at most
 
 
-class NoFace(ValueError):
+class NoFace(Refused):
     """A file in which no frame shows a face."""
 
 
@@ -86,15 +88,15 @@ def crop_files(source: Path | str, out: Path | str, size: int = 224, cropper: Fa
     """
     source, out, cropper = Path(source), Path(out), cropper or FaceCropper()
     if preview is not None and Path(preview).suffix.lower() not in IMAGE_SUFFIXES:
-        raise ValueError(f"{preview}: a preview is a picture; name it .jpg or .png")
+        raise Refused(f"{preview}: a preview is a picture; name it .jpg or .png")
     items, alone = plan(source, out, images)
     if size < 16 or (size % 2 and any(item.target.suffix == ".mp4" for item in items)):
-        raise ValueError(f"size is {size} px; crops need at least 16 px, and an even number for video")
+        raise Refused(f"size is {size} px; crops need at least 16 px, and an even number for video")
     settings = fingerprint(cropper.as_dict() | {"size": size})
     manifest = Manifest(out.with_name(f"{out.name}.{MANIFEST}") if alone else out / MANIFEST)
     manifest.check(items, settings)
     report, sheet = Report(manifest=manifest.path), Preview()
-    chosen = set(_spread(len(items), TILES)) if preview else set()
+    chosen = set(spread_indices(len(items), TILES)) if preview and items else set()
     with Progress(len(items), "cropping faces") if progress and not alone else nullcontext() as bar:
         for number, item in enumerate(items):
             row = manifest.rows.get(item.name)
@@ -124,36 +126,36 @@ def plan(source: Path, out: Path, images: bool = False) -> tuple[list[Item], boo
     target, or a folder of frames also holds something else.
     """
     if not source.exists():
-        raise ValueError(f"{source}: no such file or directory")
+        raise Refused(f"{source}: no such file or directory")
     here, there = source.resolve(), out.resolve()
     if here == there or here in there.parents:
-        raise ValueError(f"{out}: lies in {source}; choose a place outside of it")
+        raise Refused(f"{out}: lies in {source}; choose a place outside of it")
     if source.is_file():
         return [Item(source, _target(source, out, source.suffix.lower() in IMAGE_SUFFIXES), source.name)], True
     found = {path.relative_to(source): kind for path, kind in _walk(source, images)}
     if not found:
-        raise ValueError(f"{source}: holds no video and no picture ({', '.join((*VIDEO_SUFFIXES, *IMAGE_SUFFIXES))})")
+        raise Refused(f"{source}: holds no video and no picture ({', '.join((*VIDEO_SUFFIXES, *IMAGE_SUFFIXES))})")
     if list(found) == [Path(".")]:
         return [Item(source, _target(source, out, False), source.resolve().name)], True
     for path, kind in found.items():
         others = [other for other in found if path in other.parents] if kind == "frames" else []
         if others:
-            raise ValueError(f"{source / path}: holds pictures beside {others[0]}, so it is no folder of frames; move "
-                             "one of them away, or take every picture by itself (--images)")
+            raise Refused(f"{source / path}: holds pictures beside {others[0]}, so it is no folder of frames; move "
+                          "one of them away, or take every picture by itself (--images)")
     items, taken = [], {}
     for path, kind in sorted(found.items()):
         target = out / (path.with_suffix(".mp4") if kind == "video" else path)
         if (first := taken.setdefault(target, path)) != path:
-            raise ValueError(f"{source / first} and {source / path}: both would become {target}; rename one")
+            raise Refused(f"{source / first} and {source / path}: both would become {target}; rename one")
         items.append(Item(source / path, target, path.as_posix()))
     return items, False
 
 
 def _target(source: Path, out: Path, picture: bool) -> Path:
     if picture and out.suffix.lower() not in IMAGE_SUFFIXES:
-        raise ValueError(f"{out}: {source} is a picture; name the target .png or .jpg")
+        raise Refused(f"{out}: {source} is a picture; name the target .png or .jpg")
     if not picture and out.suffix.lower() not in (".mp4", ""):
-        raise ValueError(f"{out}: {source} becomes a video (name it .mp4) or a folder of frames (no suffix)")
+        raise Refused(f"{out}: {source} becomes a video (name it .mp4) or a folder of frames (no suffix)")
     return out
 
 
@@ -169,7 +171,7 @@ def _walk(root: Path, images: bool) -> Iterator[tuple[Path, str]]:
             if name.startswith(".") or suffix not in VIDEO_SUFFIXES + IMAGE_SUFFIXES:
                 continue
             if path.is_symlink() and inside not in Path(os.path.realpath(path)).parents:
-                raise ValueError(f"{path}: is a link that leads out of {root}; replace it by a file")
+                raise Refused(f"{path}: is a link that leads out of {root}; replace it by a file")
             if suffix in VIDEO_SUFFIXES:
                 yield path, "video"
             elif images:
@@ -191,7 +193,7 @@ class Manifest:
         with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
             reader = csv.reader(file)
             if (head := next(reader, None)) is not None and tuple(head) != COLUMNS:
-                raise ValueError(f"{path}: its columns are not those of a manifest of crops; move it away")
+                raise Refused(f"{path}: its columns are not those of a manifest of crops; move it away")
             for values in reader:
                 if len(values) == len(COLUMNS):  # a row that a killed writer cut short is made again
                     name = values[0].removeprefix("./")
@@ -202,8 +204,8 @@ class Manifest:
         for item in items:
             row = self.rows.get(item.name)
             if row and not row["error"] and row["settings"] != settings and item.target.exists():
-                raise ValueError(f"{item.target}: was cropped with other settings ({row['detector']}, "
-                                 f"{row['size']} px, {row['settings']} in {self.path.name}); choose another place")
+                raise Refused(f"{item.target}: was cropped with other settings ({row['detector']}, "
+                              f"{row['size']} px, {row['settings']} in {self.path.name}); choose another place")
         self.tidy()
 
     def add(self, row: dict[str, str]) -> None:
@@ -220,12 +222,11 @@ class Manifest:
         """Write the file again with one row a file, in order."""
         if not self.rows:
             return
-        part = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
-        with open(part, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        with (replacing(self.path) as part,
+              open(part, "w", newline="", encoding="utf-8", errors="surrogateescape") as file):
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(COLUMNS)
             writer.writerows([no_formula(row[name]) for name in COLUMNS] for _, row in sorted(self.rows.items()))
-        os.replace(part, self.path)
 
 
 # ------------------------------------------------------------------------------------------------ one file
@@ -239,7 +240,7 @@ def _one(item: Item, size: int, cropper: FaceCropper, settings: str, manifest: M
     part = item.target.with_name(f"{_part_of(item.target)}{os.getpid()}.part")
     try:
         if item.target.exists():
-            raise ValueError(f"{item.target} is there and {manifest.path.name} does not know it; move it away")
+            raise Refused(f"{item.target} is there and {manifest.path.name} does not know it; move it away")
         _remove_leftovers(item.target)
         with open_frames(item.source) as reader:
             counted = _write(reader, part, item, size, cropper, sheet, tiles, progress)
@@ -263,7 +264,7 @@ def _write(reader: FrameReader, part: Path, item: Item, size: int, cropper: Face
            progress: bool) -> dict[str, str]:
     """Stream one thing into its part file; what the manifest says about it. NoFace if there is none to show."""
     length = len(reader)
-    wanted = set(_spread(length, tiles) if tiles > 1 else [length // 2] if tiles else [])
+    wanted = set(spread_indices(length, tiles) if tiles > 1 else [length // 2] if tiles else [])
     originals: dict[int, Tensor] = {}
 
     def chunks() -> Iterator[Tensor]:
@@ -368,8 +369,3 @@ class _Pictures:
 
 def _writer(part: Path, target: Path, fps: float | None) -> _Mp4 | _Pictures:
     return _Mp4(part, fps) if target.suffix.lower() == ".mp4" else _Pictures(part, target)
-
-
-def _spread(length: int, count: int) -> list[int]:
-    """`count` positions from the first to the last of `length`."""
-    return np.linspace(0, length - 1, min(count, length)).round().astype(int).tolist()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import torch
@@ -10,6 +9,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from s4d_lib.crops import STATES, Crops
+from s4d_lib.files import replacing
 
 TILE = 160      # height of a frame on the sheet, pixels
 
@@ -48,6 +48,5 @@ class Preview:
         for number, tile in enumerate(self.tiles):
             sheet.paste(tile, (number % columns * width, number // columns * (TILE + 16)))
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".{path.name}.{os.getpid()}.part")
-        sheet.save(part, Image.registered_extensions()[path.suffix.lower()])
-        os.replace(part, path)
+        with replacing(path) as part:
+            sheet.save(part, Image.registered_extensions()[path.suffix.lower()])

@@ -23,6 +23,9 @@ PALETTE = {
     "scratch": "#D55E00",
     "pretrained": "#56B4E9",
 }
+# The same colours for classes: one class has one colour whatever its place in a schema.
+COLOURS = {"Neutral": "#999999", "Happiness": "#E69F00", "Surprise": "#56B4E9", "Anger": "#D55E00",
+           "Sadness": "#0072B2", "Fear": "#CC79A7", "Disgust": "#009E73", "Contempt": "#F0E442"}
 DASH = {"image": "solid", "clip": "dash", "joint": "dot", "moae": "dashdot"}  # colour never carries meaning alone
 MASKS = {"random": ("#117733", "solid", "circle"), "frame": ("#882255", "dash", "square"),
          "tube": ("#999933", "dot", "diamond")}  # colour, line, marker of each kind of mask

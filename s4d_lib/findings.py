@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, TextIO
 
-from s4d_lib.backends import natural_order
+from s4d_lib.text import natural_order, printable
 
 Level = Literal["error", "warning", "note"]
 _EXTRACT = "Extract or fetch the data again, name another folder with --frames, or shorten the list"
@@ -163,13 +163,6 @@ class Diagnosis:
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return asdict(self) | {"exit_code": self.exit_code}
-
-
-def printable(text: str, most: int | None = None) -> str:
-    """Text with all that could steer a terminal, or cannot be encoded, spelled out; `most` leaves out its middle."""
-    if most is not None and len(text) > most:
-        text = f"{text[: most // 2]}...{text[-most // 2 :]}"
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
 
 
 class Tally:

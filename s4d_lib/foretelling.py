@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from s4d_lib.files import runs_root, write_atomically
 from s4d_lib.measures import measure_cell, plain
 from s4d_lib.records import Record, code_state, device_state, fingerprint, peak_memory_mb, results
 
@@ -157,7 +158,6 @@ def transfer_measures(tier: str = "laptop", seeds: Sequence[int] = (100,), jobs:
 def measure_lab(wanted: Sequence[tuple[Cell, int]], tier: str = "laptop", phase: str = "explore", jobs: int = 2,
                 root: Path | None = None, **more: Any) -> dict[tuple[Cell, int], dict]:
     """`measure_cell` for many (cell, seed), `jobs` one-thread processes at a time, each kept as JSON under the runs."""
-    from s4d_lib.runs import runs_root
     from s4d_lib.studies import _one_thread
 
     root = root or runs_root()
@@ -179,9 +179,7 @@ def _measured(cell: Cell, seed: int, tier: str, phase: str, root: Path, more: di
     path = root / f"measures-{fingerprint([one.model_dump(exclude={'stills', 'clips'}), read, phase, more])}.json"
     if not path.exists():
         found = measure_cell(cell, seed, tier, phase, root=root, **more)
-        part = path.with_suffix(".part")
-        part.write_text(json.dumps(found, allow_nan=False))
-        part.rename(path)
+        write_atomically(path, json.dumps(found, allow_nan=False))
     return json.loads(path.read_text())
 
 

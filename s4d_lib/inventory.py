@@ -21,8 +21,9 @@ from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import NamedTuple
 
-from s4d_lib.backends import IMAGE_SUFFIXES, QUICKTIME_BOXES, natural_order, require_whole
-from s4d_lib.lists import VIDEO_SUFFIXES
+from s4d_lib.backends import IMAGE_SUFFIXES, QUICKTIME_BOXES, VIDEO_SUFFIXES, require_whole
+from s4d_lib.lists import ASSUMED
+from s4d_lib.text import natural_order
 
 BATCH = 64  # folders per task: fewer would cost more in handing over than in looking
 _KEPT = 3  # examples kept per clip
@@ -303,7 +304,7 @@ def _inside(folder: Path, most: int) -> list[str]:
 
 
 def _is_there(folder: Path, name: str) -> bool:
-    return any(os.path.lexists(f"{folder}/{name}{suffix}") for suffix in ("", *VIDEO_SUFFIXES[:2]))
+    return any(os.path.lexists(f"{folder}/{name}{suffix}") for suffix in ("", *ASSUMED))
 
 
 def spread(names: Iterable[str], total: int, wanted: int = 25) -> list[str]:

@@ -21,8 +21,9 @@ import numpy as np
 
 from s4d_lib.contrasts import Contrast, contrast, holm, recall_differences, verdict
 from s4d_lib.effects import Effect, Surface, fit_surface, main_effects
+from s4d_lib.files import RESULTS
 from s4d_lib.laboratory import STILL_COST, answers, test_of
-from s4d_lib.records import RESULTS, Record, results
+from s4d_lib.records import Record, results
 
 ALONE = re.compile(r"dfer|dfer_x[\d.]+|dfer_same_compute")  # clips alone, in different lengths
 NEAR = 1.0  # points of validation WAR within which two lengths count as equal

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from s4d_lib.files import RESULTS, write_atomically
 from s4d_lib.floors import floors
 from s4d_lib.metrics import Scores
-from s4d_lib.records import RESULTS, Record, code_state, device_state, peak_memory_mb
+from s4d_lib.records import Record, code_state, device_state, peak_memory_mb
 from s4d_lib.runs import SHIPPED, Run, read_samples
 from s4d_lib.stages import FinetuneConfig, training_split
 from s4d_lib.studies import run_grid
@@ -136,7 +137,7 @@ SCALES = {"smoke": Scale(300, 300, 10, 4), "laptop": Scale(4000, 6000, 30, 8),
 def data_folders(cell: Cell, tier: str, phase: str = "explore") -> dict[str, str]:
     """Folders of the cell's stills and clips, drawn now where they are missing. Phases share no face."""
     from s4d_lib.face_files import write_faces
-    from s4d_lib.tiers import data_root
+    from s4d_lib.files import data_root
 
     scale, seed = SCALES[tier], SCALES[tier].seeds[phase]
     # A folder belongs to the dials that shape it: the others stand at the centre.
@@ -173,9 +174,7 @@ def split_classes(stills: Path) -> Path:
     fine = [SPLIT.get(name, (name, name))[int(s >= median[name])] for name, s in zip(names.tolist(), strength)]
     tested = {line.rsplit(" ", 1)[0] for line in (stills / "test_affectnet7.txt").read_text().splitlines()}
     rows = [f"{id},{label},{'test' if id in tested else 'train'},{who}" for id, label, who in zip(ids, fine, people)]
-    part = folder / "labels.csv.part"
-    part.write_text("\n".join(["path,label,split,subject", *rows, ""]))
-    part.replace(folder / "labels.csv")
+    write_atomically(folder / "labels.csv", "\n".join(["path,label,split,subject", *rows, ""]))
     return folder
 
 

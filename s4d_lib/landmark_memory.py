@@ -26,6 +26,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from s4d_lib.files import replacing
+
 VARIABLE = "S4D_LANDMARKS"  # the folder that is open, handed on to processes started meanwhile
 _fingerprints: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
 
@@ -114,9 +116,8 @@ def remember(net: nn.Module, batches: Iterable[Tensor], grid: tuple[int, int], f
                 file.write(answers.half().cpu().contiguous().numpy().tobytes())
     if shape is not None and (kept is None or len(rows) > len(kept.rows)):
         order = np.argsort(np.array(marks, np.uint64))
-        np.savez(place / ".index.npz", marks=np.array(marks, np.uint64)[order], rows=np.array(rows)[order],
-                 shape=np.array(shape))
-        (place / ".index.npz").replace(place / "index.npz")  # the index last: without it there is no memory
+        with replacing(place / "index.npz") as part, open(part, "wb") as file:  # last: without it there is no memory
+            np.savez(file, marks=np.array(marks, np.uint64)[order], rows=np.array(rows)[order], shape=np.array(shape))
     _open.cache_clear()
     return place
 

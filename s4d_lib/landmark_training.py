@@ -28,11 +28,12 @@ from s4d_lib import records
 from s4d_lib.checkpoints import load_model, save_model
 from s4d_lib.clips import normalise
 from s4d_lib.face_renderer import RENDERER_VERSION
+from s4d_lib.files import runs_root
 from s4d_lib.landmark_faces import RECIPE, DrawnFaces, Faces, StoredFaces, Variation, draw_windows, move_points, vary
 from s4d_lib.landmark_scores import floor_points, locate, normalised_mean_error, report
 from s4d_lib.landmarks import LANDMARK_PIXELS, SHIPPED_LANDMARKS, LandmarkNet
 from s4d_lib.plans import Mixed, steady_plan
-from s4d_lib.runs import Run, runs_root
+from s4d_lib.runs import Run
 from s4d_lib.synthetic_faces import RECIPES, STILL_CHUNK
 from s4d_lib.training import Job, Loop, Progressed, run_job
 

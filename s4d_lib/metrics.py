@@ -7,9 +7,12 @@ left out of the mean and named in `Scores.absent`, where the released code retur
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 import numpy as np
+
+from s4d_lib.errors import Refused
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, classes: int) 
     for name, values in (("label", labels), ("prediction", predictions)):
         if values.size and (values.min() < 0 or values.max() >= classes):
             bad = values[(values < 0) | (values >= classes)][0]
-            raise ValueError(f"{name} {bad} is outside 0 … {classes - 1}; check the label schema of the data set")
+            raise Refused(f"{name} {bad} is outside 0 … {classes - 1}; check the label schema of the data set")
     return np.bincount(labels * classes + predictions, minlength=classes**2).reshape(classes, classes)
 
 
@@ -95,7 +98,7 @@ def score(probabilities: np.ndarray, labels: np.ndarray, classes: tuple[str, ...
     """Class probabilities `[n classes]` and labels `[n]` → every number the book reports about them."""
     probabilities, labels = np.asarray(probabilities, dtype=np.float64), np.asarray(labels)
     if len(labels) == 0:
-        raise ValueError("there is nothing to score: the set of labels is empty")
+        raise Refused("there is nothing to score: the set of labels is empty")
     if probabilities.shape != (len(labels), len(classes)):
         raise ValueError(
             f"probabilities have shape {probabilities.shape}, expected ({len(labels)}, {len(classes)}): "
@@ -126,3 +129,10 @@ def over_seeds(values: list[float]) -> Interval:
         return Interval(mean, float("-inf"), float("inf"))
     half = float(t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
     return Interval(mean, mean - half, mean + half)
+
+
+def told(found: Mapping) -> str:
+    """The words of a value with its interval: `61.2 [59.8, 62.6]`, or `61.2 (one run)` where `low` is None."""
+    if found["low"] is None:
+        return f"{found['value']:.2f} (one run)"
+    return f"{found['value']:.2f} [{found['low']:.2f}, {found['high']:.2f}]"

@@ -17,6 +17,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from s4d_lib.errors import Refused
+from s4d_lib.files import Lock, write_atomically
 from s4d_lib.packed import is_whole, read_manifest
 
 # what a disk refuses, whichever sample is being written
@@ -28,32 +30,11 @@ def held(out: Path) -> Iterator[None]:
     """`out`, made and held by this run alone; what the disk refuses is one OSError that names the folder."""
     try:
         out.mkdir(parents=True, exist_ok=True)
-        with _locked(out):
+        with Lock(out, "another run is packing into this folder; wait for it or name another"):
             yield
     except OSError as error:
         told = f"writing stopped ({error.strerror or error}); once that is mended the same command goes on where it was"
         raise OSError(f"{out}: {told}") from error
-
-
-@contextmanager
-def _locked(out: Path) -> Iterator[None]:
-    """A lock that ends with the process; none where the system has no such locks."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        yield
-        return
-    folder = os.open(out, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(f"{out}: another run is packing into this folder; wait for it or name another") from None
-        except OSError:  # a file system without locks
-            pass
-        yield
-    finally:
-        os.close(folder)
 
 
 def source_sha256(paths: Sequence[Path]) -> str:
@@ -84,23 +65,21 @@ def known_parts(out: Path, request: dict) -> dict[int, dict]:
         others = [p.name for p in out.iterdir() if not p.name.startswith((".", "shard-", "part-", "clips"))
                   ] if out.is_dir() else []  # fmt: skip
         if others:
-            raise ValueError(f"{out}: the folder holds {others[0]} and no manifest.json; name another folder")
+            raise Refused(f"{out}: the folder holds {others[0]} and no manifest.json; name another folder")
         return {}
     held = read_manifest(out)
     if held.get("request") != request:
         keys = [key for key in request if held.get("request", {}).get(key) != request[key]]
-        raise ValueError(f"{out}: holds a pack of another request ({', '.join(keys)} differ); name another folder")
+        raise Refused(f"{out}: holds a pack of another request ({', '.join(keys)} differ); name another folder")
     return {part["start"]: part for part in held["parts"]}
 
 
 def remove_leftovers(out: Path) -> None:
     """Remove what a killed run was writing."""
-    for path in (*out.glob(".*.part"), *out.glob("clips/**/.*.mp4")):
+    for path in (*out.glob(".*.part"), *out.glob(".*.tmp"), *out.glob("clips/**/.*.tmp")):
         path.unlink()
 
 
 def write_json(path: Path, value: Any) -> None:
     """JSON that appears whole or not at all."""
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(json.dumps(value, indent=None if "index" in path.name else 1) + "\n", encoding="ascii")
-    os.replace(part, path)
+    write_atomically(path, json.dumps(value, indent=None if "index" in path.name else 1) + "\n")

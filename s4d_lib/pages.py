@@ -20,17 +20,16 @@ import numpy as np
 
 from s4d_lib import __version__
 from s4d_lib.cards import ModelCard
+from s4d_lib.figure_base import COLOURS
+from s4d_lib.files import write_text
 from s4d_lib.templating import fill
-from s4d_lib.timelines import ABOUT, NO_FACE, SAYS, SHIPPED_KNOWS, WHOLE, Answer, Prediction, write_text
+from s4d_lib.timelines import ABOUT, NO_FACE, SAYS, SHIPPED_KNOWS, WHOLE, Answer, Prediction
 
 if TYPE_CHECKING:
     from markupsafe import Markup
 
 POINTS, PICTURES, ROWS = 10_000, 800, 2_000      # of a page; one file gets at most the following
 FILE_POINTS, FILE_PICTURES, FILE_ROWS = 1_500, 16, 500
-# Okabe–Ito colours. One class has one colour whatever its place in a schema.
-COLOURS = {"Neutral": "#999999", "Happiness": "#E69F00", "Surprise": "#56B4E9", "Anger": "#D55E00",
-           "Sadness": "#0072B2", "Fear": "#CC79A7", "Disgust": "#009E73", "Contempt": "#F0E442"}
 PATTERNS = ("", "/", "x", ".", "-", "|")            # classes beyond the eight colours get one of these as well
 LEFT, RIGHT = 52, 14                                # margins of the plot in pixels; .strip in page.css has the same
 HERE = "s4d_lib/templates"                          # where page.html.jinja, page.css and page.js lie

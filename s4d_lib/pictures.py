@@ -13,9 +13,8 @@ from einops import rearrange, repeat
 from PIL import Image, ImageColor, ImageDraw
 from torch import Tensor
 
-from s4d_lib.clips import denormalise
+from s4d_lib.clips import denormalise, spread_indices
 from s4d_lib.figure_base import PALETTE
-from s4d_lib.synthetic_faces import contact_sheet
 from s4d_lib.tokens import Grid
 
 
@@ -28,11 +27,20 @@ def to_frames(x: Tensor) -> Tensor:
     return rearrange((denormalise(x, axis=0).clamp(0, 1) * 255).round().to(torch.uint8), "c t h w -> t h w c")
 
 
-def spread_indices(length: int, count: int) -> list[int]:
-    """`count` positions from the first to the last of `length`, as evenly as whole numbers allow."""
-    if length < 1 or count < 1:
-        raise ValueError(f"length and count must be at least 1, got {length} and {count}")
-    return np.linspace(0, length - 1, min(count, length)).round().astype(int).tolist()
+def contact_sheet(frames: Tensor, columns: int = 8, scale: int = 1, labels: list[str] | None = None) -> Image.Image:
+    """Frames u8 [n h w 3] side by side, enlarged `scale` times, each under its label."""
+    count, height, width, _ = frames.shape
+    head = 12 if labels else 0
+    cell_w, cell_h = width * scale + 2, height * scale + head + 2
+    sheet = Image.new("RGB", (min(columns, count) * cell_w, -(-count // columns) * cell_h), "white")
+    pen = ImageDraw.Draw(sheet)
+    for number, frame in enumerate(frames.numpy()):
+        x, y = number % columns * cell_w, number // columns * cell_h
+        picture = Image.fromarray(frame).resize((width * scale, height * scale), Image.Resampling.BICUBIC)
+        sheet.paste(picture, (x, y + head))
+        if labels:
+            pen.text((x + 1, y), labels[number], fill="black")
+    return sheet
 
 
 def sheet(frames: Tensor, columns: int = 8, scale: int = 1, labels: list[str] | None = None) -> Image.Image:

@@ -27,7 +27,7 @@ PRETRAINING = {"smoke": (300, 300, 1), "laptop": (12_000, 3000, 10), "full": (60
 def pretraining(arm: str, seed: int, tier: str = "laptop") -> PretrainConfig:
     """One arm: the same number of steps for one modality as for two, masks and rates from the prototypes."""
     from s4d_lib.face_files import write_faces
-    from s4d_lib.tiers import data_root
+    from s4d_lib.files import data_root
 
     stills, clips, epochs = PRETRAINING[tier]
     folder = data_root() / f"lab-unlabelled-{stills}-{clips}-seed{UNLABELLED_SEED}"

@@ -37,11 +37,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
-from s4d_lib.backends import IMAGE_SUFFIXES, natural_order
+from s4d_lib.backends import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from s4d_lib.datasets import Sample
 from s4d_lib.labels import SCHEMAS, ReaderNote, schema_named
 from s4d_lib.lists import (
-    VIDEO_SUFFIXES,
     DataRoot,
     Row,
     RowError,
@@ -67,6 +66,7 @@ from s4d_lib.row_samples import (
     samples_of,
 )
 from s4d_lib.still_readers import read_affectnet, read_ferplus, read_rafdb
+from s4d_lib.text import natural_order
 
 _VALIDATION = ("val", "valid", "validation", "dev")
 

@@ -17,7 +17,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-RESULTS = Path(__file__).resolve().parent.parent / "chapters" / "results"
+from s4d_lib.errors import Refused
+from s4d_lib.files import PACKAGE, RESULTS, write_atomically
 
 
 class DataUse(BaseModel):
@@ -50,7 +51,7 @@ class Record(BaseModel):
     peak_memory_mb: float = Field(ge=0)
 
 
-class InvalidRecord(ValueError):
+class InvalidRecord(Refused):
     """A record file that is not a record; the message names the file, the field and the remedy."""
 
 
@@ -58,10 +59,7 @@ def write_record(path: Path | str, record: Record) -> Path:
     """Write atomically: a reader sees the old file or the new one, never half of one."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(record.model_dump(), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-    os.replace(temporary, path)
-    return path
+    return write_atomically(path, json.dumps(record.model_dump(), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def read_record(path: Path | str) -> Record:
@@ -134,5 +132,5 @@ def chapter_record(name: str, headline: str, outcome: dict[str, Any], *, tier: s
 
 
 def _git(*words: str) -> str | None:
-    done = subprocess.run(["git", *words], cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+    done = subprocess.run(["git", *words], cwd=PACKAGE, capture_output=True, text=True, check=False)
     return done.stdout.strip() if done.returncode == 0 else None

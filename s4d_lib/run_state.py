@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +18,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from s4d_lib import ranks
+from s4d_lib.errors import Refused
+from s4d_lib.files import replacing, write_atomically
 
 
 @dataclass
@@ -56,7 +57,7 @@ class MetricsLog:
                         kept.append(line)
                 except ValueError:  # the line that was being written when the run was killed
                     break
-        _replace(path, "".join(line + "\n" for line in kept).encode())
+        write_atomically(path, "".join(line + "\n" for line in kept))
 
     def add(self, **values: float | str) -> None:
         if not self.writes:
@@ -89,10 +90,8 @@ def save_state(folder: Path, fingerprint: str, model: nn.Module, averaged, optim
         return
     header = {"fingerprint": fingerprint, "progress": json.dumps(vars(where)),
               "scaler": json.dumps(scaler.state_dict() if scaler else None)}
-    target = folder / "checkpoint.safetensors"
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    save_file(tensors, temporary, metadata=header)
-    os.replace(temporary, target)
+    with replacing(folder / "checkpoint.safetensors") as part:
+        save_file(tensors, part, metadata=header)
 
 
 def load_state(folder: Path, fingerprint: str, model: nn.Module, averaged, optimizer, scaler,
@@ -107,7 +106,7 @@ def load_state(folder: Path, fingerprint: str, model: nn.Module, averaged, optim
     with safe_open(path, "pt") as file:
         header = file.metadata()
         if header["fingerprint"] != fingerprint:
-            raise ValueError(f"{path}: this checkpoint belongs to another configuration; give the run another folder")
+            raise Refused(f"{path}: this checkpoint belongs to another configuration; give the run another folder")
         tensors = {name: file.get_tensor(name) for name in file.keys()}
     weights = dict(model.named_parameters())
     model.load_state_dict({name: ranks.part_like(value, weights.get(name, value))
@@ -140,9 +139,3 @@ def reached(folder: Path) -> int | None:
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-
-
-def _replace(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)

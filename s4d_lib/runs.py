@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -29,9 +28,9 @@ from torch.utils.data import DataLoader
 
 from s4d_lib import ranks
 from s4d_lib.adapters import MixtureOfAdapterExperts
-from s4d_lib.batch_status import Locked, RunLock
 from s4d_lib.checkpoints import load_encoder, load_model, save_model
 from s4d_lib.datasets import FaceDataset, Sample, check_samples, find_unreadable
+from s4d_lib.files import Lock, Locked, runs_root
 from s4d_lib.launch import Launch, run_ranks
 from s4d_lib.metrics import score
 from s4d_lib.models import S4DClassifier
@@ -79,11 +78,6 @@ class Run:
         kept = [(line["update"], line["loss"]) for line in lines
                 if "loss" in line and modality in (None, line["modality"])]
         return np.array(kept).reshape(-1, 2)
-
-
-def runs_root() -> Path:
-    """Where runs go: $S4D_RUNS, or `runs` in the current folder."""
-    return Path(os.environ.get("S4D_RUNS", "runs"))
 
 
 def train(config: PretrainConfig | FinetuneConfig, root: Path | None = None, retrain: bool = False,
@@ -159,7 +153,7 @@ def _launch(config: Config, processes: int | Launch | None) -> Launch:
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """The right to train a run, waited for if somebody has it; the system takes it back from whoever dies."""
-    lock, told = RunLock(folder.parent / ".locks" / folder.name), False
+    lock, told = Lock(folder.parent / ".locks" / folder.name / "lock"), False
     while True:
         try:
             lock.take()

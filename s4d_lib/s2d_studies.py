@@ -21,11 +21,12 @@ from torch import Tensor, nn
 from s4d_lib import laboratory, landmark_memory
 from s4d_lib.checkpoints import save_model
 from s4d_lib.clips import EVAL, augment
+from s4d_lib.files import RESULTS
 from s4d_lib.frames import open_frames
 from s4d_lib.laboratory import ENCODER, Cell, lab_record
 from s4d_lib.landmarks import load_landmarks
 from s4d_lib.local_contrast import local_contrast
-from s4d_lib.records import RESULTS, Record, fingerprint
+from s4d_lib.records import Record, fingerprint
 from s4d_lib.runs import Run, build_classifier, data_use, read_samples
 from s4d_lib.s2d import S2DClassifier
 from s4d_lib.s2d_stages import describe_s2d
@@ -209,7 +210,7 @@ def remember_faces(configs: Iterable[FinetuneConfig]) -> Path:
 
 
 def _features() -> Path:
-    from s4d_lib.tiers import data_root
+    from s4d_lib.files import data_root
 
     return data_root() / "landmark-features"
 

@@ -24,20 +24,20 @@ import numpy as np
 
 from s4d_lib.backends import (
     IMAGE_SUFFIXES,
+    VIDEO_SUFFIXES,
     moving_pictures,
-    natural_order,
     open_container,
     repeats_picture,
     require_whole,
     upright,
 )
+from s4d_lib.errors import Refused
 from s4d_lib.frames import UnreadableMedia, open_frames
+from s4d_lib.text import natural_order
 
 if TYPE_CHECKING:
     import av
 
-VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".wmv", ".flv", ".mpg", ".mpeg", ".ts", ".mts",
-                  ".m2ts", ".3gp", ".ogv", ".gif", ".vob", ".asf", ".dv", ".mxf", ".h264", ".hevc", ".mjpeg")
 STILL_SUFFIXES = (*IMAGE_SUFFIXES, ".tif", ".tiff", ".jfif", ".avif", ".heic", ".heif", ".jp2", ".ppm", ".pgm")
 FASTEST = 1000.0  # frames a second; some containers announce the tick of their clock instead
 CHUNK_FRAMES, CHUNK_BYTES = 32, 64 << 20  # the smaller of the two bounds what is held
@@ -64,7 +64,7 @@ class Stream:
 
     def __init__(self, path: Path, step: int, chunk: int) -> None:
         if step < 1 or chunk < 1:
-            raise ValueError(f"step and chunk must be at least 1, got {step} and {chunk}")
+            raise Refused(f"step and chunk must be at least 1, got {step} and {chunk}")
         self.path, self.step, self.chunk = path, step, chunk
         self.fps: float | None = None
         self.count, self.end, self.damage = 0, 0.0, ""
@@ -139,7 +139,7 @@ class Stream:
             if index % self.step == 0:
                 yield upright(self._square(frame)), index, second
         if not self.count:
-            raise ValueError(self.damage or "it holds no frames")
+            raise Refused(self.damage or "it holds no frames")
         if self.count > 1 and not 0.95 < (measured := (self.count - 1) / (last - first)) / self.fps < 1.05:
             self.fps = measured
 
@@ -248,7 +248,7 @@ def find_media(paths: Sequence[str | os.PathLike], frame_folders: bool = False) 
     """
     media, refused, others, empty = [], {}, 0, {}
     if "" in map(os.fspath, paths):
-        raise ValueError("a path is empty; name a file or folder (. is the current one)")
+        raise Refused("a path is empty; name a file or folder (. is the current one)")
     for given in map(Path, paths):
         if not given.is_dir():
             media.append(given)

@@ -17,11 +17,12 @@ from pathlib import Path
 import numpy as np
 
 from s4d_lib.calibration import TARGET_ACCURACY, apply_temperature, fit_abstention, fit_temperature, selective
+from s4d_lib.files import runs_root
 from s4d_lib.floors import floors
 from s4d_lib.metrics import expected_calibration_error, over_seeds
 from s4d_lib.progress import Progress
 from s4d_lib.records import Record, code_state, device_state, peak_memory_mb
-from s4d_lib.runs import SHIPPED, SHIPPED_CLASSIFIER, Run, predict, read_samples, runs_root, train
+from s4d_lib.runs import SHIPPED, SHIPPED_CLASSIFIER, Run, predict, read_samples, train
 from s4d_lib.stages import HEAD, FinetuneConfig, training_split, views
 
 Grid = dict[str, list[Run]]  # cell → one run a seed

@@ -5,13 +5,15 @@ Palette and frame are those of figure_base.py. Explained in appendix c.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from s4d_lib.errors import Refused
 from s4d_lib.figure_base import PALETTE
 from s4d_lib.figure_intervals import Look, Row, draw_intervals
+from s4d_lib.metrics import told
 from s4d_lib.records import Record
-from s4d_lib.sweeps import told
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -29,7 +31,7 @@ def draw_sweep(record: Record, metric: str = "", title: str = "") -> go.Figure:
     for name in results["metrics"] if not metric else ():
         metric = name if not metric or (name.lower().endswith("uar") and not metric.lower().endswith("uar")) else metric
     if metric not in results["metrics"]:
-        raise ValueError(f"the sweep has no {metric!r}; it has: {', '.join(results['metrics'])}")
+        raise Refused(f"the sweep has no {metric!r}; it has: {', '.join(results['metrics'])}")
     averaged = results["averaged"]
     rows = [row for row in results["rows"] if metric in row["metrics"]]
     names = [_name(row["setting"]) for row in rows]
@@ -56,6 +58,6 @@ def _name(setting: Mapping) -> str:
 
 
 def _matches(point: Mapping, setting: Mapping, averaged: list[str]) -> bool:
-    from s4d_lib.sweeps import _hashable
-
-    return {name: _hashable(value) for name, value in point.items() if name not in averaged} == dict(setting)
+    plain = {name: value if isinstance(value, str | int | float | bool) else json.dumps(value)
+             for name, value in point.items() if name not in averaged}
+    return plain == dict(setting)

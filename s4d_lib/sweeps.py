@@ -22,7 +22,7 @@ import numpy as np
 from s4d_lib.batch_status import SUCCESS, read_status
 from s4d_lib.batch_words import plan_path
 from s4d_lib.chapters import ChapterError
-from s4d_lib.metrics import over_seeds, uar, war
+from s4d_lib.metrics import over_seeds, told, uar, war
 from s4d_lib.records import Record, code_state
 
 OVER = ("fold", "seed", "split_seed")
@@ -212,13 +212,6 @@ def _headline(rows: Sequence[Mapping], metrics: Sequence[str]) -> str:
     best = max(rows, key=lambda row: row["metrics"][wanted[0]]["value"])
     setting = ", ".join(f"{name}={value}" for name, value in best["setting"].items())
     return f"{wanted[0]} {told(best['metrics'][wanted[0]])}" + (f" at best, with {setting}" if setting else "")
-
-
-def told(found: Mapping) -> str:
-    """`61.2 [59.8, 62.6]`, or `61.2 (one run)`."""
-    if found["low"] is None:
-        return f"{found['value']:.2f} (one run)"
-    return f"{found['value']:.2f} [{found['low']:.2f}, {found['high']:.2f}]"
 
 
 def write_sweep(folder: Path | str, chapter: str, axes: Sequence[str] | None = None) -> tuple[Record, list[Path]]:

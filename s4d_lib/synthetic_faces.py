@@ -18,8 +18,9 @@ from dataclasses import dataclass, field, fields
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw
 from torch import Tensor
+
+from s4d_lib.errors import Refused
 
 from .face_motion import (
     EMOTIONS,
@@ -191,9 +192,9 @@ def iter_clips(recipe: FaceRecipe, count: int, seed: int) -> Iterator[Clips]:
 
 def _check(count: int, seed: int) -> None:
     if count < 1:
-        raise ValueError(f"count is {count}; ask for at least one face")
+        raise Refused(f"count is {count}; ask for at least one face")
     if seed < 0:
-        raise ValueError(f"seed is {seed}; seeds are whole numbers from 0 on")
+        raise Refused(f"seed is {seed}; seeds are whole numbers from 0 on")
 
 
 def scripted_classes(prior: tuple[float, ...], start: int, count: int, seed: int, stream: int) -> np.ndarray:
@@ -204,7 +205,7 @@ def scripted_classes(prior: tuple[float, ...], start: int, count: int, seed: int
     """
     share = np.asarray(prior, dtype=np.float64)
     if len(share) != len(EMOTIONS) or (share < 0).any() or share.sum() <= 0:
-        raise ValueError(f"prior {prior} needs {len(EMOTIONS)} shares ≥ 0, not all zero, in the order {EMOTIONS}")
+        raise Refused(f"prior {prior} needs {len(EMOTIONS)} shares ≥ 0, not all zero, in the order {EMOTIONS}")
     offset = np.random.default_rng((seed, stream)).random()
     position = (offset + GOLDEN * np.arange(start, start + count)) % 1
     return np.searchsorted(np.cumsum(share / share.sum()), position, side="right").clip(max=len(share) - 1)
@@ -281,19 +282,3 @@ def _filmed(rng: np.random.Generator, person: dict[str, Tensor], times: np.ndarr
                          ("gaze_x", 0.2), ("gaze_y", 0.1)):
         face[name] += torch.from_numpy(drift(rng, times, spread * view.drift).astype(np.float32))
     return face
-
-
-def contact_sheet(frames: Tensor, columns: int = 8, scale: int = 1, labels: list[str] | None = None) -> Image.Image:
-    """Frames u8 [n h w 3] side by side, enlarged `scale` times, each under its label."""
-    count, height, width, _ = frames.shape
-    head = 12 if labels else 0
-    cell_w, cell_h = width * scale + 2, height * scale + head + 2
-    sheet = Image.new("RGB", (min(columns, count) * cell_w, -(-count // columns) * cell_h), "white")
-    pen = ImageDraw.Draw(sheet)
-    for number, frame in enumerate(frames.numpy()):
-        x, y = number % columns * cell_w, number // columns * cell_h
-        picture = Image.fromarray(frame).resize((width * scale, height * scale), Image.Resampling.BICUBIC)
-        sheet.paste(picture, (x, y + head))
-        if labels:
-            pen.text((x + 1, y), labels[number], fill="black")
-    return sheet

@@ -7,11 +7,12 @@ data sets a lab holds (`stills=`, `clips=`).
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from s4d_lib.errors import Refused
+from s4d_lib.files import data_root
 from s4d_lib.stages import FinetuneConfig, PretrainConfig
 
 
@@ -57,11 +58,6 @@ FINETUNE: dict[str, dict[str, Any]] = {
 }
 
 
-def data_root() -> Path:
-    """Where drawn faces are kept: $S4D_DATA, or `data` beside the chapters folder."""
-    return Path(os.environ.get("S4D_DATA", Path(__file__).resolve().parent.parent / "data"))
-
-
 def prepare_data(tier: str, kind: str = "labelled") -> Path:
     """The folder of a tier's faces, drawn now if it is not there; `kind` is "labelled" or "unlabelled"."""
     from s4d_lib.face_files import write_faces
@@ -69,7 +65,7 @@ def prepare_data(tier: str, kind: str = "labelled") -> Path:
 
     tiers = {"labelled": LABELLED, "unlabelled": UNLABELLED}[kind]
     if tier not in tiers:
-        raise ValueError(f"tier must be one of {', '.join(tiers)}, got {tier!r}")
+        raise Refused(f"tier must be one of {', '.join(tiers)}, got {tier!r}")
     faces = tiers[tier]
     folder = data_root() / f"{faces.recipe}-{faces.size}px-{faces.stills}-{faces.clips}-seed{faces.seed}"
     write_faces(folder, replace(RECIPES[faces.recipe], size=faces.size), faces.stills, faces.clips, faces.seed,

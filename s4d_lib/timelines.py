@@ -20,6 +20,8 @@ import numpy as np
 
 from s4d_lib.calibration import apply_temperature
 from s4d_lib.cards import ModelCard
+from s4d_lib.errors import Refused
+from s4d_lib.text import no_formula
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -229,7 +231,7 @@ def smooth_in_time(values: np.ndarray, seconds: np.ndarray, reach: float,
     all; where nothing counts, the window keeps its own value. reach 0 changes nothing.
     """
     if reach < 0:
-        raise ValueError(f"smooth is {reach} s; it must be 0 or more")
+        raise Refused(f"smooth is {reach} s; it must be 0 or more")
     values, seconds = np.asarray(values, dtype=float), np.asarray(seconds, dtype=float)
     if reach == 0 or not len(values):
         return values.copy()
@@ -307,11 +309,6 @@ def to_csv(predictions: Sequence[Prediction]) -> str:
     return table.map(lambda cell: no_formula(cell, "'") if isinstance(cell, str) else cell).to_csv(index=False)
 
 
-def no_formula(text: str, before: str = "./") -> str:
-    """A cell that no spreadsheet takes for a formula; of a path, "./" in front leaves the meaning as it is."""
-    return before + text if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
-
-
 def to_json(predictions: Sequence[Prediction]) -> str:
     """All files with the model's card."""
     return json.dumps({
@@ -328,7 +325,7 @@ def print_table(predictions: Sequence[Prediction]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from s4d_lib.findings import printable
+    from s4d_lib.text import printable
 
     times = Counter(one.remark for one in predictions if one.whole and one.remark)
     often = {remark for remark, count in times.items() if count > 2}  # said once below the table
@@ -364,28 +361,3 @@ def _spelled(answer: Answer | None) -> str:
     if answer is None:
         return ""
     return f"{answer.best} {answer.confidence:.2f}" if answer.label else f"none: {answer.reason} ({answer.best})"
-
-
-def write_text(path: str | Path, text: str) -> Path:
-    """Write a report whole or not at all; the folder is made if it is not there. OSError where that cannot be."""
-    from s4d_lib.checkpoints import write_atomically
-
-    path = Path(path)
-    require_writable(path)
-    try:
-        write_atomically(path, text.encode())
-    except OSError as error:
-        raise OSError(f"{path}: cannot be written ({error.strerror or error})") from error
-    return path
-
-
-def require_writable(path: Path) -> None:
-    """Make the folder of a report and try to write there: better before hours of reading than after. OSError."""
-    import tempfile
-
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
-    except OSError as error:
-        raise OSError(f"{path}: cannot be written ({error.strerror or error}); name another place") from error

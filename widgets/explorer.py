@@ -116,7 +116,7 @@ def settle(name: str, wanted: dict[str, Any]) -> dict[str, Any]:
 
 def made_from(*names: str) -> dict[str, str]:
     """Records that states were made from, by name, with a fingerprint of the file: so that a newer record shows."""
-    from s4d_lib.records import RESULTS
+    from s4d_lib.files import RESULTS
 
     return {name: hashlib.sha256((RESULTS / f"{name}.json").read_bytes()).hexdigest()[:16] for name in names}
 

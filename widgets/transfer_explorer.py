@@ -35,7 +35,7 @@ class TransferExplorer(Explorer):
 
     @classmethod
     def sources(cls) -> list[str]:
-        from s4d_lib.records import RESULTS
+        from s4d_lib.files import RESULTS
 
         return [name for name in STUDIES if (RESULTS / f"{name}.json").exists()]
 

@@ -17,7 +17,8 @@ import torch
 
 from s4d_lib.detectors import open_detector
 from s4d_lib.face_people import View
-from s4d_lib.records import RESULTS, Record, code_state, device_state, peak_memory_mb, write_record
+from s4d_lib.files import RESULTS
+from s4d_lib.records import Record, code_state, device_state, peak_memory_mb, write_record
 from s4d_lib.synthetic_faces import RECIPES, FaceRecipe, iter_stills
 
 SIZES, SEED = (64, 128, 160, 224), 77  # other faces than those the settings of the detector were chosen on

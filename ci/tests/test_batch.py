@@ -125,7 +125,9 @@ def test_the_fingerprint_follows_chapter_parameters_tier_and_library(tmp_path, m
 
 
 def test_the_library_hash_follows_names_and_content_of_its_files(tmp_path, monkeypatch):
-    monkeypatch.setattr(batch, "__file__", str(tmp_path / "batch.py"))
+    """Of files in folders of any depth too: a library that is not hashed whole keeps stale chapters in silence."""
+    assert {"batch.py", "files.py", "weights/tiny_s4d_classifier.safetensors"} <= LIBRARY(tmp_path / "chapters").keys()
+    monkeypatch.setattr(batch, "PACKAGE", tmp_path)
     (tmp_path / "weights").mkdir()
     (tmp_path / "weights" / "tiny.safetensors").write_bytes(b"\x00")
     seen = [LIBRARY(tmp_path / "chapters")]
@@ -133,9 +135,14 @@ def test_the_library_hash_follows_names_and_content_of_its_files(tmp_path, monke
     seen.append(LIBRARY(tmp_path / "chapters"))
     (tmp_path / "weights" / "tiny.safetensors").rename(tmp_path / "weights" / "small.safetensors")
     seen.append(LIBRARY(tmp_path / "chapters"))
+    (tmp_path / "wing" / "deep").mkdir(parents=True)
+    (tmp_path / "wing" / "deep" / "code.py").write_text("x = 1")
+    seen.append(LIBRARY(tmp_path / "chapters"))
+    (tmp_path / "wing" / "deep" / "code.py").write_text("x = 2")
+    seen.append(LIBRARY(tmp_path / "chapters"))
     (tmp_path / "__pycache__").mkdir()
     (tmp_path / "__pycache__" / "batch.pyc").write_bytes(b"\x00")
-    assert len({str(one) for one in seen}) == 3 and LIBRARY(tmp_path / "chapters") == seen[-1]
+    assert len({str(one) for one in seen}) == 5 and LIBRARY(tmp_path / "chapters") == seen[-1]
 
 
 def test_the_tier_reaches_the_parameters_of_chapters_that_have_one(tmp_path):

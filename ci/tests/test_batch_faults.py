@@ -15,6 +15,7 @@ from s4d_lib import batch
 from s4d_lib.batch import plan_runs, run_book
 from s4d_lib.batch_causes import DISK_FULL, KERNEL_DIED, judge
 from s4d_lib.batch_status import RunLock, is_running, look_back, read_status, write_status
+from s4d_lib.files import Locked
 
 # A training as ours is: at an interrupt it finishes its step and leaves a checkpoint; the next call goes on from there.
 TRAIN = """
@@ -140,12 +141,15 @@ def a_run(folder: Path):
 # ---------------------------------------------------------------------------------------------------------- full disk
 
 
-def test_a_status_that_finds_no_room_leaves_the_one_before(tmp_path):
+def test_a_status_that_finds_no_room_leaves_the_one_before(tmp_path, monkeypatch):
     (run,) = a_run(tmp_path)
     assert write_status(run)
-    Path(run.folder, "status.new").symlink_to("/dev/full")
     run.status = "done"
-    assert not write_status(run) and read_status(run.folder)["status"] == "waiting"
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", lambda _, content: open("/dev/full", "wb", buffering=0).write(content))
+        assert not write_status(run) and read_status(run.folder)["status"] == "waiting"
+    assert {path.name for path in Path(run.folder).iterdir()} == {"log.txt", "status.json"}
+    assert write_status(run) and read_status(run.folder)["status"] == "done"
 
 
 def test_on_a_disk_without_room_nothing_more_is_started(tmp_path, monkeypatch):
@@ -229,7 +233,7 @@ def test_a_lock_is_held_once_and_given_back_by_the_end_of_its_holder(tmp_path):
     lock = RunLock(tmp_path)
     lock.take()
     assert is_running(tmp_path)
-    with pytest.raises(batch.ChapterError, match="is at work"):
+    with pytest.raises(Locked, match="is at work"):
         RunLock(tmp_path).take()
     lock.give_back()
     assert not is_running(tmp_path)

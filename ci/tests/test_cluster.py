@@ -16,6 +16,7 @@ from s4d_lib.batch_status import read_status, write_status
 from s4d_lib.batch_view import View
 from s4d_lib.batch_words import read_sweeps
 from s4d_lib.chapters import ChapterError
+from s4d_lib.files import Locked
 
 submitit = pytest.importorskip("submitit")
 
@@ -150,7 +151,7 @@ def test_a_stopped_runner_leaves_its_jobs_and_the_next_finds_them_again(tmp_path
             run_book(tmp_path / "chapters", out, cluster="local")
     (left,) = stop.value.runs
     assert left.status == "running" and is_alive(int(left.job))
-    with pytest.raises(ChapterError, match="another runner is at work"):
+    with pytest.raises(Locked, match="another runner is at work"):
         run_book(tmp_path / "chapters", out, cluster="local")
 
     monkeypatch.setattr(View, "note", lambda _, text: said.append(text))

@@ -13,7 +13,8 @@ from safetensors.torch import load_file, save_file
 
 from s4d_lib.checkpoints import load_encoder, load_model, read_metadata, save_model
 from s4d_lib.containers import BadCheckpoint
-from s4d_lib.convert import Hints, convert, load_released, sha256
+from s4d_lib.convert import Hints, convert, load_released
+from s4d_lib.files import sha256_of
 from s4d_lib.layouts import LAYOUTS
 from s4d_lib.models import DualModalEncoder, DualModalMAE, S4DClassifier, Size
 
@@ -201,7 +202,7 @@ def test_the_header_tells_where_weights_come_from(tmp_path):
     source = saved(tmp_path / "mae.pth", state)
     convert(source, tmp_path / "out.safetensors", hints=Hints(frames=FRAMES))
     metadata = read_metadata(tmp_path / "out.safetensors")
-    assert metadata["source"] == "mae.pth" and metadata["source_sha256"] == sha256(source)
+    assert metadata["source"] == "mae.pth" and metadata["source_sha256"] == sha256_of(source)
     assert metadata["source_bytes"] == source.stat().st_size and "CC-BY-NC" in metadata["licence"]
     assert set(metadata["report"]["dropped"]) | set(metadata["report"]["taken"]) == state.keys()
 

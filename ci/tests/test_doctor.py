@@ -18,11 +18,12 @@ from PIL import Image
 
 from s4d_lib import cli
 from s4d_lib.doctor import diagnose
-from s4d_lib.findings import KINDS, print_report, printable
+from s4d_lib.findings import KINDS, print_report
 from s4d_lib.frames import write_mp4
 from s4d_lib.labels import SCHEMAS
 from s4d_lib.protocols import EXPECTED, Expected, FoldCounts
 from s4d_lib.readers import read_dataset
+from s4d_lib.text import printable
 
 CLIPS, FRAMES = 10, 66
 IDS = [f"{number:05d}" for number in range(1, CLIPS + 1)]

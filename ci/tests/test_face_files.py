@@ -17,8 +17,9 @@ import torch
 from PIL import Image
 
 import s4d_lib.face_files as face_files
-from s4d_lib.face_files import FOLDS, Truth, write_faces
+from s4d_lib.face_files import Truth, write_faces
 from s4d_lib.face_motion import EMOTIONS
+from s4d_lib.labels import FOLDS
 from s4d_lib.readers import read_affectnet, read_dfew
 from s4d_lib.synthetic_faces import RECIPES, make_clips, make_stills
 

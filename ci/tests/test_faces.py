@@ -16,13 +16,13 @@ from s4d_lib.face_geometry import ACTION_UNITS, AU_INDEX, PARALLAX, FaceShape, b
 from s4d_lib.face_motion import EMOTIONS, KINDS, NEUTRAL, script_clip
 from s4d_lib.face_people import View, sample_people, sample_views
 from s4d_lib.face_renderer import render
+from s4d_lib.pictures import contact_sheet
 from s4d_lib.synthetic_faces import (
     CLIPS,
     DFEW_PRIOR,
     RECIPES,
     STILL_CHUNK,
     STILLS,
-    contact_sheet,
     make_clips,
     make_stills,
     scripted_classes,

@@ -22,10 +22,12 @@ from s4d_lib.cli import app
 from s4d_lib.crop_files import COLUMNS, Manifest, _part_of
 from s4d_lib.crops import FaceCropper
 from s4d_lib.detectors import Faces
+from s4d_lib.files import require_writable, write_text
 from s4d_lib.frames import UnreadableMedia, open_frames
 from s4d_lib.predict import predict
 from s4d_lib.streams import find_media, is_image, iter_frames
-from s4d_lib.timelines import no_formula, print_table, require_writable, to_csv, write_text
+from s4d_lib.text import no_formula
+from s4d_lib.timelines import print_table, to_csv
 
 ONE = 1 << 16
 

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from s4d_lib import landmark_training
 from s4d_lib.checkpoints import load_model, save_model
+from s4d_lib.files import RESULTS
 from s4d_lib.landmark_faces import REGIONS, DrawnFaces, Variation
 from s4d_lib.landmark_scores import (
     ALPHAS,
@@ -31,7 +32,7 @@ from s4d_lib.landmark_scores import (
 )
 from s4d_lib.landmark_training import LandmarkConfig, conditions, hold_output, start_at, train_landmarks, wing_loss
 from s4d_lib.landmarks import SHIPPED_LANDMARKS, LandmarkNet, Slopes, load_landmarks
-from s4d_lib.records import RESULTS, Record, read_record
+from s4d_lib.records import Record, read_record
 
 # Faces that stay where they are: ten steps show learning, and what varies shows a resume that draws something else.
 CALM = Variation(zoom=(1, 1), shift=0, turn=0, flip=0, grey=0.2, blur=0.3, coarse=0.2)

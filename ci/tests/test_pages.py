@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from s4d_lib.cards import read_card
-from s4d_lib.pages import COLOURS, page, write_page
+from s4d_lib.figures import COLOURS
+from s4d_lib.pages import page, write_page
 from s4d_lib.timelines import STILL, Judge, Prediction, Thumbnail, judge_clip
 
 HOSTILE = "<img src=x onerror=alert(1)>.mp4"

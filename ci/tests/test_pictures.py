@@ -5,21 +5,12 @@ import pytest
 import torch
 from PIL import ImageColor
 
-from s4d_lib.clips import normalise
+from s4d_lib.clips import normalise, spread_indices
 from s4d_lib.figure_base import PALETTE
 from s4d_lib.figure_intervals import draw_measures
 from s4d_lib.figure_maps import draw_action_units, draw_class_shares, draw_grid_maps
 from s4d_lib.figures import draw_masks
-from s4d_lib.pictures import (
-    filmstrip,
-    hide_tubelets,
-    mark_landmarks,
-    rule_tubelets,
-    sheet,
-    spread_indices,
-    stack,
-    to_frames,
-)
+from s4d_lib.pictures import filmstrip, hide_tubelets, mark_landmarks, rule_tubelets, sheet, stack, to_frames
 
 GRID = (2, 3, 4)  # tubelets of 2 frames, 4 rows and 5 columns in frames of 12 by 20
 

@@ -346,9 +346,10 @@ def test_who_comes_second_waits_and_says_so(faces, tmp_path, capsys):
     config = finetuning(faces, epochs=1)
     first = train(config, tmp_path)
     (first.folder / "record.json").rename(tmp_path / "kept.json")
-    holder = subprocess.Popen([sys.executable, "-c", "import sys, time; from s4d_lib.batch_status import RunLock; "
-                               "lock = RunLock(sys.argv[1]); lock.take(); print('has it', flush=True); time.sleep(600)",
-                               str(tmp_path / ".locks" / first.folder.name)], stdout=subprocess.PIPE, text=True)
+    holder = subprocess.Popen([sys.executable, "-c", "import sys, time; from s4d_lib.files import Lock; "
+                               "lock = Lock(sys.argv[1]); lock.take(); print('has it', flush=True); time.sleep(600)",
+                               str(tmp_path / ".locks" / first.folder.name / "lock")], text=True,
+                              stdout=subprocess.PIPE)
     assert holder.stdout.readline() == "has it\n"
     with ThreadPoolExecutor(1) as pool:
         second = pool.submit(train, config, tmp_path)

@@ -73,7 +73,7 @@ def test_a_record_knows_whether_the_library_differed_from_its_commit(tmp_path, m
     git("init")
     git("add", ".")
     git("commit", "-m", "first")
-    monkeypatch.setattr(records, "__file__", str(library / "records.py"))
+    monkeypatch.setattr(records, "PACKAGE", library)
     assert len(records.code_state()["commit"]) == 40 and records.code_state()["modified"] is False
     (tmp_path / "chapter.md").write_text("beside the library")
     assert records.code_state()["modified"] is False
@@ -82,7 +82,7 @@ def test_a_record_knows_whether_the_library_differed_from_its_commit(tmp_path, m
 
 
 def test_committed_records_are_valid_and_hold_no_machine_path():
-    from s4d_lib.records import RESULTS
+    from s4d_lib.files import RESULTS
 
     def strings(value):
         if isinstance(value, dict):
