@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from fractions import Fraction
 from pathlib import Path
 
@@ -129,3 +130,35 @@ def faces(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("faces") / "easy"
     write_faces(folder, "easy", stills=60, clips=40, seed=3, progress=False, frames=("mp4",))
     return folder
+
+
+@pytest.fixture(scope="session")
+def stages(faces, tmp_path_factory):
+    """An S2D image model on stills and the video model that starts from it, both with landmarks.
+
+    The workers of pytest-xdist share one folder of runs: whoever comes second waits for the first and loads its models.
+    """
+    from s2d_runs import config
+
+    from s4d_lib.runs import train
+
+    base = tmp_path_factory.getbasetemp()
+    root = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "stages"
+    image = train(config(faces, "sfer"), root)
+    return image, train(config(faces, "dfer", init=str(image.weights)), root)
+
+
+@pytest.fixture
+def clips() -> torch.Tensor:
+    """Seven clips `[7 3 6 8 16]` for the model of small_moae.py."""
+    from small_moae import some_clips
+
+    return some_clips()
+
+
+@pytest.fixture
+def images() -> torch.Tensor:
+    """Nine images `[9 3 8 16]` for the model of small_moae.py."""
+    from small_moae import some_images
+
+    return some_images()

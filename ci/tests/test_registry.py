@@ -96,7 +96,7 @@ def on_paper(name: str, **settings) -> torch.nn.Module:
     ("s4d_vit_base_patch16_160", 100_513_646), ("s4d_vit_small_patch16_160", 25_484_270),
     ("s4d_vit_large_patch16_160", 329_200_750), ("s2d_vit_base_patch16_224", 95_055_571), (UNILEARN, 100_513_646),
 ])
-def test_parameter_counts_are_the_released_ones(name, parameters):
+def test_a_timm_name_has_as_many_parameters_as_was_released(name, parameters):
     assert sum(p.numel() for p in on_paper(name).parameters()) == parameters
 
 
@@ -223,7 +223,7 @@ def test_the_shipped_encoder_is_what_pretrained_means():
     ({"num_classes": 3, "classes": {"video": 3}}, "num_classes and classes"),
     ({"in_chans": 1}, "reads 3 colour channels"),
 ])
-def test_a_wrong_argument_is_named(settings, said):
+def test_a_wrong_argument_of_create_model_is_named(settings, said):
     with pytest.raises(TypeError, match=said):
         timm.create_model(TINY, **settings)
     with pytest.raises(ValueError, match="image_size must be a multiple of patch, got 50 and 8"):
