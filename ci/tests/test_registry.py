@@ -231,5 +231,17 @@ def test_a_wrong_argument_of_create_model_is_named(settings, said):
 
 
 def test_a_timm_model_is_one_of_ours():
-    model = timm.create_model(TINY)
-    assert isinstance(model, S4DClassifier) and model.size == SIZES["tiny"]
+    """The same seed draws the same weights by either name: key by key, and in the answers."""
+    torch.manual_seed(0)
+    model = timm.create_model(TINY, num_classes=5)
+    torch.manual_seed(0)
+    ours = S4DClassifier("tiny", {"image": 5, "video": 5}, moae_blocks="last_half")
+    assert type(model) is S4DClassifier and model.size == SIZES["tiny"] and model.config == ours.config
+    drawn, expected = model.state_dict(), ours.state_dict()
+    assert drawn.keys() == expected.keys() and all(torch.equal(drawn[key], expected[key]) for key in expected)
+    clip = torch.randn(2, 3, 8, 48, 48, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.equal(model.eval()(clip), ours.eval()(clip))
+    torch.manual_seed(0)
+    plain = timm.create_model(TINY, num_classes=5, moae_blocks=())
+    assert plain.config != ours.config and plain.state_dict().keys() < expected.keys(), "control: other settings arrive"
