@@ -4,11 +4,17 @@
 # The last line printed is pytest's own summary, of the unit tests and the chapters together.
 #
 #   bash ci/test.sh [further words for pytest, such as -k masking]
+#   bash ci/test.sh --quick [...]    between two edits: no site, no chapter, no test that trains, starts processes or browses
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 source "$S4D_ROOT/ci/system_tools.sh"
 cd "$S4D_ROOT"
 export S4D_RUNS="${S4D_RUNS:-$S4D_ROOT/runs}" # one place for the runs of all chapters, whatever folder a kernel starts in
+
+quick="" words=()
+for word in "$@"; do
+    if [[ "$word" == --quick ]]; then quick=1; else words+=("$word"); fi
+done
 
 step() { # name, remedy, command ...
     local name="$1" remedy="$2"
@@ -22,8 +28,10 @@ step() { # name, remedy, command ...
 
 step "lint" "Most of it is mended by: ruff check --fix ." \
     ruff check --quiet .
-step "node and a browser" "Install what is named above." need_node
-step "node and a browser" "Install what is named above." need_chromium
+if [[ -z "$quick" ]]; then
+    step "node and a browser" "Install what is named above." need_node
+    step "node and a browser" "Install what is named above." need_chromium
+fi
 step "environment files" "Bring environment.yml, pyproject.toml and ci/constraints.txt into step as said above." \
     python ci/check_environment.py
 
@@ -33,6 +41,18 @@ chapters=(chapters/*.ipynb)
 if ((${#texts[@]} + ${#chapters[@]})); then
     step "chapter pairs" "Edit the .md, then: .venv/bin/python ci/execute_chapters.py CHAPTER" \
         python ci/check_pairs.py
+fi
+
+# What follows is one pytest, so that its summary is the last line printed. `loadfile` keeps the tests of a file, which share
+# fixtures, and the cells of a notebook, which share a kernel, together.
+if [[ -n "$quick" ]]; then
+    printf '\n== quick unit tests\n'
+    echo "Left out: tests marked trains, spawns or browser, the chapters and the site; bash ci/test.sh runs them all."
+    exec python -m pytest ci/tests -m "not trains and not spawns and not browser" \
+        -n 2 --dist loadfile ${words[@]+"${words[@]}"}
+fi
+
+if ((${#texts[@]} + ${#chapters[@]})); then
     step "site" "Each line marked ✗ names a page and what is wrong with it; look at the pages: bash ci/site.sh --check --serve 8000" \
         python ci/build_site.py --check
     export S4D_SITE="$S4D_ROOT/_build/site-check" # the browser tests drive these pages and do not build them again
@@ -40,10 +60,9 @@ if ((${#texts[@]} + ${#chapters[@]})); then
         s4d data --tier smoke
 fi
 
-# One pytest for both, so that one summary, the last line printed, counts both. `loadfile` keeps the cells of a notebook, which
-# share a kernel, together. (The odd form of the list is for the bash of macOS, to which an empty one is unset.)
+# (The odd form of the lists is for the bash of macOS, to which an empty one is unset.)
 printf '\n== unit tests and chapters (%d notebooks)\n' "${#chapters[@]}"
 echo "To run one test alone: .venv/bin/python -m pytest PATH::NAME. To mend a chapter whose cell fails: edit its .md, then"
 echo "write its .ipynb anew with .venv/bin/python ci/execute_chapters.py CHAPTER."
 exec python -m pytest ci/tests ${chapters[@]+"${chapters[@]}"} --nbval-lax --nbval-current-env --nbval-cell-timeout=300 \
-    -n 2 --dist loadfile "$@"
+    -n 2 --dist loadfile ${words[@]+"${words[@]}"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from fractions import Fraction
 from pathlib import Path
 
@@ -122,10 +123,46 @@ def frame_folder(tmp_path):
 
 
 @pytest.fixture(scope="session")
-def faces(tmp_path_factory) -> Path:
+def shared(tmp_path_factory) -> Path:
+    """One folder for all workers of pytest-xdist, for what is dear to make and never written to."""
+    base = tmp_path_factory.getbasetemp()
+    return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"
+
+
+@pytest.fixture(scope="session")
+def faces(shared) -> Path:
     """A small set of easy drawn faces on disk in the real layouts: 60 stills, 40 clips of ten people."""
     from s4d_lib.face_files import write_faces
 
-    folder = tmp_path_factory.mktemp("faces") / "easy"
-    write_faces(folder, "easy", stills=60, clips=40, seed=3, progress=False, frames=("mp4",))
-    return folder
+    write_faces(shared / "easy", "easy", stills=60, clips=40, seed=3, progress=False, frames=("mp4",))
+    return shared / "easy"
+
+
+@pytest.fixture(scope="session")
+def stages(faces, shared):
+    """An S2D image model on stills and the video model that starts from it, both with landmarks.
+
+    A worker that comes second waits for the first and loads its models.
+    """
+    from s2d_runs import config
+
+    from s4d_lib.runs import train
+
+    image = train(config(faces, "sfer"), shared / "stages")
+    return image, train(config(faces, "dfer", init=str(image.weights)), shared / "stages")
+
+
+@pytest.fixture
+def clips() -> torch.Tensor:
+    """Seven clips `[7 3 6 8 16]` for the model of small_moae.py."""
+    from small_moae import some_clips
+
+    return some_clips()
+
+
+@pytest.fixture
+def images() -> torch.Tensor:
+    """Nine images `[9 3 8 16]` for the model of small_moae.py."""
+    from small_moae import some_images
+
+    return some_images()

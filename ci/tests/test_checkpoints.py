@@ -115,7 +115,7 @@ def test_a_file_that_is_not_a_checkpoint_says_what_it_is(tmp_path, content, said
 
 
 @pytest.mark.parametrize("share", [0.001, 0.01, 0.3, 0.999])
-def test_a_truncated_file_is_refused(mae, share):
+def test_a_truncated_safetensors_file_is_refused(mae, share):
     _, path = mae
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])

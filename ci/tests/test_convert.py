@@ -169,6 +169,9 @@ def test_the_wrapped_autoencoder_keeps_its_own_prefix(tmp_path):
     source = saved(tmp_path / "ddp.pth", {"model": {f"module.{key}": value for key, value in state.items()}})
     model, report = load_released(source, hints=Hints(48, 16, heads=4, decoder_heads=2))
     assert isinstance(model, DualModalMAE) and report.dropped == {} and report.missing == ()
+    loaded = model.state_dict()
+    assert loaded.keys() == state.keys(), "`module.` is gone and `encoder.` is kept"
+    assert [key for key in state if not torch.equal(loaded[key], state[key])] == []
 
 
 @pytest.mark.parametrize("make, layout", [

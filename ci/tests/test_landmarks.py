@@ -78,7 +78,7 @@ def batch_statistics(net: LandmarkNet) -> None:
 
 
 @pytest.mark.parametrize("change", [without_skips, with_relu, batch_statistics])
-def test_the_released_outputs_tell_variants_apart(change):
+def test_the_released_maps_tell_variants_apart(change):
     net = released_network()
     change(net)
     error = relative_error(outputs(net))

@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from inventories import shapes
 from torch.utils.flop_counter import FlopCounterMode
 
 from s4d_lib.adapters import MixtureOfAdapterExperts
@@ -52,7 +53,7 @@ def test_the_classifier_answers_as_released(capacity_factor, task):
 
 
 @torch.no_grad()
-def test_the_released_outputs_tell_variants_apart():
+def test_the_released_answers_tell_reference_and_clean_apart():
     model, arrays = released_classifier(1.0)
     expected = arrays["expect.cf1.0.video_logits"]
     torch.testing.assert_close(model(arrays["video"]), expected, rtol=1e-5, atol=1e-5)
@@ -96,7 +97,7 @@ def size_on_paper(make) -> tuple[int, int]:
     (lambda: S4DClassifier("large", moae_blocks=range(6, 12)), 329_200_750, 536),
     (lambda: DualModalMAE("base"), 94_210_944, 218),
 ])
-def test_parameter_counts_are_the_released_ones(make, parameters, tensors):
+def test_parameters_and_tensors_are_counted_as_released(make, parameters, tensors):
     assert size_on_paper(make) == (parameters, tensors)
 
 
@@ -156,10 +157,6 @@ def block_keys(prefix: str, dim: int) -> dict[str, list[int]]:
     for name, shape in linear.items():
         keys |= {f"{name}.weight": shape, f"{name}.bias": shape[:1]}
     return {prefix + key: shape for key, shape in keys.items()}
-
-
-def shapes(model: torch.nn.Module) -> dict[str, list[int]]:
-    return {key: list(value.shape) for key, value in model.state_dict().items()}
 
 
 def test_the_classifiers_keys_are_the_released_inventory():
@@ -368,6 +365,6 @@ def test_the_target_and_its_picture_share_one_epsilon():
     ({"classes": {"video": 0}}, "classes maps"),
     ({"classes": {"video": "7"}}, "classes maps"),
 ])
-def test_a_wrong_argument_is_named(wrong, said):
+def test_a_wrong_argument_of_the_classifier_is_named(wrong, said):
     with pytest.raises(ValueError, match=said):
         S4DClassifier(**{"size": SMALL, **wrong})

@@ -16,6 +16,7 @@ from urllib.parse import unquote
 import numpy as np
 import pytest
 import torch
+from inventories import contents
 from PIL import Image
 from torch.utils.data import DataLoader
 
@@ -64,10 +65,6 @@ def source_samples(root: Path, frames: str, split: str = "train", fold: int = 1)
 
 def packed(root: Path, out: Path, frames: str = "clip_jpg", **options):
     return pack(root, out, "dfew", frames=frames, base=0, **options)
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
 def frames_of(sample) -> torch.Tensor:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from inventories import contents
 from PIL import Image
 
 from s4d_lib import cli
@@ -48,10 +49,6 @@ def dfew(tmp_path, numbered_frame) -> Path:
 
 def packed(root: Path, out: Path, **options):
     return pack(root, out, "dfew", **{"frames": "clip_png", "base": 0, "shard_mb": 0.01, **options})
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
 def ids(samples) -> list[str]:

@@ -273,7 +273,7 @@ PrivateTest,fer0032220.png,0,0,0,0,0,0,0,1,9,0
 """
 
 
-def test_ferplus_votes(tmp_path):
+def test_ferplus_votes_become_one_class_a_picture(tmp_path):
     write(tmp_path / "fer2013new.csv", FERPLUS)
     for name in ("FER2013Train/fer0000000", "FER2013Train/fer0000006", "FER2013Valid/fer0028638"):
         picture(tmp_path / "images" / f"{name}.png")

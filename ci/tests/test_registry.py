@@ -96,7 +96,7 @@ def on_paper(name: str, **settings) -> torch.nn.Module:
     ("s4d_vit_base_patch16_160", 100_513_646), ("s4d_vit_small_patch16_160", 25_484_270),
     ("s4d_vit_large_patch16_160", 329_200_750), ("s2d_vit_base_patch16_224", 95_055_571), (UNILEARN, 100_513_646),
 ])
-def test_parameter_counts_are_the_released_ones(name, parameters):
+def test_a_timm_name_has_as_many_parameters_as_was_released(name, parameters):
     assert sum(p.numel() for p in on_paper(name).parameters()) == parameters
 
 
@@ -223,7 +223,7 @@ def test_the_shipped_encoder_is_what_pretrained_means():
     ({"num_classes": 3, "classes": {"video": 3}}, "num_classes and classes"),
     ({"in_chans": 1}, "reads 3 colour channels"),
 ])
-def test_a_wrong_argument_is_named(settings, said):
+def test_a_wrong_argument_of_create_model_is_named(settings, said):
     with pytest.raises(TypeError, match=said):
         timm.create_model(TINY, **settings)
     with pytest.raises(ValueError, match="image_size must be a multiple of patch, got 50 and 8"):
@@ -231,5 +231,17 @@ def test_a_wrong_argument_is_named(settings, said):
 
 
 def test_a_timm_model_is_one_of_ours():
-    model = timm.create_model(TINY)
-    assert isinstance(model, S4DClassifier) and model.size == SIZES["tiny"]
+    """The same seed draws the same weights by either name: key by key, and in the answers."""
+    torch.manual_seed(0)
+    model = timm.create_model(TINY, num_classes=5)
+    torch.manual_seed(0)
+    ours = S4DClassifier("tiny", {"image": 5, "video": 5}, moae_blocks="last_half")
+    assert type(model) is S4DClassifier and model.size == SIZES["tiny"] and model.config == ours.config
+    drawn, expected = model.state_dict(), ours.state_dict()
+    assert drawn.keys() == expected.keys() and all(torch.equal(drawn[key], expected[key]) for key in expected)
+    clip = torch.randn(2, 3, 8, 48, 48, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.equal(model.eval()(clip), ours.eval()(clip))
+    torch.manual_seed(0)
+    plain = timm.create_model(TINY, num_classes=5, moae_blocks=())
+    assert plain.config != ours.config and plain.state_dict().keys() < expected.keys(), "control: other settings arrive"

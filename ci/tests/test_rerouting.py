@@ -4,7 +4,7 @@
 import numpy as np
 import pytest
 import torch
-from small_moae import B, E, K, build, some_clips, some_images
+from small_moae import B, E, K, build
 from torch.nn import functional as F
 
 from s4d_lib.models import S4DClassifier
@@ -25,17 +25,6 @@ from s4d_lib.rerouting import (
     uniform,
 )
 from s4d_lib.routing import observe
-
-
-@pytest.fixture
-def clips():
-    return some_clips()
-
-
-@pytest.fixture
-def images():
-    return some_images()
-
 
 # --- rules -----------------------------------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from small_moae import GRID, SIZE, B, E, K, build, some_clips, some_images
+from small_moae import GRID, SIZE, B, E, K, build
 
 from s4d_lib import routing_figures
 from s4d_lib.models import S4DClassifier
@@ -25,16 +25,6 @@ from s4d_lib.routing import (
     token_load,
 )
 from s4d_lib.routing_study import Probe, inspection, middle_frames, rules_for
-
-
-@pytest.fixture
-def clips():
-    return some_clips()
-
-
-@pytest.fixture
-def images():
-    return some_images()
 
 
 def planted(choice: np.ndarray, grid=(1, 1, 4), experts: int = 3) -> Routes:

@@ -86,7 +86,7 @@ def no_time(model: S2DClassifier) -> None:
     (trunk_epsilon_in_the_adapter, 2e-5), (default_epsilon_in_the_trunk, 2e-5),
 ])
 @torch.no_grad()
-def test_the_released_outputs_tell_variants_apart(change, least):
+def test_the_released_features_tell_variants_apart(change, least):
     model, arrays = released()
     change(model)
     assert relative(model.features(arrays["clip"], arrays["landmarks"]), arrays["expect.features"]) > least
@@ -172,7 +172,7 @@ def test_a_tenth_of_the_parameters_is_trained(landmark_net):
     assert sum(trained.values()) == 9_258_451
 
 
-def test_compute_is_the_released_models():
+def test_compute_is_that_of_the_released_s2d():
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
         base()(torch.empty(1, 3, 16, 224, 224), torch.empty(16, 128, 14, 14))
     assert counter.get_total_flops() / 2e9 == pytest.approx(309.99, abs=0.005)

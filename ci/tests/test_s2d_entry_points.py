@@ -5,7 +5,6 @@ import json
 import pytest
 import timm
 import torch
-from s2d_runs import config
 from typer.testing import CliRunner
 
 from s4d_lib import tiers
@@ -14,17 +13,8 @@ from s4d_lib.cli import app
 from s4d_lib.convert import convert, load_released
 from s4d_lib.labels import SCHEMAS
 from s4d_lib.predict import predict_one
-from s4d_lib.runs import train
 from s4d_lib.s2d import SIZES, S2DClassifier
 from s4d_lib.s2d_stages import train_s2d
-
-
-@pytest.fixture(scope="module")
-def stages(faces, tmp_path_factory):
-    """An image model on stills and the video model that starts from it, both with landmarks."""
-    root = tmp_path_factory.mktemp("stages")
-    image = train(config(faces, "sfer"), root)
-    return image, train(config(faces, "dfer", init=str(image.weights)), root)
 
 
 def test_both_stages_from_one_command(faces, tmp_path, monkeypatch):

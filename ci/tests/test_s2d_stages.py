@@ -20,14 +20,6 @@ from s4d_lib.s2d_weights import load_image_model
 from s4d_lib.stages import FinetuneConfig
 
 
-@pytest.fixture(scope="module")
-def stages(faces, tmp_path_factory):
-    """An image model on stills and the video model that starts from it, both with landmarks."""
-    root = tmp_path_factory.mktemp("stages")
-    image = train(config(faces, "sfer"), root)
-    return image, train(config(faces, "dfer", init=str(image.weights)), root)
-
-
 def test_the_video_stage_trains_what_the_released_one_trains():
     """At base size: 9.7 % of the parameters, part by part (counts of the released model)."""
     wanted = FinetuneConfig(name="s", mode="dfer", system="s2d", size="base", landmarks="random")

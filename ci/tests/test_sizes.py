@@ -5,15 +5,12 @@ from dataclasses import asdict
 
 import pytest
 import torch
+from inventories import shapes
 
 from s4d_lib.masking import random_mask
 from s4d_lib.models import SIZES, DualModalEncoder, DualModalMAE, S4DClassifier, Size, resolve_size
 
 SMALL = Size(15, 8, 5, 2, dim=24, depth=4, heads=2, decoder_dim=18, decoder_depth=1, decoder_heads=3)
-
-
-def shapes(model: torch.nn.Module) -> dict[str, list[int]]:
-    return {key: list(value.shape) for key, value in model.state_dict().items()}
 
 
 def test_named_sizes():

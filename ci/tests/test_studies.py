@@ -1,12 +1,12 @@
-"""Grids over cells and seeds: what they train, load, sum up and compare; and the tiers they start from."""
+"""Grids over cells and seeds: what they train, load, sum up and compare; runs on data sets of other layouts."""
 
 import numpy as np
 import pytest
 
 from s4d_lib.runs import Run
-from s4d_lib.stages import FinetuneConfig, PretrainConfig
+from s4d_lib.stages import FinetuneConfig
 from s4d_lib.studies import paired, run_grid, scores, study_record, summarise
-from s4d_lib.tiers import FINETUNE, LABELLED, PRETRAIN, UNLABELLED, finetuning
+from s4d_lib.tiers import finetuning
 
 
 @pytest.fixture(scope="module")
@@ -64,31 +64,6 @@ def test_a_study_record_says_what_it_ran(grid):
     assert record.results["extra"] == 1 and record.seeds == [0, 1]
     assert record.config["joint"]["mode"] == "joint" and record.config["dfer"]["epochs"] == 1
     assert record.wall_seconds == pytest.approx(sum(r.record.wall_seconds for runs in found.values() for r in runs))
-
-
-def test_every_tier_is_a_valid_configuration():
-    places = {"stills": "s", "clips": "c"}
-    for tier in ("smoke", "laptop", "full"):
-        PretrainConfig(name="p", **places, **PRETRAIN[tier])
-        for mode in ("sfer", "dfer", "joint", "moae"):
-            FinetuneConfig(name="f", mode=mode, **places, **FINETUNE[tier])
-
-
-def test_nobody_is_both_in_the_labelled_and_the_unlabelled_faces():
-    for tier in ("laptop", "full"):
-        assert LABELLED[tier].seed != UNLABELLED[tier].seed
-
-
-def test_the_full_tier_is_the_released_recipe():
-    """The numbers of science 3.5 and 4.1, for two GPUs taken as one process."""
-    pretrain = PretrainConfig(name="p", stills="s", clips="c", **PRETRAIN["full"])
-    assert (pretrain.epochs, pretrain.lr, pretrain.betas, pretrain.batch_stills) == (100, 1.2e-3, (0.9, 0.95), 384)
-    assert pretrain.batch_clips * pretrain.replicate == 384
-    assert (pretrain.mask_stills, pretrain.mask_clips, pretrain.target_epsilon) == (0.90, 0.95, 1e-6)
-    tuning = FinetuneConfig(name="f", mode="moae", stills="s", clips="c", **FINETUNE["full"])
-    assert (tuning.batch_clips, tuning.batch_stills, tuning.lr, tuning.final_lr) == (32, 64, 4e-5, 1.25e-7)
-    assert (tuning.layer_decay, tuning.share_stills, tuning.experts, tuning.top_k) == (0.75, 0.5, 8, 2)
-    assert (tuning.pool, tuning.mixup, tuning.cutmix, tuning.smoothing) == ("mean", 0.8, 1.0, 0.1)
 
 
 @pytest.mark.parametrize("layout", ["ferv39k", "table", "packed"])

@@ -204,7 +204,7 @@ def test_order_of_batches_and_of_draws_changes_nothing():
         assert ours["ratio"] == pytest.approx(theirs["ratio"], rel=1e-9)
 
 
-def test_a_task_against_itself_gives_its_ceiling():
+def test_the_conflict_of_a_task_with_itself_is_its_ceiling():
     batches = several(stills, 4, 0, 48)
     found = conflict(make(moae_blocks=()), {"image": batches, "again": batches})
     for group, between in found.between["image", "again"].items():
