@@ -4,7 +4,7 @@
     found.value, (found.low, found.high), (found.t_low, found.t_high), found.p
     adjusted = holm({"H1": found.p, ...})                             # name → adjusted p
     verdict(found, adjusted["H1"])                                    # below | above | equivalent | undecided
-    cell_contrast(record, cell, "joint", "dfer")                      # the same from a record of the laboratory
+    lab_reading.pair(record, cell, "joint", "dfer")                   # the same from a record of the laboratory
     level(answers, labels, people)                                    # one method's score with its interval
     recall_differences(answers_a, answers_b, labels, people, classes) # one contrast a class
     difference(found, other), combination(contrasts, weights)         # a contrast of contrasts
@@ -36,6 +36,7 @@ from typing import Any
 import numpy as np
 
 from s4d_lib.metrics import Interval, over_seeds
+from s4d_lib.resampling import resampling
 
 ALPHA = 0.05
 INTERVAL = "added"  # what the protocol names
@@ -92,7 +93,7 @@ def contrast(answers_a: np.ndarray, answers_b: np.ndarray, labels: np.ndarray, p
     answers_a, answers_b = np.atleast_2d(answers_a), np.atleast_2d(answers_b)
     if answers_a.shape != answers_b.shape:
         raise ValueError(f"answers of shape {answers_a.shape} and {answers_b.shape}: a contrast is paired by seed, so "
-                         "give both methods' rows for the same seeds (cell_contrast takes the common ones)")
+                         "give both methods' rows for the same seeds (lab_reading.pair takes the common ones)")
     labels = np.asarray(labels)
     gained = (answers_a == labels).astype(float) - (answers_b == labels)
     return _summarise(*_people_draws(gained, labels, people, metric, subset, draws, seed), (interval, over, seed))
@@ -102,13 +103,8 @@ def level(answers: np.ndarray, labels: np.ndarray, people: np.ndarray, metric: s
           subset: np.ndarray | None = None, draws: int = 10_000, seed: int = 0, interval: str = INTERVAL) -> Interval:
     """One method's mean score over seeds in percent with its 95 % bootstrap interval over seeds and people."""
     correct = (np.atleast_2d(answers) == np.asarray(labels)).astype(float)
-    found = _summarise(*_people_draws(correct, labels, people, metric, subset, draws, seed), (interval, "both", seed))
-    return Interval(found.value, found.low, found.high)
-
-
-def resampling(count: int, draws: int, rng: np.random.Generator) -> np.ndarray:
-    """How often each of `count` things occurs in a draw of `count` with replacement: float `[draws count]`."""
-    return rng.multinomial(count, np.full(count, 1 / count), size=draws).astype(float)
+    score = _summarise(*_people_draws(correct, labels, people, metric, subset, draws, seed), (interval, "both", seed))
+    return Interval(score.value, score.low, score.high)
 
 
 def _people_draws(hits: np.ndarray, labels: np.ndarray, people: np.ndarray, metric: str, subset: np.ndarray | None,
@@ -134,8 +130,8 @@ def _people_draws(hits: np.ndarray, labels: np.ndarray, people: np.ndarray, metr
     table = table.reshape(count, groups * seeds)
 
     def rates(weights: np.ndarray) -> np.ndarray:  # [n people] → [n seeds], in percent
-        found, there = (weights @ table).reshape(-1, groups, seeds), weights @ support
-        rate = np.divide(found, there[..., None], out=np.zeros(found.shape), where=there[..., None] > 0)
+        right, there = (weights @ table).reshape(-1, groups, seeds), weights @ support
+        rate = np.divide(right, there[..., None], out=np.zeros(right.shape), where=there[..., None] > 0)
         with np.errstate(invalid="ignore"):  # a draw without one clip of the subset has no score
             return 100 * rate.sum(1) / (there > 0).sum(1, keepdims=True)
 
@@ -202,26 +198,6 @@ def recall_differences(answers_a: np.ndarray, answers_b: np.ndarray, labels: np.
     labels = np.asarray(labels)
     return {name: contrast(answers_a, answers_b, labels, people, "war", labels == k, draws, seed, "both", interval)
             for k, name in enumerate(classes) if (labels == k).any()}
-
-
-def cell_contrast(record: Any, cell: str, method_a: str, method_b: str, metric: str = "war", clips: str = "all",
-                  draws: int = 10_000, seed: int = 0, over: str = "both", interval: str = INTERVAL) -> Contrast:
-    """A contrast from a record of the laboratory, over the seeds that both methods have.
-
-    clips  all | order (label needs the order of frames) | plain
-    """
-    from s4d_lib.laboratory import answers, test_of
-
-    test = test_of(record, cell)
-    subset = {"all": None, "order": test["order_dependent"] == 1, "plain": test["order_dependent"] == 0}[clips]
-    methods = record.results["cells"][cell]["methods"]
-    seeds = [list(methods[name]["seeds"]) for name in (method_a, method_b)]
-    common = [s for s in seeds[0] if s in seeds[1]]
-    if not common:
-        raise ValueError(f"{method_a} and {method_b} have no seed in common in cell {cell}: {seeds[0]} and {seeds[1]}")
-    rows = [answers(record, cell, name)[[own.index(s) for s in common]]
-            for name, own in zip((method_a, method_b), seeds)]
-    return contrast(*rows, test["labels"], test["people"], metric, subset, draws, seed, over, interval)
 
 
 def holm(p: Mapping[str, float]) -> dict[str, float]:

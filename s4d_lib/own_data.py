@@ -13,7 +13,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from s4d_lib.census import LAYOUTS, Layout
+from s4d_lib.census import LAYOUTS, FolderLayout
 from s4d_lib.face_files import FOLDS
 from s4d_lib.places import list_places
 from s4d_lib.protocols import PROTOCOLS
@@ -136,7 +136,7 @@ def _checked_fold(dataset: str, fold: int) -> int:
     return fold
 
 
-_ANY = Layout(None, None, (), (".",), lambda *_: iter(()))
+_ANY = FolderLayout(None, None, (), (".",), lambda *_: iter(()))
 
 
 def _first(name: str) -> str:

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from s4d_lib.adapters import MixtureOfAdapterExperts
+from s4d_lib.measuring import measuring
 from s4d_lib.tokens import Grid
-from s4d_lib.transfer import measuring
 
 Axis = Literal["time", "height", "width"]
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from s4d_lib.untrained_landmarks import unsettled
 
 from s4d_lib import lab_reading, laboratory, landmark_memory, runs, s2d_studies
 from s4d_lib.checkpoints import load_model, save_model
@@ -31,7 +32,6 @@ from s4d_lib.s2d_studies import (
     video_config,
 )
 from s4d_lib.stages import training_split, views
-from s4d_lib.untrained_landmarks import unsettled
 
 TINY = Scale(60, 60, 2, 2, 4, 6)
 
