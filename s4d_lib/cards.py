@@ -35,7 +35,7 @@ NUMBERED = re.compile(r"class \d+")  # names of classes whose order no file tell
 
 
 @dataclass(frozen=True)
-class ModelCard:
+class AnswerCard:
     """How to ask a model and how to read its answers; a task is "image" or "video"."""
 
     name: str
@@ -64,14 +64,14 @@ class ModelCard:
 
 
 @dataclass(frozen=True)
-class Reader:
+class OpenedModel:
     """A classifier in evaluation mode and its card."""
 
     model: Any
-    card: ModelCard
+    card: AnswerCard
 
 
-def open_model(model: Any = None, schema: Mapping[str, str] | None = None) -> Reader:
+def open_model(model: Any = None, schema: Mapping[str, str] | None = None) -> OpenedModel:
     """The model that comes with the library, a file, a folder that `save_pretrained` wrote, or a model in memory.
 
     `schema` names the label order of a head where the file does not: {"video": "dfew"}. ValueError for a schema
@@ -90,7 +90,7 @@ def open_model(model: Any = None, schema: Mapping[str, str] | None = None) -> Re
         loaded, known, name = model, getattr(model, "metadata", {}), type(model).__name__
     heads, frames, size = _describe(loaded, name)
     card = read_card(name, heads, frames, size, known, schema, _behaviour(loaded))
-    return Reader(loaded.eval(), replace(card, shipped=shipped))
+    return OpenedModel(loaded.eval(), replace(card, shipped=shipped))
 
 
 def _load(path: Path, shipped: bool) -> tuple[Any, dict[str, Any], str]:
@@ -130,7 +130,7 @@ def _behaviour(model: Any) -> tuple[str, ...]:
 
 def read_card(name: str, heads: Mapping[str, int], frames: int, image_size: tuple[int, int],
               known: Mapping[str, Any], schema: Mapping[str, str] | None = None,
-              notes: tuple[str, ...] = ()) -> ModelCard:
+              notes: tuple[str, ...] = ()) -> AnswerCard:
     """The card of a model with these heads (task → number of classes) from its metadata and from `schema`."""
     given = dict(schema or {})
     if strange := sorted(set(given) - set(heads)):
@@ -164,7 +164,7 @@ def read_card(name: str, heads: Mapping[str, int], frames: int, image_size: tupl
     fps = known.get("fps")
     if fps is not None and not (isinstance(fps, (int, float)) and 0 < fps < 10_000):
         raise Refused(f"{name}: its metadata sets fps to {fps!r}; it must be frames a second")
-    return ModelCard(
+    return AnswerCard(
         name, classes, schemas, stride, _numbers(name, known, "temperature", heads, 0.05, 20.0),
         _numbers(name, known, "abstain_below", heads, 0.0, 1.0), str(known.get("trained_on") or UNKNOWN),
         str(known.get("licence") or UNKNOWN), frames, image_size, fps, tuple(remarks))

@@ -45,7 +45,7 @@ Note = Callable[[str, str], None]  # (kind of finding, example)
 
 
 @dataclass(frozen=True)
-class Layout:
+class FolderLayout:
     """Where the lists and frames of a data set usually are. `names` hold {split} and {fold}."""
 
     schema: str | None
@@ -113,7 +113,7 @@ class Census:
         self._labels: dict[str, str] = {}
         self._several: set[str] = set()  # ids with more than one label
 
-    def add(self, listing: Listing, rows: Iterator[Row], layout: Layout, note: Note) -> None:
+    def add(self, listing: Listing, rows: Iterator[Row], layout: FolderLayout, note: Note) -> None:
         """Read one list to its end. Rows that name no clip are noted and left out."""
         bit = bit_of(listing.fold, listing.split)
         self.listings.append(listing)
@@ -133,7 +133,7 @@ class Census:
             if row.label is not None:
                 self._count(listing, row, id, layout, note)
 
-    def _count(self, listing: Listing, row: Row, id: str, layout: Layout, note: Note) -> None:
+    def _count(self, listing: Listing, row: Row, id: str, layout: FolderLayout, note: Note) -> None:
         text = row.label.strip()
         listing.labels[text] += 1
         listing.first.setdefault(text, row.line)
@@ -172,7 +172,7 @@ def _label(text: str, schema: LabelSchema, base: int) -> int | None:
 def read_census(
     root: Path, dataset: str, note: Note, fold: int | None = None, schema: str | None = None,
     listing: str | None = None,
-) -> tuple[Census, Layout]:
+) -> tuple[Census, FolderLayout]:
     """All lists of a data set, or those of one fold. ValueError for a table without a schema or columns."""
     data, layout = DataRoot(root, links="follow"), LAYOUTS[dataset]
     if schema is None and layout.schema is None:
@@ -197,7 +197,7 @@ def read_census(
 Found = Iterator[tuple[Listing, Callable[[Bad], Iterator[Row]]]]
 
 
-def _named_lists(data: DataRoot, layout: Layout, listing: str | None, fold: int | None, note: Note) -> Found:
+def _named_lists(data: DataRoot, layout: FolderLayout, listing: str | None, fold: int | None, note: Note) -> Found:
     folds = [fold] if fold is not None else range(1, layout.folds + 1)
     seen: dict[Path, bool] = {}
     for number in folds:
@@ -343,27 +343,28 @@ _DFEW = tuple(f"{place}/{{split}}(single-labeled)/{name}.csv" for place in ("ann
 _MAFW_FRAMES = ("frames_crop_align_224", "frames_crop_aligned", "frames_crop_align", "frames", "clips", "data/clips")
 _AFFECT = ("Manually_Annotated_Images",)
 
-LAYOUTS: dict[str, Layout] = {
-    "dfew": Layout("dfew", "clip", _DFEW, ("clip_jpg_256", "clip_jpg", "Clip/jpg_256", "Clip/clip_224x224_16f",
-                   "clip_224x224_16f", "Clip/clip_224x224", "clip_mp4", "Clip/original"),
-                   lambda path, split, bad: csv_rows(path, ("video_name", "label"), bad), folds=5, alias=spellings,
-                   whole=_padded),
-    "ferv39k": Layout("ferv39k", "clip", ("Annotation/{split}.csv", "4_setups/All_scenes/{split}_All.csv"),
-                      ("2_ClipsforFaceCrop", "0_7_LabelClips"), _ferv39k_rows, told=_scene),
-    "mafw": Layout("mafw", "clip", _mafw("single"), _MAFW_FRAMES, _mafw_rows, 5, alias=spellings, whole=_padded),
-    "mafw_compound": Layout("mafw_compound", "clip", _mafw("compound"), _MAFW_FRAMES, _mafw_rows, 5, alias=spellings,
-                            whole=_padded),
-    "affectnet7": Layout("affectnet7", "image", ("{split}_affectnet7.txt", "{split}_affectnet7_2w.txt"), _AFFECT,
-                         lambda path, split, bad: word_rows(path, bad=bad)),
-    "affectnet8": Layout("affectnet8", "image", ("{split}_affectnet8.txt",), _AFFECT,
-                         lambda path, split, bad: word_rows(path, bad=bad)),
-    "rafdb": Layout("rafdb", "image", ("EmoLabel/list_patition_label.txt", "basic/EmoLabel/list_patition_label.txt"),
-                    ("Image/aligned", "basic/Image/aligned", "Image/original", "basic/Image/original"), rafdb_rows,
-                    base=1, alias=_aligned),
-    "ferplus": Layout("ferplus", "image", ("fer2013new.csv",), (".",), _ferplus_rows, splits=SPLITS),
-    "sfew2": Layout("sfew2", None, (), (".",), lambda *_: iter(())),
-    "voxceleb2": Layout("unlabelled", "clip", ("info_clean.csv", "voxceleb2_videopaths_train.npy"), ("mp4",),
-                        _vox_rows, splits=("train",)),
-    "caer": Layout("caer", None, (), (".",), lambda *_: iter(())),
-    "table": Layout(None, None, ("labels.csv",), (".",), lambda *_: iter(())),
+LAYOUTS: dict[str, FolderLayout] = {
+    "dfew": FolderLayout("dfew", "clip", _DFEW, ("clip_jpg_256", "clip_jpg", "Clip/jpg_256", "Clip/clip_224x224_16f",
+                         "clip_224x224_16f", "Clip/clip_224x224", "clip_mp4", "Clip/original"),
+                         lambda path, split, bad: csv_rows(path, ("video_name", "label"), bad), folds=5,
+                         alias=spellings, whole=_padded),
+    "ferv39k": FolderLayout("ferv39k", "clip", ("Annotation/{split}.csv", "4_setups/All_scenes/{split}_All.csv"),
+                            ("2_ClipsforFaceCrop", "0_7_LabelClips"), _ferv39k_rows, told=_scene),
+    "mafw": FolderLayout("mafw", "clip", _mafw("single"), _MAFW_FRAMES, _mafw_rows, 5, alias=spellings, whole=_padded),
+    "mafw_compound": FolderLayout("mafw_compound", "clip", _mafw("compound"), _MAFW_FRAMES, _mafw_rows, 5,
+                                  alias=spellings, whole=_padded),
+    "affectnet7": FolderLayout("affectnet7", "image", ("{split}_affectnet7.txt", "{split}_affectnet7_2w.txt"), _AFFECT,
+                               lambda path, split, bad: word_rows(path, bad=bad)),
+    "affectnet8": FolderLayout("affectnet8", "image", ("{split}_affectnet8.txt",), _AFFECT,
+                               lambda path, split, bad: word_rows(path, bad=bad)),
+    "rafdb": FolderLayout("rafdb", "image",
+                          ("EmoLabel/list_patition_label.txt", "basic/EmoLabel/list_patition_label.txt"),
+                          ("Image/aligned", "basic/Image/aligned", "Image/original", "basic/Image/original"),
+                          rafdb_rows, base=1, alias=_aligned),
+    "ferplus": FolderLayout("ferplus", "image", ("fer2013new.csv",), (".",), _ferplus_rows, splits=SPLITS),
+    "sfew2": FolderLayout("sfew2", None, (), (".",), lambda *_: iter(())),
+    "voxceleb2": FolderLayout("unlabelled", "clip", ("info_clean.csv", "voxceleb2_videopaths_train.npy"), ("mp4",),
+                              _vox_rows, splits=("train",)),
+    "caer": FolderLayout("caer", None, (), (".",), lambda *_: iter(())),
+    "table": FolderLayout(None, None, ("labels.csv",), (".",), lambda *_: iter(())),
 }  # fmt: skip

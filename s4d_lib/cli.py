@@ -148,8 +148,8 @@ def study(
     out: Annotated[Path, typer.Option(help="Folder for the record.")] = Path("chapters/results"),
 ) -> None:
     """Run one of the book's studies and write its record; stopped, it goes on where it was."""
+    from s4d_lib.catalogue import ALL_STUDIES
     from s4d_lib.records import write_record
-    from s4d_lib.study_names import ALL_STUDIES
 
     if name not in ALL_STUDIES:
         raise Refused(f"unknown study {name!r}; there are: {', '.join(ALL_STUDIES)}")

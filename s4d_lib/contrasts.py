@@ -4,7 +4,7 @@
     found.value, (found.low, found.high), (found.t_low, found.t_high), found.p
     adjusted = holm({"H1": found.p, ...})                             # name → adjusted p
     verdict(found, adjusted["H1"])                                    # below | above | equivalent | undecided
-    cell_contrast(record, cell, "joint", "dfer")                      # the same from a record of the laboratory
+    lab_reading.pair(record, cell, "joint", "dfer")                   # the same from a record of the laboratory
     level(answers, labels, people)                                    # one method's score with its interval
     recall_differences(answers_a, answers_b, labels, people, classes) # one contrast a class
     difference(found, other), combination(contrasts, weights)         # a contrast of contrasts
@@ -35,7 +35,9 @@ from typing import Any
 
 import numpy as np
 
+from s4d_lib.errors import Refused
 from s4d_lib.metrics import Interval, over_seeds
+from s4d_lib.resampling import resampling
 
 ALPHA = 0.05
 INTERVAL = "added"  # what the protocol names
@@ -92,7 +94,7 @@ def contrast(answers_a: np.ndarray, answers_b: np.ndarray, labels: np.ndarray, p
     answers_a, answers_b = np.atleast_2d(answers_a), np.atleast_2d(answers_b)
     if answers_a.shape != answers_b.shape:
         raise ValueError(f"answers of shape {answers_a.shape} and {answers_b.shape}: a contrast is paired by seed, so "
-                         "give both methods' rows for the same seeds (cell_contrast takes the common ones)")
+                         "give both methods' rows for the same seeds (lab_reading.pair takes the common ones)")
     labels = np.asarray(labels)
     gained = (answers_a == labels).astype(float) - (answers_b == labels)
     return _summarise(*_people_draws(gained, labels, people, metric, subset, draws, seed), (interval, over, seed))
@@ -102,13 +104,8 @@ def level(answers: np.ndarray, labels: np.ndarray, people: np.ndarray, metric: s
           subset: np.ndarray | None = None, draws: int = 10_000, seed: int = 0, interval: str = INTERVAL) -> Interval:
     """One method's mean score over seeds in percent with its 95 % bootstrap interval over seeds and people."""
     correct = (np.atleast_2d(answers) == np.asarray(labels)).astype(float)
-    found = _summarise(*_people_draws(correct, labels, people, metric, subset, draws, seed), (interval, "both", seed))
-    return Interval(found.value, found.low, found.high)
-
-
-def resampling(count: int, draws: int, rng: np.random.Generator) -> np.ndarray:
-    """How often each of `count` things occurs in a draw of `count` with replacement: float `[draws count]`."""
-    return rng.multinomial(count, np.full(count, 1 / count), size=draws).astype(float)
+    score = _summarise(*_people_draws(correct, labels, people, metric, subset, draws, seed), (interval, "both", seed))
+    return Interval(score.value, score.low, score.high)
 
 
 def _people_draws(hits: np.ndarray, labels: np.ndarray, people: np.ndarray, metric: str, subset: np.ndarray | None,
@@ -119,13 +116,13 @@ def _people_draws(hits: np.ndarray, labels: np.ndarray, people: np.ndarray, metr
     both are linear in the hits once the people are drawn, so differences need no other code than scores.
     """
     if metric not in ("war", "uar"):
-        raise ValueError(f"metric {metric!r}: choose war or uar")
+        raise Refused(f"metric {metric!r}: choose war or uar")
     labels, person = np.asarray(labels), np.unique(np.asarray(people), return_inverse=True)[1]
     if not hits.shape[1] == len(labels) == len(person):
         raise ValueError(f"{hits.shape[1]} answers, {len(labels)} labels and {len(person)} people: give one a clip")
     keep = np.ones(len(labels), bool) if subset is None else np.asarray(subset, dtype=bool)
     if not keep.any():
-        raise ValueError("the subset holds no clip")
+        raise Refused("the subset holds no clip")
     group = np.zeros(len(labels), int) if metric == "war" else np.unique(labels, return_inverse=True)[1]
     seeds, count, groups = len(hits), person.max() + 1, group.max() + 1
     place = person[keep] * groups + group[keep]
@@ -134,8 +131,8 @@ def _people_draws(hits: np.ndarray, labels: np.ndarray, people: np.ndarray, metr
     table = table.reshape(count, groups * seeds)
 
     def rates(weights: np.ndarray) -> np.ndarray:  # [n people] → [n seeds], in percent
-        found, there = (weights @ table).reshape(-1, groups, seeds), weights @ support
-        rate = np.divide(found, there[..., None], out=np.zeros(found.shape), where=there[..., None] > 0)
+        right, there = (weights @ table).reshape(-1, groups, seeds), weights @ support
+        rate = np.divide(right, there[..., None], out=np.zeros(right.shape), where=there[..., None] > 0)
         with np.errstate(invalid="ignore"):  # a draw without one clip of the subset has no score
             return 100 * rate.sum(1) / (there > 0).sum(1, keepdims=True)
 
@@ -148,7 +145,7 @@ def _combine(values: np.ndarray, drawn: np.ndarray, rule: tuple[str, str, int]) 
     """Every seed's value `[seeds]`, and on drawn people `[draws seeds]` → the bootstrap values of a rule `[draws]`."""
     interval, over, seed = rule
     if interval not in ("crossed", "added") or over not in ("both", "people", "seeds"):
-        raise ValueError(f"interval {interval!r} over {over!r}: choose crossed or added, over both, people or seeds")
+        raise Refused(f"interval {interval!r} over {over!r}: choose crossed or added, over both, people or seeds")
     (draws, n), rng = drawn.shape, np.random.default_rng([seed, 1])  # its own stream: people do not depend on seeds
     if over == "people" or n == 1:
         return drawn.mean(1)
@@ -189,7 +186,7 @@ def difference(first: Contrast, second: Contrast) -> Contrast:
 def combination(contrasts: Sequence[Contrast], weights: Sequence[float]) -> Contrast:
     """Weighted sum of contrasts over the same seeds, test people and rule, with intervals of its own."""
     if len({(one.drawn.shape, one.rule) for one in contrasts}) > 1:
-        raise ValueError("the contrasts need the same seeds, the same number of draws and the same rule")
+        raise Refused("the contrasts need the same seeds, the same number of draws and the same rule")
     values, drawn = (sum(w * np.asarray(part) for w, part in zip(weights, parts))
                      for parts in zip(*((one.values, one.drawn) for one in contrasts)))
     return _summarise(values, drawn, contrasts[0].rule)
@@ -202,26 +199,6 @@ def recall_differences(answers_a: np.ndarray, answers_b: np.ndarray, labels: np.
     labels = np.asarray(labels)
     return {name: contrast(answers_a, answers_b, labels, people, "war", labels == k, draws, seed, "both", interval)
             for k, name in enumerate(classes) if (labels == k).any()}
-
-
-def cell_contrast(record: Any, cell: str, method_a: str, method_b: str, metric: str = "war", clips: str = "all",
-                  draws: int = 10_000, seed: int = 0, over: str = "both", interval: str = INTERVAL) -> Contrast:
-    """A contrast from a record of the laboratory, over the seeds that both methods have.
-
-    clips  all | order (label needs the order of frames) | plain
-    """
-    from s4d_lib.laboratory import answers, test_of
-
-    test = test_of(record, cell)
-    subset = {"all": None, "order": test["order_dependent"] == 1, "plain": test["order_dependent"] == 0}[clips]
-    methods = record.results["cells"][cell]["methods"]
-    seeds = [list(methods[name]["seeds"]) for name in (method_a, method_b)]
-    common = [s for s in seeds[0] if s in seeds[1]]
-    if not common:
-        raise ValueError(f"{method_a} and {method_b} have no seed in common in cell {cell}: {seeds[0]} and {seeds[1]}")
-    rows = [answers(record, cell, name)[[own.index(s) for s in common]]
-            for name, own in zip((method_a, method_b), seeds)]
-    return contrast(*rows, test["labels"], test["people"], metric, subset, draws, seed, over, interval)
 
 
 def holm(p: Mapping[str, float]) -> dict[str, float]:

@@ -16,14 +16,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from s4d_lib.errors import Refused
-from s4d_lib.labels import canonical
 from s4d_lib.levels import orders_of
-from s4d_lib.metrics import Interval, over_seeds
+from s4d_lib.metrics import Interval, over_seeds, percentile_interval
+from s4d_lib.resampling import resampled_sums, resampling
 from s4d_lib.two_readings import Tracks
 
 # --- 1: agreement ----------------------------------------------------------------------------------------------------
@@ -56,17 +54,17 @@ def agreement(static: Tracks, dynamic: np.ndarray, classes: Sequence[str], peopl
     """
     c = len(classes)
     tables = answer_tables([p.argmax(1) for p in static], np.asarray(dynamic).argmax(1), c)
-    stack = _by_person(tables, people, draws, seed)
+    stack = resampled_sums(tables, people, draws, seed)
     point, beyond = tables.sum(0), None
     if labels is not None:
         known = labels >= 0
         beyond = kappa_beyond_label(tables[known], labels[known], people[known], draws, seed)
     single, singles = cohen_kappa(against_rest(point)), cohen_kappa(against_rest(stack))
     return Agreement(
-        _interval(100 * _observed(point), 100 * _observed(stack)),
-        _interval(100 * _chance(point), 100 * _chance(stack)),
-        _interval(cohen_kappa(point), cohen_kappa(stack)), beyond,
-        {name: _interval(single[k], singles[:, k]) for k, name in enumerate(classes)})
+        percentile_interval(100 * _observed(point), 100 * _observed(stack)),
+        percentile_interval(100 * _chance(point), 100 * _chance(stack)),
+        percentile_interval(cohen_kappa(point), cohen_kappa(stack)), beyond,
+        {name: percentile_interval(single[k], singles[:, k]) for k, name in enumerate(classes)})
 
 
 def answer_tables(static: Sequence[np.ndarray], dynamic: np.ndarray, classes: int) -> np.ndarray:
@@ -122,7 +120,8 @@ def kappa_beyond_label(tables: np.ndarray, labels: np.ndarray, people: np.ndarra
             chance = (rate * count).sum(-1) / count.sum(-1)
             return (np.where(there, weights @ same, 0).sum(-1) / count.sum(-1) - chance) / (1 - chance)
 
-    return _interval(kappa(np.ones((1, len(split))))[0], kappa(_picks(len(split), draws, seed)))
+    drawn = resampling(len(split), draws, np.random.default_rng(seed))
+    return percentile_interval(kappa(np.ones((1, len(split))))[0], kappa(drawn))
 
 
 # --- 2: transfer from one emotion to another -------------------------------------------------------------------------
@@ -156,44 +155,20 @@ def transfer_matrix(left_out: Mapping[str, np.ndarray], baseline: np.ndarray, la
     """
     from s4d_lib.contrasts import recall_differences
 
-    found = {name: recall_differences(answers, baseline, labels, people, classes, draws, seed)
-             for name, answers in left_out.items()}
-    columns = tuple(next(iter(found.values())))
-    cells = [[row[column] for column in columns] for row in found.values()]
+    changes = {name: recall_differences(answers, baseline, labels, people, classes, draws, seed)
+               for name, answers in left_out.items()}
+    columns = tuple(next(iter(changes.values())))
+    cells = [[row[column] for column in columns] for row in changes.values()]
     value, low, high = (np.array([[getattr(cell, part) for cell in row] for row in cells])
                         for part in ("value", "low", "high"))
     stack = np.array([[cell.draws for cell in row] for row in cells])   # [rows c draws]
     seeds = np.array([[cell.values for cell in row] for row in cells])  # [rows c seeds]
-    own = np.array([[row == column for column in columns] for row in found])
+    own = np.array([[row == column for column in columns] for row in changes])
     drawn, point = (stack[own].mean(0), stack[~own].mean(0)), (value[own].mean(), value[~own].mean())
-    return TransferMatrix(tuple(found), columns, value, low, high, _interval(point[0], drawn[0]),
-                          _interval(point[1], drawn[1]), _interval(point[0] - point[1], drawn[0] - drawn[1]),
+    return TransferMatrix(tuple(changes), columns, value, low, high, percentile_interval(point[0], drawn[0]),
+                          percentile_interval(point[1], drawn[1]),
+                          percentile_interval(point[0] - point[1], drawn[0] - drawn[1]),
                           over_seeds(list(seeds[own].mean(0) - seeds[~own].mean(0))))
-
-
-def matrix_of(record: Any, cell: str | None = None, baseline: str = "joint") -> TransferMatrix:
-    """The matrix of a record of the laboratory (`emotion_transfer`): methods without_<class> beside `baseline`.
-
-    Seeds that one of the methods lacks are left out of all.
-    """
-    from s4d_lib.laboratory import answers, test_of
-
-    cell = cell or next(iter(record.results["cells"]))
-    methods, test = record.results["cells"][cell]["methods"], test_of(record, cell)
-    classes = record.results["tests"][record.results["cells"][cell]["test"]]["classes"]
-    named = {canonical(name) or name: name for name in classes}
-    left_out = {named[word]: method for method in methods if method.startswith("without_")
-                and (word := canonical(method.removeprefix("without_"))) in named}
-    if not left_out:
-        raise Refused(f"no method of this cell leaves out a class; it holds {', '.join(methods)}")
-    seeds = {method: list(methods[method]["seeds"]) for method in (baseline, *left_out.values())}
-    common = sorted(set.intersection(*map(set, seeds.values())))
-
-    def rows(method: str) -> np.ndarray:
-        return answers(record, cell, method)[[seeds[method].index(seed) for seed in common]]
-
-    return transfer_matrix({name: rows(left_out[name]) for name in classes if name in left_out}, rows(baseline),
-                           test["labels"], test["people"], classes)
 
 
 def shared_units(classes: Sequence[str]) -> np.ndarray:
@@ -245,7 +220,7 @@ def unit_evidence(evidence: Tracks, units: Tracks, people: np.ndarray, least: fl
     still = np.stack([np.ptp(u, axis=0) < least for u in units])  # [n u]
     values[np.broadcast_to(still[:, None], values.shape)] = np.nan
     known = ~np.isnan(values)
-    stack = _by_person(np.stack([np.nan_to_num(values), known], 1), people, draws, seed)  # [draws 2 c u]
+    stack = resampled_sums(np.stack([np.nan_to_num(values), known], 1), people, draws, seed)  # [draws 2 c u]
     with np.errstate(invalid="ignore", divide="ignore"):
         point = np.nan_to_num(values).sum(0) / known.sum(0)
         low, high = np.nanpercentile(np.where(known.any(0), stack[:, 0] / stack[:, 1], 0), [2.5, 97.5], axis=0)
@@ -277,24 +252,3 @@ def foreign_tracks(tracks: Tracks, labels: np.ndarray, people: np.ndarray, seed:
         at = np.linspace(0, len(other) - 1, len(own))
         out.append(np.stack([np.interp(at, np.arange(len(other)), column) for column in other.T], axis=1))
     return out
-
-
-# --- intervals -------------------------------------------------------------------------------------------------------
-
-
-def _by_person(values: np.ndarray, people: np.ndarray, draws: int, seed: int) -> np.ndarray:
-    """Sums of values [n …] over resampled people: [draws …]."""
-    person = np.unique(people, return_inverse=True)[1]
-    sums = np.zeros((person.max() + 1, *values.shape[1:]))
-    np.add.at(sums, person, values)
-    return (_picks(len(sums), draws, seed) @ sums.reshape(len(sums), -1)).reshape(draws, *values.shape[1:])
-
-
-def _picks(count: int, draws: int, seed: int) -> np.ndarray:
-    """How often each of `count` people is in a draw of as many: [draws count]."""
-    return np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=draws)
-
-
-def _interval(value: float, stack: np.ndarray) -> Interval:
-    low, high = np.nanpercentile(stack, [2.5, 97.5]) if np.isfinite(stack).any() else (np.nan, np.nan)
-    return Interval(float(value), float(low), float(high))

@@ -104,7 +104,7 @@ class Problem:
 
 
 # kind → remedy, in the order in which problems are listed
-REMEDIES = {
+ADVICE = {
     "no such file": "Check the data root and that everything was extracted, or shorten the list",
     "empty file": "Fetch or extract it again; a file of 0 bytes holds no picture",
     "empty frame": "Extract the clip again; a frame of 0 bytes cannot be read",
@@ -165,7 +165,7 @@ def check_samples(
     if len(schemas) > 1:
         for schema, id in schemas.items():
             note("several schemas", f"{schema or 'none stated'} ({id})")
-    return [Problem(kind, found[kind][0], tuple(found[kind][1]), remedy) for kind, remedy in REMEDIES.items()
+    return [Problem(kind, found[kind][0], tuple(found[kind][1]), remedy) for kind, remedy in ADVICE.items()
             if kind in found]  # fmt: skip
 
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Literal
 
 from s4d_lib.backends import IMAGE_SUFFIXES
-from s4d_lib.census import LAYOUTS, SPLITS, Census, Layout, bit_of, read_census
+from s4d_lib.census import LAYOUTS, SPLITS, Census, FolderLayout, bit_of, read_census
 from s4d_lib.errors import Refused
 from s4d_lib.findings import Diagnosis, FrameReport, Level, ListReport, ProtocolReport, Tally
 from s4d_lib.inventory import Clip, Looker, frame_folders, inventory, sampled, spread
@@ -192,7 +192,7 @@ def leaking(a: int, b: int, folds: list[int]) -> int:
 class Frames:
     """What the frames of all clips are together; notes what is wrong with each."""
 
-    def __init__(self, census: Census, layout: Layout, protocols: Iterable[Protocol], note: Tally):
+    def __init__(self, census: Census, layout: FolderLayout, protocols: Iterable[Protocol], note: Tally):
         self.census, self.layout, self.note = census, layout, note
         self.protocols = [p for p in protocols if p.dataset == census.dataset]
         self.folder, self.others = None, ()

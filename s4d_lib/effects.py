@@ -17,6 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from s4d_lib.errors import Refused
+from s4d_lib.metrics import percentile_interval
+from s4d_lib.resampling import picks
 
 
 @dataclass(frozen=True)
@@ -99,14 +101,14 @@ def aliases(levels: np.ndarray, names: Sequence[str], order: int = 3) -> dict[st
 
     chosen = [one for size in range(1, order + 1) for one in combinations(range(len(names)), size)]
     columns = np.stack([np.asarray(levels, dtype=int)[:, list(one)].prod(1) for one in chosen])
-    told, agreement = ["×".join(names[i] for i in one) for one in chosen], columns @ columns.T
+    words, agreement = ["×".join(names[i] for i in one) for one in chosen], columns @ columns.T
     groups: dict[str, list[str]] = {}
     placed: set[int] = set()
     for row, one in enumerate(chosen):
         if len(one) > 2 or (len(one) == 2 and row in placed):
             continue
         same = [other for other in np.flatnonzero(np.abs(agreement[row]) == len(levels)) if other != row]
-        groups[told[row]] = [("" if agreement[row, other] > 0 else "-") + told[other] for other in same]
+        groups[words[row]] = [("" if agreement[row, other] > 0 else "-") + words[other] for other in same]
         placed.update(same)
     return groups
 
@@ -194,11 +196,11 @@ def spearman(x: Sequence[float], y: Sequence[float], draws: int = 10_000, seed: 
         return np.divide((a * b).sum(-1), scale, out=np.full(scale.shape, np.nan), where=scale > 0)
 
     rng = np.random.default_rng(seed)
-    chosen = rng.integers(count, size=(draws, count))
+    chosen = picks(count, draws, rng)
     value = float(correlate(pair[0][None], pair[1][None])[0])
     if np.isnan(value):  # a measure that is the same everywhere goes with nothing
         return Correlation(value, value, value, 1.0, count)
-    low, high = np.nanpercentile(correlate(pair[0][chosen], pair[1][chosen]), [2.5, 97.5])
+    drawn = percentile_interval(value, correlate(pair[0][chosen], pair[1][chosen]))
     shuffled = correlate(pair[0][None], rng.permuted(np.tile(pair[1], (draws, 1)), axis=1))
     p = (1 + (np.abs(shuffled) >= abs(value) - 1e-12).sum()) / (1 + draws)
-    return Correlation(value, float(low), float(high), float(p), count)
+    return Correlation(value, drawn.low, drawn.high, float(p), count)

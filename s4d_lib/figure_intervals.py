@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from s4d_lib.errors import Refused
 from s4d_lib.figure_base import PALETTE, colour_in, draw_zero, error_bars, new_figure
 
 if TYPE_CHECKING:
@@ -40,8 +41,8 @@ class Row:
 
     def __post_init__(self) -> None:
         if (self.low is None) != (self.high is None):
-            raise ValueError(f"row {self.label!r} has one end of its interval only: low {self.low}, high {self.high}; "
-                             "give both, or None for both where there is no interval")
+            raise Refused(f"row {self.label!r} has one end of its interval only: low {self.low}, high {self.high}; "
+                          "give both, or None for both where there is no interval")
 
 
 @dataclass(frozen=True)

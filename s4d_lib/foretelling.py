@@ -21,7 +21,7 @@ from s4d_lib.measures import measure_cell, plain
 from s4d_lib.records import Record, code_state, device_state, fingerprint, peak_memory_mb, results
 
 if TYPE_CHECKING:
-    from s4d_lib.laboratory import Cell
+    from s4d_lib.lab_cells import Cell
 
 
 def _over_groups(measured: dict, when: str, pair: str, field: str) -> list[float]:
@@ -79,8 +79,8 @@ def predictors(measured: dict) -> dict[str, float | None]:
     return {name: plain(read(measured), 8) for name, (_, read) in PREDICTORS.items()}
 
 
-def predict(measures: Mapping[str, Mapping[str, float | None]], transfer: Mapping[str, float], shuffles: int = 1000,
-            seed: int = 0) -> dict[str, Any]:
+def rank_correlations(measures: Mapping[str, Mapping[str, float | None]], transfer: Mapping[str, float],
+                      shuffles: int = 1000, seed: int = 0) -> dict[str, Any]:
     """Cell → measures, cell → transfer in points → the rank correlation of every measure with the transfer.
 
     {"rho": measure → {value, low, high, cells}, "chance": c}: Spearman over cells with its bootstrap interval over
@@ -91,12 +91,17 @@ def predict(measures: Mapping[str, Mapping[str, float | None]], transfer: Mappin
     from s4d_lib.effects import spearman
 
     cells = [cell for cell in measures if cell in transfer]
-    table = {name: [(measures[cell][name], transfer[cell]) for cell in cells if measures[cell].get(name) is not None]
-             for name in dict.fromkeys(name for cell in cells for name in measures[cell])}
-    table = {name: pairs for name, pairs in table.items() if len(pairs) >= 5 and len(set(pairs)) > 1}
-    found = {name: spearman(*map(np.array, zip(*pairs))) for name, pairs in table.items()}
-    return {"rho": {name: {key: plain(getattr(value, key)) for key in ("value", "low", "high")}
-                    | {"cells": len(table[name])} for name, value in found.items()},
+    names = dict.fromkeys(name for cell in cells for name in measures[cell])  # in the order of their first cell
+    table, rho = {}, {}
+    for name in names:
+        pairs = [(measures[cell][name], transfer[cell]) for cell in cells if measures[cell].get(name) is not None]
+        if len(pairs) >= 5 and len(set(pairs)) > 1:
+            table[name] = pairs
+    for name, pairs in table.items():
+        x, y = map(np.array, zip(*pairs))
+        correlation = spearman(x, y)
+        rho[name] = {key: plain(getattr(correlation, key)) for key in ("value", "low", "high")} | {"cells": len(pairs)}
+    return {"rho": rho,
             "chance": plain(_best_by_chance([measures[cell] for cell in cells], [transfer[cell] for cell in cells],
                                              list(table), shuffles, seed))}
 
@@ -131,25 +136,25 @@ def transfer_measures(tier: str = "laptop", seeds: Sequence[int] = (100,), jobs:
     """
     import time
 
-    from s4d_lib.laboratory import Cell
+    from s4d_lib.lab_records import LabRecord
 
     started, screening = time.monotonic(), screening or results("transfer_screening")
-    wanted = screening.results.get("design", list(screening.results["cells"]))
-    cells = {name: Cell(**screening.results["cells"][name]["factors"]) for name in wanted}
+    lab = LabRecord.of(screening)
+    cells = {name: lab.cells[name].cell() for name in screening.results.get("design", lab.cells)}
     measured = measure_lab([(cell, seed) for cell in cells.values() for seed in seeds], tier, "explore", jobs, root)
     rows = {name: [measured[cell, seed] for seed in seeds] for name, cell in cells.items()}
     known = {name: _over_seeds([predictors(one) for one in several]) for name, several in rows.items()}
     transfer = {name: transfers(screening, name) for name in cells}
     prediction = {}
     for which in TRANSFERS:
-        found = {name: row[which] for name, row in transfer.items() if which in row}
-        if len(found) >= 5:
-            prediction[which] = predict(known, found)
+        measured_in = {name: row[which] for name, row in transfer.items() if which in row}
+        if len(measured_in) >= 5:
+            prediction[which] = rank_correlations(known, measured_in)
     return Record(
         name="transfer_measures", kind="study", headline=_headline(prediction), tier=tier,
         protocol={"exploratory": True, "cells_of": screening.name, "plan": "chapters/results/protocol_transfer.yaml"},
         data=screening.data, seeds=list(seeds), code=code_state(), device=device_state(),
-        results={"cells": {name: {"factors": screening.results["cells"][name]["factors"], "measured": rows[name],
+        results={"cells": {name: {"factors": lab.cells[name].factors, "measured": rows[name],
                                   "predictors": known[name], "transfer": transfer[name]} for name in cells},
                  "prediction": prediction, "meaning": {name: text for name, (text, _) in PREDICTORS.items()}},
         wall_seconds=time.monotonic() - started, peak_memory_mb=peak_memory_mb())
@@ -158,28 +163,28 @@ def transfer_measures(tier: str = "laptop", seeds: Sequence[int] = (100,), jobs:
 def measure_lab(wanted: Sequence[tuple[Cell, int]], tier: str = "laptop", phase: str = "explore", jobs: int = 2,
                 root: Path | None = None, **more: Any) -> dict[tuple[Cell, int], dict]:
     """`measure_cell` for many (cell, seed), `jobs` one-thread processes at a time, each kept as JSON under the runs."""
-    from s4d_lib.studies import _one_thread
+    from s4d_lib.study_grid import one_thread
 
     root = root or runs_root()
     root.mkdir(parents=True, exist_ok=True)
     if jobs == 1:
         return {(cell, seed): _measured(cell, seed, tier, phase, root, more) for cell, seed in wanted}
-    # spawn, as in studies.run_grid
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_one_thread) as pool:
+    # spawn, as in study_grid.run_grid
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=one_thread) as pool:
         waiting = {one: pool.submit(_measured, *one, tier, phase, root, more) for one in wanted}
         return {one: done.result() for one, done in waiting.items()}
 
 
 def _measured(cell: Cell, seed: int, tier: str, phase: str, root: Path, more: dict) -> dict:
-    from s4d_lib.laboratory import config
+    from s4d_lib.lab_cells import run_config
     from s4d_lib.runs import data_use
 
-    one = config(cell, "joint", seed, tier, phase)
+    one = run_config(cell, "joint", seed, tier, phase)
     read = [data_use(one, m).model_dump() for m in one.modalities]  # other faces or settings, other measures
     path = root / f"measures-{fingerprint([one.model_dump(exclude={'stills', 'clips'}), read, phase, more])}.json"
     if not path.exists():
-        found = measure_cell(cell, seed, tier, phase, root=root, **more)
-        write_atomically(path, json.dumps(found, allow_nan=False))
+        measured = measure_cell(cell, seed, tier, phase, root=root, **more)
+        write_atomically(path, json.dumps(measured, allow_nan=False))
     return json.loads(path.read_text())
 
 
@@ -198,9 +203,9 @@ def _over_seeds(rows: Sequence[Mapping[str, float | None]]) -> dict[str, float |
 
 def _headline(prediction: Mapping[str, Mapping]) -> str:
     parts = []
-    for which, found in prediction.items():
-        best = max(found["rho"], key=lambda name: abs(found["rho"][name]["value"]), default=None)
+    for which, row in prediction.items():
+        best = max(row["rho"], key=lambda name: abs(row["rho"][name]["value"]), default=None)
         if best is not None:
-            parts.append(f"{which}: strongest {best}, rho {found['rho'][best]['value']:+.2f} "
-                         f"(best of all by chance {found['chance']:.2f})")
+            parts.append(f"{which}: strongest {best}, rho {row['rho'][best]['value']:+.2f} "
+                         f"(best of all by chance {row['chance']:.2f})")
     return "; ".join(parts) or "too few cells to correlate"

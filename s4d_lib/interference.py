@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from s4d_lib.measuring import measuring
 from s4d_lib.metrics import Interval, over_seeds
 from s4d_lib.transfer import (
     Batch,
@@ -23,7 +24,6 @@ from s4d_lib.transfer import (
     TaskGradients,
     classification_loss,
     compare,
-    measuring,
     shared_parameters,
     task_gradients,
 )

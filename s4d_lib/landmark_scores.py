@@ -18,6 +18,8 @@ from torch.utils.data import DataLoader, Dataset
 from s4d_lib.clips import normalise
 from s4d_lib.landmark_faces import REGIONS
 from s4d_lib.landmarks import POINTS, to_landmark_size
+from s4d_lib.metrics import percentile_interval
+from s4d_lib.resampling import picks
 from s4d_lib.synthetic_faces import STILL_CHUNK
 
 YAW_EDGES = (0, 5, 10, 20, 31)  # degrees away from the camera; the laboratory turns no head further than 30
@@ -113,9 +115,9 @@ def locate(net: nn.Module, faces: Dataset, batch: int = STILL_CHUNK) -> Located:
 def report(located: Located, draws: int = 1000) -> dict:
     """NME by region and by yaw, a 95 % bootstrap interval over faces, the share of faces above 8 %, the first faces."""
     by_face = 100 * point_errors(located.found, located.true).mean(1).double().numpy()
-    rows = np.random.default_rng(0).integers(0, len(by_face), (draws, len(by_face)))
-    low, high = np.percentile(by_face[rows].mean(1), [2.5, 97.5])
-    return {"nme": normalised_mean_error(located.found, located.true), "low": float(low), "high": float(high),
+    drawn = by_face[picks(len(by_face), draws, np.random.default_rng(0))].mean(1)
+    interval = percentile_interval(by_face.mean(), drawn)
+    return {"nme": normalised_mean_error(located.found, located.true), "low": interval.low, "high": interval.high,
             "above_8_percent": float((by_face > 8).mean()), "faces": len(by_face), "by_yaw": error_by_yaw(located),
             "nme_of_box": normalised_mean_error(located.found, located.true, "box")["all"],
             "following": following(located),

@@ -2,6 +2,7 @@
 
     run = train_landmarks(LandmarkConfig())                     # trains, goes on, or loads
     run.record.results["test"]["nme"]                           # percent, over all points and by region
+    untrained_landmarks(file)                                   # the control: the same network, nothing learned
 
 The training of S2D's landmark network is not part of its code. Layout and 128×14×14 features are those of
 `landmarks.LandmarkNet`; data, variation, loss and schedule are our own, fixed before the run (`PROTOCOL`). Drawn
@@ -29,9 +30,19 @@ from s4d_lib.checkpoints import load_model, save_model
 from s4d_lib.clips import normalise
 from s4d_lib.face_renderer import RENDERER_VERSION
 from s4d_lib.files import runs_root
-from s4d_lib.landmark_faces import RECIPE, DrawnFaces, Faces, StoredFaces, Variation, draw_windows, move_points, vary
+from s4d_lib.landmark_faces import (
+    COARSE,
+    RECIPE,
+    DrawnFaces,
+    Faces,
+    StoredFaces,
+    Variation,
+    draw_windows,
+    move_points,
+    vary,
+)
 from s4d_lib.landmark_scores import floor_points, locate, normalised_mean_error, report
-from s4d_lib.landmarks import LANDMARK_PIXELS, SHIPPED_LANDMARKS, LandmarkNet
+from s4d_lib.landmarks import LANDMARK_PIXELS, SHIPPED_LANDMARKS, LandmarkNet, load_landmarks
 from s4d_lib.plans import Mixed, steady_plan
 from s4d_lib.runs import Run
 from s4d_lib.synthetic_faces import RECIPES, STILL_CHUNK
@@ -180,7 +191,7 @@ def conditions(config: LandmarkConfig, part: str) -> dict[str, Faces]:
     """Faces of one part under every condition of `PROTOCOL`; of a stored folder only its own."""
     if config.folder is not None:
         return {"test": faces_for(config, part)}
-    from s4d_lib.laboratory import Cell, faces
+    from s4d_lib.lab_cells import Cell, faces
 
     count = {"train": min(config.floor_people, config.people), "validation": config.validation_people,
              "test": config.test_people}[part]
@@ -238,3 +249,50 @@ def landmark_net(tier: str = "laptop", seeds: Sequence[int] = (0,), jobs: int = 
         SHIPPED_LANDMARKS.parent.mkdir(exist_ok=True)
         shutil.copyfile(run.folder / "half.safetensors", SHIPPED_LANDMARKS)
     return run.record
+
+
+# --- the control of S2D's prompts ------------------------------------------------------------------------------------
+
+# The shipped layout and loudness, and nothing learned. Weights are as drawn; only the batch norms have seen faces, so
+# that features are as loud as a trained network's. Without that an untrained network is three orders of magnitude
+# quieter, and a classifier that ignores it would say nothing about landmarks. What is left is a fixed bank of random
+# filters on a finer grid than the tokens'.
+SETTLING_BATCHES, SETTLING_BATCH = 4, 64
+CONTROL_SEED = 0  # of the weights; one control network, as there is one shipped network
+
+
+def untrained_landmarks(file: Path) -> Path:
+    """The file of the control network, written when it is not there; `load_landmarks(file)` reads it.
+
+    Its faces are those of the laboratory's kind, 48 px and through `local_contrast.py`, of people in no other set.
+    """
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        save_model(file, settled(unsettled()), {"units": "none: untrained", "data": "drawn faces, batch norms only"})
+    return file
+
+
+def unsettled() -> LandmarkNet:
+    """The shipped layout with the weights of `CONTROL_SEED` and batch norms that have seen nothing."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(CONTROL_SEED)
+        return LandmarkNet(load_landmarks().width)
+
+
+@torch.no_grad()
+def settled(net: LandmarkNet) -> LandmarkNet:
+    """`net` with batch norms that hold the plain mean over `SETTLING_BATCHES` batches of faces, in evaluation mode."""
+    norms = [part for part in net.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+    usual = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # PyTorch's word for a plain mean over everything seen
+    count, recipe = SETTLING_BATCHES * SETTLING_BATCH, replace(RECIPE, size=COARSE)
+    faces = DrawnFaces(count, "validation", seed=9, recipe=recipe, contrast=True)
+    net.train()
+    for start in range(0, len(faces), SETTLING_BATCH):
+        x = torch.stack([faces[i]["x"] for i in range(start, start + SETTLING_BATCH)])
+        net(normalise(x / 255, axis=1))
+    for norm, momentum in zip(norms, usual, strict=True):
+        norm.momentum = momentum
+    return net.eval()

@@ -47,7 +47,7 @@ class Placed:
 
 
 @dataclass(frozen=True)
-class Layout:
+class KeyLayout:
     """One way in which weights of this family are published."""
 
     says: str                               # whose weights these are
@@ -125,22 +125,23 @@ def _to_s2d(key: str) -> str:
 
 CC_BY_NC = "its authors release code and weights under CC-BY-NC-4.0: no commercial use"
 LAYOUTS = {
-    "s4d": Layout("S4D fine-tuned (vitmoe_*_patch16_160), with or without experts", "S4DClassifier", _keep, _keep),
-    "s4d_pretrain": Layout("S4D dual-modal pretraining", "DualModalMAE", _keep, _keep),
-    "videomae_pretrain": Layout("VideoMAE pretraining, equal to S4D's in every key and shape", "DualModalMAE",
-                                _keep, _keep, image_size=224, licence=f"VideoMAE: {CC_BY_NC}"),
-    "videomae": Layout("VideoMAE fine-tuned", "S4DClassifier", _videomae, _to_videomae, image_size=224,
-                       licence=f"VideoMAE: {CC_BY_NC}"),
-    "encoder": Layout("a bare video encoder in the naming of S4D and VideoMAE", "DualModalEncoder",
-                      _encoder_only, _keep, licence="not known: ask those who published the file"),
-    "omnimae": Layout("OmniMAE pretraining (vit*_pretrain.torch)", "DualModalEncoder", _omnimae, _to_omnimae,
-                      fused_bias=True, image_size=224, licence=f"OmniMAE: {CC_BY_NC}", container=""),
-    "mae": Layout("MAE image models, pretrained or fine-tuned", "DualModalEncoder", _encoder_only, _keep,
-                  fused_bias=True, flat_kernel=True, image_size=224, licence=f"MAE: {CC_BY_NC}"),
-    "s2d": Layout("S2D, or the image model that it starts from", "S2DClassifier", _s2d, _to_s2d, image_size=224,
-                  licence="S2D is released under Apache-2.0"),
-    "landmarks": Layout("MobileFaceNet with 68 landmarks, as S2D uses it", "LandmarkNet", _keep, _keep,
-                        image_size=112, licence="not known: ask those who published the file", container="state_dict"),
+    "s4d": KeyLayout("S4D fine-tuned (vitmoe_*_patch16_160), with or without experts", "S4DClassifier", _keep, _keep),
+    "s4d_pretrain": KeyLayout("S4D dual-modal pretraining", "DualModalMAE", _keep, _keep),
+    "videomae_pretrain": KeyLayout("VideoMAE pretraining, equal to S4D's in every key and shape", "DualModalMAE",
+                                   _keep, _keep, image_size=224, licence=f"VideoMAE: {CC_BY_NC}"),
+    "videomae": KeyLayout("VideoMAE fine-tuned", "S4DClassifier", _videomae, _to_videomae, image_size=224,
+                          licence=f"VideoMAE: {CC_BY_NC}"),
+    "encoder": KeyLayout("a bare video encoder in the naming of S4D and VideoMAE", "DualModalEncoder",
+                         _encoder_only, _keep, licence="not known: ask those who published the file"),
+    "omnimae": KeyLayout("OmniMAE pretraining (vit*_pretrain.torch)", "DualModalEncoder", _omnimae, _to_omnimae,
+                         fused_bias=True, image_size=224, licence=f"OmniMAE: {CC_BY_NC}", container=""),
+    "mae": KeyLayout("MAE image models, pretrained or fine-tuned", "DualModalEncoder", _encoder_only, _keep,
+                     fused_bias=True, flat_kernel=True, image_size=224, licence=f"MAE: {CC_BY_NC}"),
+    "s2d": KeyLayout("S2D, or the image model that it starts from", "S2DClassifier", _s2d, _to_s2d, image_size=224,
+                     licence="S2D is released under Apache-2.0"),
+    "landmarks": KeyLayout("MobileFaceNet with 68 landmarks, as S2D uses it", "LandmarkNet", _keep, _keep,
+                           image_size=112, licence="not known: ask those who published the file",
+                           container="state_dict"),
 }
 
 

@@ -9,16 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cache
 from itertools import permutations
-from typing import Any
 
 import numpy as np
 
-from s4d_lib.labels import schema_named
-from s4d_lib.two_readings import shared_classes
+from s4d_lib.metrics import percentile_interval
+from s4d_lib.resampling import picks
 
 LEVELS = ("classes", "settings", "class in setting", "seeds", "class in seed")
-# Methods whose stills or their labels are broken on purpose: their recalls of stills are no ability.
-BROKEN = ("without_", "random_labels", "shuffled_images")
 
 
 def recall_levels(still: np.ndarray, clip: np.ndarray, settings: Sequence, seeds: Sequence | None = None,
@@ -57,9 +54,10 @@ def recall_levels(still: np.ndarray, clip: np.ndarray, settings: Sequence, seeds
             continue
         row["p"] = _permutation_p(x @ y.T, groups, draws, seed)
         if level != "classes" and len(x) >= 5:
-            picks = np.random.default_rng(seed).integers(len(x), size=(draws, len(x)))
-            xx, yy, xy = ((a * b).sum(1)[picks].sum(1) for a, b in ((x, x), (y, y), (x, y)))
-            row["low"], row["high"] = map(float, np.percentile(xy / np.sqrt(np.maximum(xx * yy, 1e-300)), [2.5, 97.5]))
+            taken = picks(len(x), draws, np.random.default_rng(seed))
+            xx, yy, xy = ((a * b).sum(1)[taken].sum(1) for a, b in ((x, x), (y, y), (x, y)))
+            drawn = percentile_interval(row["r"], xy / np.sqrt(np.maximum(xx * yy, 1e-300)))
+            row |= {"low": drawn.low, "high": drawn.high}
     return found
 
 
@@ -71,31 +69,6 @@ def deviations(values: np.ndarray, setting: np.ndarray) -> dict[str, np.ndarray]
     whole, whole_rest = means.mean(1, keepdims=True) - means.mean(), rest.mean(1, keepdims=True)
     return {"classes": classes, "settings": whole, "class in setting": means - means.mean() - classes - whole,
             "seeds": whole_rest, "class in seed": rest - whole_rest}
-
-
-def recalls_of(record: Any, methods: Sequence[str] | None = None,
-               still_classes: Sequence[str] = schema_named("affectnet7").classes,
-               ) -> tuple[np.ndarray, np.ndarray, list[str], list[int], tuple[str, ...]]:
-    """Recalls of stills and of clips [r c] in percent, setting and seed of each run, and the classes.
-
-    From a record of the laboratory: every method in every cell is a setting, if it scored both tasks and is not BROKEN.
-    Methods of one cell share their clips: for a record of many cells name one of `methods`. Only seeds that all of
-    these settings have are taken. Cells whose stills have other classes than `still_classes` are another question.
-    """
-    cells, classes = record.results["cells"], ()
-    taken = {(cell, name): method for cell, held in cells.items() for name, method in held["methods"].items()
-             if (methods is None or name in methods) and not name.startswith(BROKEN)
-             and "recall" in method and len(method.get("image_recall", [[]])[0]) == len(still_classes)}
-    common = sorted(set.intersection(*(set(method["seeds"]) for method in taken.values()))) if taken else []
-    rows: list[tuple] = []
-    for (cell, name), method in taken.items():
-        classes, columns = shared_classes(still_classes, record.results["tests"][cells[cell]["test"]]["classes"])
-        for seed in common:
-            at = list(method["seeds"]).index(seed)
-            rows.append((np.array(method["image_recall"][at])[columns["static"]],
-                         np.array(method["recall"][at])[columns["dynamic"]], f"{cell}, {name}", seed))
-    stills, clips, settings, seeds = zip(*rows) if rows else ((), (), (), ())
-    return np.array(stills), np.array(clips), list(settings), list(seeds), classes
 
 
 def _numbered(names: Sequence) -> np.ndarray:

@@ -44,7 +44,7 @@ def draw_agreement(found: Mapping[str, Any], title: str) -> go.Figure:
 
 
 def draw_foretelling(found: Mapping[str, Any], title: str) -> go.Figure:
-    """What `foretelling.predict` returned: each measure's rank correlation with its interval over cells.
+    """What `foretelling.rank_correlations` returned: each measure's rank correlation with its interval over cells.
 
     The grey band holds what the best of all measures reaches by chance in nineteen tables of twenty. Filled marks lie
     outside it and have an interval without 0.

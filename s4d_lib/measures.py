@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,14 +22,15 @@ from torch.optim import Optimizer
 
 from s4d_lib.errors import Refused
 from s4d_lib.interference import Moments, adam_interference, affinity, moments
+from s4d_lib.measuring import measuring
 from s4d_lib.metrics import over_seeds
 from s4d_lib.similarity import cka
 from s4d_lib.stages import FinetuneConfig, Modality
 from s4d_lib.temporal_use import temporal_use
-from s4d_lib.transfer import Batch, Conflict, conflict, measuring, task_gradients
+from s4d_lib.transfer import Batch, Between, Conflict, conflict, task_gradients
 
 if TYPE_CHECKING:
-    from s4d_lib.laboratory import Cell
+    from s4d_lib.lab_cells import Cell
 
 EARLY = 0.05   # share of the joint run's steps after which "early" is measured
 DRAWS = 5      # two batches a task each
@@ -41,7 +42,7 @@ STILLS = 1000
 
 
 @dataclass(frozen=True)
-class Probe:
+class ProbeBatches:
     """Samples outside all training sets, cut so that no person is in two batches.
 
     batches         "image", "clip" and the control "random" (the clips, their labels dealt anew) → 2·draws batches
@@ -57,26 +58,26 @@ class Probe:
 
 
 def make_probe(stills: Batch, clips: Batch, people: Mapping[str, Sequence] | None = None, draws: int = DRAWS,
-               seed: int = 0) -> Probe:
-    """Stills and clips as (x, labels), and who is shown (task → `[n]`; None: everybody once) → Probe."""
+               seed: int = 0) -> ProbeBatches:
+    """Stills and clips as (x, labels), and who is shown (task → `[n]`; None: everybody once) → ProbeBatches."""
     rng = np.random.default_rng(seed)
     people = {task: np.asarray(known) for task, known in (people or {}).items()}
     parts = {}
     for task, (x, y) in (("image", stills), ("clip", clips)):
         known = people.setdefault(task, np.arange(len(x)))
-        if (found := len(np.unique(known))) < 2 * draws:
-            raise Refused(f"{2 * draws} batches without shared people need as many people, the {task}s show {found}")
+        if (shown := len(np.unique(known))) < 2 * draws:
+            raise Refused(f"{2 * draws} batches without shared people need as many people, the {task}s show {shown}")
         several = np.array_split(rng.permutation(np.unique(known)), 2 * draws)
         parts[task] = [(x[rows], y[rows]) for rows in (torch.from_numpy(np.isin(known, some)) for some in several)]
     # Dealt anew inside each batch: the class counts stay, so agreement with them is agreement without expressions.
     parts["random"] = [(x, y[torch.from_numpy(rng.permutation(len(y)))]) for x, y in parts["clip"]]
-    return Probe(parts, stills[0], clips[0], clips[1], people["clip"])
+    return ProbeBatches(parts, stills[0], clips[0], clips[1], people["clip"])
 
 
 # --- one model at one moment -----------------------------------------------------------------------------------------
 
 
-def agreement(model: nn.Module, probe: Probe, seed: int = 0) -> dict:
+def agreement(model: nn.Module, probe: ProbeBatches, seed: int = 0) -> dict:
     """`transfer.conflict` in the few numbers that a record keeps: [mean, low, high] over draws, by group.
 
     {"within": task → group → ceiling, "between": "image | clip" → group → cosine, ratio, corrected}; the control
@@ -85,16 +86,19 @@ def agreement(model: nn.Module, probe: Probe, seed: int = 0) -> dict:
     return _compact(conflict(model, probe.batches, seed=seed))
 
 
-def _compact(found: Conflict) -> dict:
-    return {"within": {task: {group: _interval(value) for group, value in groups.items()}
-                       for task, groups in found.within.items()},
-            "between": {" | ".join(pair): {
-                group: {"cosine": _interval(value.cosine), "ratio": plain(value.ratio.value),
-                        "corrected": plain(value.corrected)} for group, value in groups.items()}
-                        for pair, groups in found.between.items()}}
+def _compact(measured: Conflict) -> dict:
+    within = {task: {group: _interval(ceiling) for group, ceiling in groups.items()}
+              for task, groups in measured.within.items()}
+    between = {" | ".join(tasks): {group: _compact_pair(pair) for group, pair in groups.items()}
+               for tasks, groups in measured.between.items()}
+    return {"within": within, "between": between}
 
 
-def state_interference(model: nn.Module, optimizer: Optimizer, own: Mapping[str, Moments], probe: Probe,
+def _compact_pair(pair: Between) -> dict:
+    return {"cosine": _interval(pair.cosine), "ratio": plain(pair.ratio.value), "corrected": plain(pair.corrected)}
+
+
+def state_interference(model: nn.Module, optimizer: Optimizer, own: Mapping[str, Moments], probe: ProbeBatches,
                        size: int, seed: int = 0) -> dict:
     """Task → group → {"cosine", "size", "first", "second"} of `interference.adam_interference`, [mean, low, high].
 
@@ -102,19 +106,24 @@ def state_interference(model: nn.Module, optimizer: Optimizer, own: Mapping[str,
     training takes them, one of each probe batch.
     """
     batches = {task: [(x[:size], y[:size]) for x, y in probe.batches[task]] for task in own}
-    found = []
+    draws = []
     for number in range(len(next(iter(batches.values())))):
         gradients = task_gradients(model, {task: several[number] for task, several in batches.items()}, seed=seed)
-        found.append(adam_interference(optimizer, model, gradients, own))
-    return {task: {group: {field: _interval(over_seeds([getattr(one[task][group], field) for one in found]))
-                           for field in found[0][task][group]._fields} for group in found[0][task]} for task in own}
+        draws.append(adam_interference(optimizer, model, gradients, own))
+    return {task: {group: _fields_over([draw[task][group] for draw in draws]) for group in draws[0][task]}
+            for task in own}
 
 
-def lookahead(model: nn.Module, optimizer: Optimizer, probe: Probe, seed: int = 0) -> dict:
+def _fields_over(draws: Sequence[NamedTuple]) -> dict[str, list[float | None]]:
+    """Field → [mean, low, high] over the draws of one group of weights."""
+    return {field: _interval(over_seeds([getattr(draw, field) for draw in draws])) for field in draws[0]._fields}
+
+
+def lookahead(model: nn.Module, optimizer: Optimizer, probe: ProbeBatches, seed: int = 0) -> dict:
     """"image → clip" → relative fall of the clips' loss after one Adam step of the stills, [mean, low, high]."""
     batches = {task: probe.batches[task] for task in ("image", "clip")}
-    found = affinity(model, batches, optimizer=optimizer, seed=seed)
-    return {" → ".join(pair): _interval(value) for pair, value in found.values.items()}
+    falls = affinity(model, batches, optimizer=optimizer, seed=seed)
+    return {" → ".join(pair): _interval(value) for pair, value in falls.values.items()}
 
 
 # --- several models --------------------------------------------------------------------------------------------------
@@ -160,11 +169,11 @@ def _cka(a: Tensor, b: Tensor) -> float | None:
         return None
 
 
-def use_of_time(model: nn.Module, probe: Probe, seed: int = 0) -> dict:
+def use_of_time(model: nn.Module, probe: ProbeBatches, seed: int = 0) -> dict:
     """Change → accuracy, confidence (points) and answers switched (percent), [mean, low, high] over people."""
     t = probe.clips.shape[2]
-    found = temporal_use(model, probe.clips, probe.labels, probe.people, shuffles=2, frames=(t // 2, t - 1), seed=seed)
-    return {change: {key: _interval(value) for key, value in vars(row).items()} for change, row in found.items()}
+    rows = temporal_use(model, probe.clips, probe.labels, probe.people, shuffles=2, frames=(t // 2, t - 1), seed=seed)
+    return {change: {key: _interval(value) for key, value in vars(row).items()} for change, row in rows.items()}
 
 
 def one_each(people: np.ndarray) -> np.ndarray:
@@ -247,11 +256,11 @@ def measure_cell(cell: Cell, seed: int, tier: str = "laptop", phase: str = "expl
     when the runs are there.
     """
     from s4d_lib import runs
-    from s4d_lib.laboratory import config
-    from s4d_lib.transfer_studies import alone
+    from s4d_lib.lab_cells import alone, run_config
 
-    configs = {"joint": config(cell, "joint", seed, tier, phase),  # in this order their pairs are named
-               "dfer": config(alone(cell), "dfer", seed, tier, phase), "sfer": config(cell, "sfer", seed, tier, phase)}
+    configs = {"joint": run_config(cell, "joint", seed, tier, phase),  # in this order their pairs are named
+               "dfer": run_config(alone(cell), "dfer", seed, tier, phase),
+               "sfer": run_config(cell, "sfer", seed, tier, phase)}
     probe = lab_probe(configs["joint"], draws, people, stills, seed)
     last = {method: runs.train(one, root) for method, one in configs.items()}
     end = {method: run.model() for method, run in last.items()}
@@ -262,7 +271,7 @@ def measure_cell(cell: Cell, seed: int, tier: str = "laptop", phase: str = "expl
     start = runs.build_classifier(configs["joint"])
     own = {"image": moments(sfer.optimizer, sfer.model), "clip": moments(dfer.optimizer, dfer.model)}
     if again is not None:
-        end["dfer again"] = runs.train(config(alone(cell), "dfer", again, tier, phase), root).model()
+        end["dfer again"] = runs.train(run_config(alone(cell), "dfer", again, tier, phase), root).model()
     # CKA's cost grows with the square of the samples; twice as many stills as people in clips are plenty.
     rows = {"image": probe.stills[:2 * people], "clip": probe.clips[one_each(probe.people)]}
     return {
@@ -278,12 +287,12 @@ def measure_cell(cell: Cell, seed: int, tier: str = "laptop", phase: str = "expl
 
 
 def lab_probe(config: FinetuneConfig, draws: int = DRAWS, people: int = PEOPLE, stills: int = STILLS,
-              seed: int = 0) -> Probe:
+              seed: int = 0) -> ProbeBatches:
     """The first `stills` people's stills and the first `people` people's clips of a configuration's test lists."""
     from s4d_lib import runs
     from s4d_lib.stages import views
 
-    found, shown = {}, {}
+    batch, shown = {}, {}
     for m, most in (("image", stills), ("clip", people)):
         samples = runs.read_samples(config, m, "test")
         names = [sample.group or sample.id for sample in samples]
@@ -291,9 +300,9 @@ def lab_probe(config: FinetuneConfig, draws: int = DRAWS, people: int = PEOPLE, 
         rows = [i for i, name in enumerate(names) if name in chosen]
         data = views(config, [samples[i] for i in rows], "centre", 0)
         items = [data[i] for i in range(len(data))]
-        found[m] = (torch.stack([item["x"] for item in items]), torch.tensor([item["label"] for item in items]))
+        batch[m] = (torch.stack([item["x"] for item in items]), torch.tensor([item["label"] for item in items]))
         shown[m] = np.unique([names[i] for i in rows], return_inverse=True)[1]
-    return make_probe(found["image"], found["clip"], shown, draws, seed)
+    return make_probe(batch["image"], batch["clip"], shown, draws, seed)
 
 
 # --- numbers for a record --------------------------------------------------------------------------------------------

@@ -87,11 +87,14 @@ def bootstrap(
     rng = np.random.default_rng(seed)
     # A resampled set of clips is a multinomial draw over the confusion cells: no need to touch single clips.
     stack = rng.multinomial(len(labels), point.ravel() / point.sum(), size=draws).reshape(draws, classes, classes)
-    out = {}
-    for name, statistic in (("war", war), ("uar", uar)):
-        low, high = np.percentile(statistic(stack), [2.5, 97.5])
-        out[name] = Interval(float(statistic(point)), float(low), float(high))
-    return out
+    return {name: percentile_interval(statistic(point), statistic(stack))
+            for name, statistic in (("war", war), ("uar", uar))}
+
+
+def percentile_interval(value: float, drawn: np.ndarray) -> Interval:
+    """A value with the 95 % percentile interval of its drawn values `[draws]`; draws without a value are left out."""
+    low, high = np.nanpercentile(drawn, [2.5, 97.5]) if np.isfinite(drawn).any() else (np.nan, np.nan)
+    return Interval(float(value), float(low), float(high))
 
 
 def score(probabilities: np.ndarray, labels: np.ndarray, classes: tuple[str, ...]) -> Scores:

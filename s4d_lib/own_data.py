@@ -13,7 +13,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from s4d_lib.census import LAYOUTS, Layout
+from s4d_lib.census import LAYOUTS, FolderLayout
 from s4d_lib.errors import Refused
 from s4d_lib.labels import FOLDS
 from s4d_lib.places import list_places
@@ -137,7 +137,7 @@ def _checked_fold(dataset: str, fold: int) -> int:
     return fold
 
 
-_ANY = Layout(None, None, (), (".",), lambda *_: iter(()))
+_ANY = FolderLayout(None, None, (), (".",), lambda *_: iter(()))
 
 
 def _first(name: str) -> str:

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from s4d_lib import __version__
-from s4d_lib.cards import ModelCard
+from s4d_lib.cards import AnswerCard
+from s4d_lib.errors import Refused
 from s4d_lib.figure_base import COLOURS
 from s4d_lib.files import write_text
 from s4d_lib.templating import fill
@@ -43,7 +44,7 @@ def write_page(path: str | Path, predictions: Sequence[Prediction], title: str =
 def page(predictions: Sequence[Prediction], title: str = "Apparent expressions") -> str:
     """The page as text. ValueError for no predictions."""
     if not predictions:
-        raise ValueError("a page needs at least one prediction")
+        raise Refused("a page needs at least one prediction")
     entries = [_entry(one, len(predictions)) for one in predictions]
     plotly = _plotly() if any(entry.plot for entry in entries) else ""
     return fill(HERE, "page.html.jinja", title=title, version=__version__, about=_about(predictions[0].card),
@@ -62,7 +63,7 @@ def _percent(value: float) -> str:
     return f"{100 * value:.0f} %"
 
 
-def _about(card: ModelCard) -> list[str]:
+def _about(card: AnswerCard) -> list[str]:
     unknown = "How often it is right on faces like these is not known before it is measured on them."
     return [ABOUT, SHIPPED_KNOWS if card.shipped else unknown]
 

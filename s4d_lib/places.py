@@ -18,7 +18,7 @@ MOST = 4000  # folders asked in all
 def list_places(root: Path, names: Sequence[str], wanted: int = 3) -> list[str]:
     """Advice, one sentence part for each of the first `wanted` folders at and near `root` that hold one of the lists.
 
-    `names` are those of `census.Layout`, with {split} and {fold}.
+    `names` are those of `census.FolderLayout`, with {split} and {fold}.
     """
     files = [name.replace("{split}", split).replace("{fold}", "1") for name in names for split in ("train", "test")]
     found = []

@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from s4d_lib.cards import ModelCard, Reader, open_model
+from s4d_lib.cards import AnswerCard, OpenedModel, open_model
 from s4d_lib.errors import Refused
 from s4d_lib.frames import UnreadableMedia, open_frames
 from s4d_lib.streams import REMEDY, Chunk, find_media, is_image, iter_frames, pictures_in
@@ -46,7 +46,7 @@ def predict(paths: str | os.PathLike | Sequence[str | os.PathLike], model: Any =
     """What a model says about videos and images: one `Prediction` a file, in the order given.
 
     paths       files; folders stand for the media inside them (`streams.find_media`)
-    model       None (the shipped one), a file, a folder, a Hub-style model in memory, or a `Reader`: `cards.open_model`
+    model       None (the shipped one), a file, a folder, a Hub-style model in memory, or an `OpenedModel`: see cards.py
     crop        "auto" cuts out the largest face and takes the middle square of frames without one, "face" calls a file
                 without any face an error, "none" squares the whole frame by resizing, as the papers' protocol does
                 with frames that hold nothing but a face; or a `Cropper` of your own
@@ -59,7 +59,7 @@ def predict(paths: str | os.PathLike | Sequence[str | os.PathLike], model: Any =
     A file that cannot be read carries its `error`, one that ends early its `damage`, and the others go on. ValueError
     for wrong arguments, and where there is no file at all.
     """
-    reader = model if isinstance(model, Reader) else open_model(model, schema)
+    reader = model if isinstance(model, OpenedModel) else open_model(model, schema)
     plan = _plan(reader.card, crop, stride, hop, batch, smooth, device, abstain, thumbnails)
     given = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
     found = find_media(given, frame_folders)
@@ -103,7 +103,7 @@ class _Plan:
     thumbnails: int
 
 
-def _plan(card: ModelCard, crop: str | Cropper, stride: int | None, hop: float | None, batch: int, smooth: float,
+def _plan(card: AnswerCard, crop: str | Cropper, stride: int | None, hop: float | None, batch: int, smooth: float,
           device: str, abstain: float | None, thumbnails: int) -> _Plan:
     stride = card.stride if stride is None else stride
     for name, value, least in (("stride", stride, 1), ("batch", batch, 1), ("smooth", smooth, 0),
@@ -162,7 +162,7 @@ def _progress(total: int, shown: bool) -> Any:
 class _Queue:
     """Windows of one head wait here until a batch is full, from whichever file they come."""
 
-    def __init__(self, reader: Reader, plan: _Plan) -> None:
+    def __init__(self, reader: OpenedModel, plan: _Plan) -> None:
         self.model, self.plan = reader.model.to(plan.device), plan
         self.waiting: list[tuple[Tensor, Callable[[list[float]], None]]] = []
 
@@ -191,7 +191,7 @@ class _Job:
     """One file, from its path to its prediction."""
 
     path: Path
-    card: ModelCard
+    card: AnswerCard
     plan: _Plan
     refused: str = ""
     spans: list[tuple[int, int, float, float, float]] = field(default_factory=list)

@@ -12,11 +12,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from s4d_lib.laboratory import ENCODER, READING, Cell, config, faces, lab_record, plan
+from s4d_lib.lab_cells import ENCODER, READING, Cell, faces, run_config
+from s4d_lib.lab_records import lab_record
+from s4d_lib.laboratory import plan
 from s4d_lib.records import Record
 from s4d_lib.runs import Run, train
 from s4d_lib.stages import FinetuneConfig, PretrainConfig
-from s4d_lib.studies import run_grid
+from s4d_lib.study_grid import run_grid
 
 ARMS: dict[str, tuple[str, ...]] = {"dual": ("image", "clip"), "image": ("image",), "clip": ("clip",)}
 UNLABELLED_SEED = 20
@@ -65,8 +67,8 @@ def pretraining_arms(tier: str = "laptop", seeds: Sequence[int] = (0, 1), jobs: 
                     cell = Cell(clips=labels, init="random")
                     rows.append((cell, f"{task} from {arm}", FIRST_SEED + number))
                     wanted[f"{len(rows)}"] = fine_tuning(cell, task, FIRST_SEED + number, init, tier)
-    found = run_grid(wanted, None, jobs)
-    runs: dict[tuple[Cell, str, int], Run] = {row: found[f"{i + 1}"][0] for i, row in enumerate(rows)}
+    grid = run_grid(wanted, None, jobs)
+    runs: dict[tuple[Cell, str, int], Run] = {row: grid[f"{i + 1}"][0] for i, row in enumerate(rows)}
     cost = {arm: [arms[f"{arm} {seed}"][0].record.wall_seconds for seed in seeds] for arm in ARMS}
     losses = {arm: [arms[f"{arm} {seed}"][0].record.results["loss_last_tenth"] for seed in seeds] for arm in ARMS}
     return lab_record("pretraining_arms", f"{len(runs)} fine-tunings of {len(arms)} pretrained encoders", runs,
@@ -82,7 +84,7 @@ FIRST_SEED, TUNING_SEEDS = 300, 3
 def fine_tuning(cell: Cell, task: str, seed: int, init: Path | None, tier: str) -> FinetuneConfig:
     """One of the study's runs: clips ("dfer") or stills ("sfer") alone, with the cell's number of labels."""
     more = {"train_stills": cell.clips, "train_clips": None} if task == "sfer" else {}
-    return config(cell, task, seed, tier, init=str(init) if init else None, **more)
+    return run_config(cell, task, seed, tier, init=str(init) if init else None, **more)
 
 
 def recorded_run(cell: Cell, method: str, seed: int, tier: str) -> FinetuneConfig:

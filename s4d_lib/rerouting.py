@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import asdict, dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -19,10 +18,9 @@ from torch import Tensor, nn
 
 from s4d_lib.adapters import MixtureOfAdapterExperts
 from s4d_lib.errors import Refused
-from s4d_lib.metrics import Interval
+from s4d_lib.measuring import Reliance, measuring
+from s4d_lib.resampling import paired_bootstrap
 from s4d_lib.routing import RouterLogits, Routes, dense_weights, expert_layers
-from s4d_lib.temporal_use import paired_bootstrap
-from s4d_lib.transfer import measuring
 
 
 class Decision(NamedTuple):
@@ -197,23 +195,6 @@ def standard_rules(model: nn.Module, own: Routes, other: Routes | None = None, s
 # --- effects -------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Effect:
-    """A rule against the model as it is, paired over samples; 95 % bootstrap intervals over people.
-
-    accuracy    points of WAR; below 0 the model needed what the rule took away
-    confidence  points of the probability of the true class
-    switched    percent of samples whose answer changes
-    """
-
-    accuracy: Interval
-    confidence: Interval
-    switched: Interval
-
-    def as_dict(self) -> dict:
-        return asdict(self)
-
-
 def probabilities(model: nn.Module, x: Tensor, rule: Rule | None = None, views: int = 1, batch: int = 64,
                   blocks: Sequence[int] | None = None) -> np.ndarray:
     """Class probabilities `[n classes]` under a rule (None: as the model is), in evaluation mode.
@@ -222,17 +203,17 @@ def probabilities(model: nn.Module, x: Tensor, rule: Rule | None = None, views: 
     """
     device = next(model.parameters()).device
     with measuring(model), torch.no_grad(), nullcontext() if rule is None else rerouted(model, rule, blocks):
-        found = torch.cat([model(part.to(device)).double().softmax(-1).cpu() for part in x.split(batch * views)])
-    return found.unflatten(0, (-1, views)).mean(1).numpy()
+        given = torch.cat([model(part.to(device)).double().softmax(-1).cpu() for part in x.split(batch * views)])
+    return given.unflatten(0, (-1, views)).mean(1).numpy()
 
 
 def effects(model: nn.Module, x: Tensor, labels: np.ndarray, rules: Mapping[str, Rule],
             people: np.ndarray | None = None, views: int = 1, batch: int = 64,
-            blocks: Sequence[int] | None = None, draws: int = 2000, seed: int = 0) -> dict[str, Effect]:
+            blocks: Sequence[int] | None = None, draws: int = 2000, seed: int = 0) -> dict[str, Reliance]:
     """Rule name → its effect on the answers to x `[(n views) ...]` with labels `[n]`.
 
     people `[n]`: what is resampled together; None: samples. The intervals hold for this model: another training seed
-    gives another one, so a statement about the method needs `answers` of several seeds.
+    gives another one, so a statement about the method needs `answers_under` of several seeds.
     """
     labels = np.asarray(labels)
     if len(x) != len(labels) * views or (people is not None and len(people) != len(labels)):
@@ -240,14 +221,14 @@ def effects(model: nn.Module, x: Tensor, labels: np.ndarray, rules: Mapping[str,
                          f"{len(labels) if people is None else len(people)} people do not belong together")
     truth = probabilities(model, x, None, views, batch)
     groups = None if people is None else torch.as_tensor(np.unique(np.asarray(people), return_inverse=True)[1])
-    found = {}
+    reliance = {}
     for name, rule in rules.items():
         changed = probabilities(model, x, rule, views, batch, blocks)
-        found[name] = Effect(*paired_bootstrap(100 * _differences(changed, truth, labels), groups, draws, seed))
-    return found
+        reliance[name] = Reliance(*paired_bootstrap(100 * _differences(changed, truth, labels), groups, draws, seed))
+    return reliance
 
 
-def answers(model: nn.Module, x: Tensor, rules: Mapping[str, Rule], views: int = 1, batch: int = 64,
+def answers_under(model: nn.Module, x: Tensor, rules: Mapping[str, Rule], views: int = 1, batch: int = 64,
             ) -> dict[str, np.ndarray]:
     """Rule name → predicted class of every sample, uint8 `[n]`: what a study keeps of each seed."""
     return {name: probabilities(model, x, rule, views, batch).argmax(1).astype(np.uint8)

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from s4d_lib.errors import Refused
-from s4d_lib.laboratory import METHODS, SCALES, Cell, answers, config, test_of
+from s4d_lib.lab_cells import METHODS, SCALES, run_config
+from s4d_lib.lab_records import CellRuns, LabRecord
 from s4d_lib.pretraining_arms import ARMS, recorded_run
 from s4d_lib.records import Record
 from s4d_lib.runs import train
@@ -47,23 +48,23 @@ def rerun(record: Record, cell: str | None = None, method: str | None = None, se
           root: Path | None = None, chance: random.Random | None = None) -> Again:
     """Train one recorded run again; what is not named is picked by `chance`. ValueError names what there is."""
     chance = chance or random.Random()
-    cells: dict[str, Any] = record.results.get("cells", {})
-    cell = _pick(cell, [name for name in cells if _repeatable(cells[name])], "cell", chance)
+    cells = LabRecord.of(record).cells
+    cell = _pick(cell, [name for name, kept in cells.items() if _repeatable(kept)], "cell", chance)
     method = _pick(method, _repeatable(cells[cell]), "method", chance)
-    row = cells[cell]["methods"][method]
-    seed = _pick(seed, row["seeds"], "seed", chance)
-    dials = Cell(**cells[cell]["factors"])
+    before = cells[cell].methods[method]
+    seed = _pick(seed, before.seeds, "seed", chance)
+    dials = cells[cell].cell()
     if method in FROM_ENCODERS:
         wanted = recorded_run(dials, method, seed, record.tier)
     else:
         changes = _clipping(record, cell, method) | _tuned(record, method)
-        wanted = config(dials, _known(method), seed, record.tier, _phase(record), **changes)
+        wanted = run_config(dials, _known(method), seed, record.tier, _phase(record), **changes)
     run = train(wanted, root, retrain=True)
-    said = np.load(run.folder / "predictions.npz")["clip_probabilities"].argmax(1)
-    before, place = answers(record, cell, method), row["seeds"].index(seed)
-    scores = 100 * (before == test_of(record, cell)["labels"]).mean(1)
+    predicted = np.load(run.folder / "predictions.npz")["clip_probabilities"].argmax(1)
+    answers, place = before.answers(), before.seeds.index(seed)
+    scores = 100 * (answers == cells[cell].test.labels).mean(1)
     return Again(cell, method, seed, float(scores[place]), run.record.results["test_clip"]["war"]["value"],
-                 float(100 * (said == before[place]).mean()), (float(scores.min()), float(scores.max())))
+                 float(100 * (predicted == answers[place]).mean()), (float(scores.min()), float(scores.max())))
 
 
 def _pick(wanted: Any, known: list, what: str, chance: random.Random) -> Any:
@@ -80,9 +81,9 @@ def _known(method: str) -> str:
     return method.removesuffix("_untuned")
 
 
-def _repeatable(entry: dict) -> list[str]:
-    return [name for name, row in entry["methods"].items()
-            if (_known(name) in METHODS or name in FROM_ENCODERS) and "answers" in row]
+def _repeatable(cell: CellRuns) -> list[str]:
+    return [name for name, runs in cell.methods.items()
+            if (_known(name) in METHODS or name in FROM_ENCODERS) and "coded_answers" in runs.metrics]
 
 
 def _clipping(record: Record, cell: str, method: str) -> dict[str, float | None]:

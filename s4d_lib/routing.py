@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from s4d_lib.adapters import MixtureOfAdapterExperts
 from s4d_lib.errors import Refused
+from s4d_lib.measuring import measuring
 from s4d_lib.tokens import Grid
-from s4d_lib.transfer import measuring
 
 Axis = Literal["time", "height", "width"]
 

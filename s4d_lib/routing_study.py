@@ -3,13 +3,12 @@
     inspection(model, probes, classes)     everything `routing.py` says about one model, as plain numbers for a record
     routing_inspection(cell, seeds, ...)   the laboratory's runs of one method: that, and every rule's answers by seed
 
-The answers of a rule are kept like those of a method, so `contrasts.cell_contrast(record, cell, rule, "unchanged")`
+The answers of a rule are kept like those of a method, so `lab_reading.pair(record, cell, rule, "unchanged")`
 gives its effect over seeds and people. Derived in chapter 09.
 """
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -17,11 +16,12 @@ from typing import Any, Literal
 import numpy as np
 from torch import Tensor, nn
 
-from s4d_lib.laboratory import Cell, lab_record, plan, run_lab
-from s4d_lib.laboratory import config as lab_config
+from s4d_lib.lab_cells import Cell, run_config
+from s4d_lib.lab_records import encode, lab_record
+from s4d_lib.laboratory import plan, run_lab
 from s4d_lib.plans import collate_views
 from s4d_lib.records import Record
-from s4d_lib.rerouting import Rule, answers, effects, only, silent, standard_rules
+from s4d_lib.rerouting import Rule, answers_under, effects, only, silent, standard_rules
 from s4d_lib.routing import (
     Routes,
     branch_size,
@@ -91,23 +91,24 @@ def inspection(model: nn.Module, probes: Mapping[str, Probe], untrained: nn.Modu
     size         modality → block → length of what the experts add over that of the dense network
     start        the loads and the information about modality of `untrained`, the network before training
     """
-    probes = {m: found.first(LOOKS) for m, found in probes.items()}
-    routes = {m: observe(model, found.x) for m, found in probes.items()}
+    probes = {m: samples.first(LOOKS) for m, samples in probes.items()}
+    routes = {m: observe(model, samples.x) for m, samples in probes.items()}
     out: dict[str, Any] = {
         "summary": {m: {"evaluation": summary(routes[m]),
-                        "training": summary(observe(model, found.x, "training", batch=24 if m == "clip" else 48))}
-                    for m, found in probes.items()},
+                        "training": summary(observe(model, samples.x, "training", batch=24 if m == "clip" else 48))}
+                    for m, samples in probes.items()},
         "load": {m: _loads(one, probes[m].labels) for m, one in routes.items()},
         "places": {m: _round(expert_load(one, token_groups(one.grid))) for m, one in routes.items()},
         "information": _modality_information(model, routes, probes, draws),
-        "size": {m: {str(b): size for b, size in branch_size(model, found.x).items()} for m, found in probes.items()},
+        "size": {m: {str(b): size for b, size in branch_size(model, samples.x).items()}
+                 for m, samples in probes.items()},
         "blocks": list(routes["clip"].blocks), "grid": list(routes["clip"].grid),
     }
-    for m, found in probes.items():
-        rows = expert_information(token_load(routes[m]), found.labels, routes[m].blocks, found.people, draws)
+    for m, samples in probes.items():
+        rows = expert_information(token_load(routes[m]), samples.labels, routes[m].blocks, samples.people, draws)
         out["information"][f"class, {m}s"] = [row.as_dict() for row in rows]
     if untrained is not None:
-        before = {m: observe(untrained, found.x) for m, found in probes.items()}
+        before = {m: observe(untrained, samples.x) for m, samples in probes.items()}
         out["start"] = {"load": {m: {"all": _round(expert_load(one))} for m, one in before.items()},
                         "information": _modality_information(untrained, before, probes, draws)}
     return out
@@ -132,14 +133,14 @@ def _modality_information(model: nn.Module, routes: Mapping[str, Routes], probes
         "same faces, as clip or as still": (token_load(clip.at_slot(0)), token_load(frames), True),
         "still set or frames of clips": (token_load(frames), token_load(image), False),
     }
-    found = {}
+    information = {}
     for name, (one, other, same_people) in pairs.items():
         labels = np.repeat([0, 1], [len(one), len(other)])
         second = probes["clip"].people if same_people else probes["image"].people + probes["clip"].people.max() + 1
         rows = expert_information(np.concatenate([one, other]), labels, blocks,
                                   np.concatenate([probes["clip"].people, second]), draws)
-        found[name] = [row.as_dict() for row in rows]
-    return found
+        information[name] = [row.as_dict() for row in rows]
+    return information
 
 
 def rules_for(model: nn.Module, donors: Mapping[str, Routes], modality: str) -> dict[str, Rule]:
@@ -158,16 +159,16 @@ def inspect_run(run: Run, config: FinetuneConfig) -> dict[str, Any]:
     model = run.model()
     donors = {m: observe(model, probe(config, m, "validation", limit=200).x) for m in ("clip", "image")}
     tests = {"clip": probe(config, "clip", sampling="test"), "image": probe(config, "image")}
-    found = inspection(model, tests, build_classifier(config).eval())
+    outcome = inspection(model, tests, build_classifier(config).eval())
     for m, test in tests.items():
         rules = rules_for(model, donors, m)
         given = effects(model, test.x, test.labels, rules, test.people, test.views)
-        found[f"{m}_effects"] = {name: effect.as_dict() for name, effect in given.items()}
+        outcome[f"{m}_effects"] = {name: effect.as_dict() for name, effect in given.items()}
         if m == "clip":
             kept = {name: rule for name, rule in rules.items() if not name.startswith("expert ")}
-            found["answers"] = {name: base64.b64encode(one.tobytes()).decode()
-                                for name, one in answers(model, test.x, kept, test.views).items()}
-    return found
+            under = answers_under(model, test.x, kept, test.views)
+            outcome["answers"] = {name: encode(answers) for name, answers in under.items()}
+    return outcome
 
 
 def routing_inspection(tier: str = "laptop", seeds: Sequence[int] = tuple(range(220, 225)), jobs: int = 2,
@@ -179,7 +180,7 @@ def routing_inspection(tier: str = "laptop", seeds: Sequence[int] = tuple(range(
     """
     cell = Cell() if cell is None else cell
     runs = run_lab([(cell, method, seed) for seed in seeds], tier, phase, jobs)
-    inspected = [inspect_run(runs[cell, method, seed], lab_config(cell, method, seed, tier, phase)) for seed in seeds]
+    inspected = [inspect_run(runs[cell, method, seed], run_config(cell, method, seed, tier, phase)) for seed in seeds]
     record = lab_record(name, f"{method} in {cell.name}: the routing of {len(seeds)} seeds", runs, plan("ablations"),
                         tier, phase)
     methods = record.results["cells"][cell.name]["methods"]

@@ -18,12 +18,14 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from s4d_lib import laboratory, landmark_memory
+from s4d_lib import landmark_memory
 from s4d_lib.checkpoints import save_model
 from s4d_lib.clips import EVAL, augment
 from s4d_lib.files import RESULTS
 from s4d_lib.frames import open_frames
-from s4d_lib.laboratory import ENCODER, Cell, lab_record
+from s4d_lib.lab_cells import ENCODER, Cell, run_config
+from s4d_lib.lab_records import lab_record
+from s4d_lib.landmark_training import untrained_landmarks
 from s4d_lib.landmarks import load_landmarks
 from s4d_lib.local_contrast import local_contrast
 from s4d_lib.records import Record, fingerprint
@@ -31,8 +33,7 @@ from s4d_lib.runs import Run, build_classifier, data_use, read_samples
 from s4d_lib.s2d import S2DClassifier
 from s4d_lib.s2d_stages import describe_s2d
 from s4d_lib.stages import FinetuneConfig, geometry, training_split, views
-from s4d_lib.studies import run_grid
-from s4d_lib.untrained_landmarks import untrained_landmarks
+from s4d_lib.study_grid import run_grid
 
 PROTOCOL = RESULTS / "protocol_s2d.yaml"
 CELLS = {"smoke": Cell(clips=150)}  # other tiers: the centre of the laboratory, 400 labelled clips
@@ -73,15 +74,15 @@ def cell(tier: str) -> Cell:
 
 def image_config(arm: str, seed: int, tier: str = "laptop", **changes: Any) -> FinetuneConfig:
     """Stage 1: the image transformer on stills, from the laboratory's encoder."""
-    found = laboratory.config(cell(tier), "sfer", seed, tier, "confirm", **S2D | _filed(IMAGE[arm]) | changes)
-    return found.model_copy(update={"name": f"s2d_{arm}"})
+    config = run_config(cell(tier), "sfer", seed, tier, "confirm", **S2D | _filed(IMAGE[arm]) | changes)
+    return config.model_copy(update={"name": f"s2d_{arm}"})
 
 
 def video_config(arm: str, seed: int, init: Path, tier: str = "laptop", **changes: Any) -> FinetuneConfig:
     """Stage 2: prompts and adapters on clips, from an image model's weights."""
     wanted = {"layer_decay": 1.0} | S2D | _filed(VIDEO[arm][1]) | {"init": str(init)} | changes
-    found = laboratory.config(cell(tier), "dfer", seed, tier, "confirm", **wanted)
-    return found.model_copy(update={"name": arm if arm.startswith("s2d") else f"s2d_{arm}"})
+    config = run_config(cell(tier), "dfer", seed, tier, "confirm", **wanted)
+    return config.model_copy(update={"name": arm if arm.startswith("s2d") else f"s2d_{arm}"})
 
 
 def _filed(changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -96,8 +97,8 @@ def s4d_config(arm: str, seed: int, tier: str = "laptop", **changes: Any) -> Fin
     if arm == "s4d_long":
         epochs = same_compute(tier)
         changes = {"epochs": epochs, "warmup_epochs": epochs / 10} | changes
-    found = laboratory.config(cell(tier), S4D.get(arm, "moae_clean"), seed, tier, "confirm", **READ | changes)
-    return found.model_copy(update={"name": f"beside_{arm}"})
+    config = run_config(cell(tier), S4D.get(arm, "moae_clean"), seed, tier, "confirm", **READ | changes)
+    return config.model_copy(update={"name": f"beside_{arm}"})
 
 
 # The released temporal adapters start with weights of spread 0.02 at width 768. What a linear map puts out grows with
@@ -144,8 +145,8 @@ def step_work(config: FinetuneConfig, modality: str) -> dict[str, float]:
 def run_work(config: FinetuneConfig) -> dict[str, float]:
     """Multiply-accumulates, in thousand millions, of a whole training run."""
     steps = config.epochs * config.clip_steps
-    found = [step_work(config, modality) for modality in config.modalities]
-    return {part: steps * sum(one[part] for one in found) / 1e3 for part in ("model", "landmarks")}
+    work = [step_work(config, modality) for modality in config.modalities]
+    return {part: steps * sum(one[part] for one in work) / 1e3 for part in ("model", "landmarks")}
 
 
 def same_compute(tier: str = "laptop") -> int:
@@ -163,11 +164,11 @@ def same_compute(tier: str = "laptop") -> int:
 def sizes(config: FinetuneConfig) -> dict[str, int]:
     """Parameters of a run's model: {"trained", "kept", "landmarks"}; what is kept is frozen."""
     model = build_classifier(config.model_copy(update={"init": None}))
-    found = {"trained": 0, "kept": 0, "landmarks": 0}
+    counts = {"trained": 0, "kept": 0, "landmarks": 0}
     for name, parameter in model.named_parameters():
         part = "landmarks" if name.startswith("landmark_net.") else "trained" if parameter.requires_grad else "kept"
-        found[part] += parameter.numel()
-    return found
+        counts[part] += parameter.numel()
+    return counts
 
 
 # --- landmark features, once for all runs --------------------------------------------------------------------------
@@ -239,8 +240,8 @@ def train_arms(arms: Sequence[str], seeds: Sequence[int], tier: str, jobs: int, 
                                                  lr=rates["s2d"])
             else:
                 wanted[arm, seed] = s4d_config(arm, seed, tier, lr=rates["s4d"])
-        found = images | _grid(wanted, jobs)
-    return {(cell(tier), arm, seed): run for (arm, seed), run in found.items()}
+        runs = images | _grid(wanted, jobs)
+    return {(cell(tier), arm, seed): run for (arm, seed), run in runs.items()}
 
 
 def _init(parent: str, images: Mapping[tuple[str, int], Run], seed: int, tier: str) -> Path:
@@ -250,8 +251,8 @@ def _init(parent: str, images: Mapping[tuple[str, int], Run], seed: int, tier: s
 
 
 def _grid(configs: Mapping[tuple[str, int], FinetuneConfig], jobs: int) -> dict[tuple[str, int], Run]:
-    found = run_grid({f"{number}": config for number, config in enumerate(configs.values())}, None, jobs)
-    return {one: found[f"{number}"][0] for number, one in enumerate(configs)}
+    grid = run_grid({f"{number}": config for number, config in enumerate(configs.values())}, None, jobs)
+    return {one: grid[f"{number}"][0] for number, one in enumerate(configs)}
 
 
 def tune(tier: str, jobs: int) -> tuple[dict[str, float], dict[str, dict]]:

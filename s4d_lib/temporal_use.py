@@ -6,7 +6,6 @@ that does to the answer on the same clip. Derived in chapter 10.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
 from typing import Literal
 
 import numpy as np
@@ -15,33 +14,17 @@ from einops import repeat
 from torch import Tensor, nn
 
 from s4d_lib.errors import Refused
-from s4d_lib.metrics import Interval
+from s4d_lib.measuring import Reliance, measuring
+from s4d_lib.resampling import paired_bootstrap
 
 Change = Literal["shuffled", "reversed", "one frame"]
 CHANGES: tuple[Change, ...] = ("shuffled", "reversed", "one frame")
 
 
-@dataclass(frozen=True)
-class Reliance:
-    """One change of time, changed minus unchanged, paired over clips; 95 % bootstrap intervals over clips.
-
-    accuracy    points of WAR; below 0 the model needed what was taken away
-    confidence  points of the probability of the true class
-    switched    percent of clips whose answer changes
-    """
-
-    accuracy: Interval
-    confidence: Interval
-    switched: Interval
-
-    def as_dict(self) -> dict:
-        return asdict(self)
-
-
 def temporal_use(model: nn.Module, clips: Tensor, labels: Tensor, groups: Tensor | None = None, shuffles: int = 4,
                  frames: tuple[int, ...] | None = None, batch: int = 64, draws: int = 2000,
                  seed: int = 0) -> dict[str, Reliance]:
-    """How a classifier's answers change when the time of its clips does.
+    """How a classifier's answers change when the time of its clips does: changed minus unchanged, paired over clips.
 
     clips: `[n 3 t h w]`, ready for the model; labels `[n]`. shuffled: every frame order but the true one equally
     likely, `shuffles` of them for each clip, averaged per clip. reversed: last frame first. one frame: a frame
@@ -63,24 +46,13 @@ def temporal_use(model: nn.Module, clips: Tensor, labels: Tensor, groups: Tensor
         "reversed": repeat(torch.arange(t).flip(0), "t -> 1 n t", n=n),
         "one frame": repeat(torch.tensor(frames), "k -> k n t", n=n, t=t),
     }
-    found = {}
+    reliance = {}
     for name, several in orders.items():
         # One row a clip: change of accuracy, change of confidence, switched, each averaged over the variants.
         change = np.mean([_difference(_answers(model, _reorder(clips, order), labels, batch), truth)
                           for order in several], axis=0)
-        found[name] = Reliance(*paired_bootstrap(100 * change, groups, draws, seed))
-    return found
-
-
-def paired_bootstrap(values: np.ndarray, groups: Tensor | None = None, draws: int = 2000, seed: int = 0,
-                     ) -> list[Interval]:
-    """Means of the columns of values `[n k]` with 95 % percentile intervals, resampling clips or whole groups."""
-    kind = np.arange(len(values)) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
-    count = np.bincount(kind).astype(np.float64)
-    sums = np.stack([np.bincount(kind, column) for column in values.T], axis=1)  # [groups k]
-    picks = np.random.default_rng(seed).multinomial(len(count), np.full(len(count), 1 / len(count)), size=draws)
-    low, high = np.percentile((picks @ sums) / (picks @ count)[:, None], [2.5, 97.5], axis=0)
-    return [Interval(float(m), float(l), float(h)) for m, l, h in zip(values.mean(0), low, high)]
+        reliance[name] = Reliance(*paired_bootstrap(100 * change, groups, draws, seed))
+    return reliance
 
 
 def _shuffles(n: int, t: int, shuffles: int, seed: int) -> Tensor:
@@ -105,8 +77,6 @@ def _difference(changed: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 def _answers(model: nn.Module, clips: Tensor, labels: Tensor, batch: int) -> np.ndarray:
     """Per clip: 1 if correct, probability of the true class, answer. `[n 3]`, in evaluation mode."""
-    from s4d_lib.transfer import measuring
-
     rows, device = [], next(model.parameters()).device
     with measuring(model), torch.no_grad():
         for x, y in zip(clips.split(batch), torch.as_tensor(labels).cpu().split(batch)):

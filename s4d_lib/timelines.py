@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from s4d_lib.calibration import apply_temperature
-from s4d_lib.cards import ModelCard
+from s4d_lib.cards import AnswerCard
 from s4d_lib.errors import Refused
 from s4d_lib.text import no_formula
 
@@ -115,7 +115,7 @@ class Prediction:
 
     path: str
     kind: str                                       # "image" or "clip"
-    card: ModelCard = field(repr=False)
+    card: AnswerCard = field(repr=False)
     fps: float | None = None                        # average rate of a clip
     frames: int = 0                                 # frames of the whole clip, not only those that were read
     duration: float | None = None                   # seconds

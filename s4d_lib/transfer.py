@@ -9,8 +9,7 @@ chapter 08.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Literal, NamedTuple
@@ -19,8 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from s4d_lib.adapters import MixtureOfAdapterExperts
 from s4d_lib.errors import Refused
+from s4d_lib.measuring import measuring
 from s4d_lib.metrics import Interval, over_seeds
 
 Batch = tuple[Tensor, Tensor]                              # input, target
@@ -95,31 +94,6 @@ def _group_name(name: str, layer: int, last: int) -> str:
     group = {0: "embed", last: "norm"}.get(layer, f"block {layer - 1}")
     part = next((kind for key, kind in ((".experts.", " experts"), (".router.", " router")) if key in name), "")
     return group + part
-
-
-@contextmanager
-def measuring(model: nn.Module, seed: int = 0) -> Iterator[None]:
-    """Evaluation mode, gradients on, full precision and a seeded chance; on leaving, everything is as it was.
-
-    Restored are the mode of every module, the chance of the caller and what the routers recorded last. Evaluation
-    mode, so that a gradient belongs to its batch alone: without dropout, and in clean behaviour without router noise
-    and full experts. Reference behaviour keeps its noise, drawn from `seed`.
-    """
-    device = next(model.parameters()).device
-    modes = {module: module.training for module in model.modules()}
-    records = [(m, m.routing, m.balance_loss) for m in model.modules() if isinstance(m, MixtureOfAdapterExperts)]
-    devices = [device] if device.type == "cuda" else []
-    model.eval()
-    try:
-        with (torch.random.fork_rng(devices=devices), torch.inference_mode(False), torch.enable_grad(),
-              torch.autocast(device.type, enabled=False)):
-            torch.manual_seed(seed)
-            yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
-        for moae, routing, balance in records:
-            moae.routing, moae.balance_loss = routing, balance
 
 
 def task_gradients(model: nn.Module, batches: Mapping[str, Batch], groups: Grouping = "block",

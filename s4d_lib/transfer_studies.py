@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 
 from s4d_lib.foretelling import transfer_measures
-from s4d_lib.laboratory import ABLATIONS, CLASSES, Cell, alone, as_long, lab_floors, lab_record, plan, run_lab
+from s4d_lib.lab_cells import ABLATIONS, CLASSES, Cell, alone, as_long
+from s4d_lib.lab_records import lab_record
+from s4d_lib.laboratory import lab_floors, plan, run_lab
 from s4d_lib.records import Record
 from s4d_lib.routing_study import routing_inspection
 
@@ -143,7 +145,7 @@ def transfer_methods(tier: str = "laptop", seeds: Sequence[int] = tuple(range(21
 
 
 def _floors(cell: Cell, tier: str, seed: int) -> dict[str, dict]:
-    return {name: found.as_dict() for name, found in lab_floors(cell, tier, "confirm", seed).items()}
+    return {name: scores.as_dict() for name, scores in lab_floors(cell, tier, "confirm", seed).items()}
 
 
 def _validation(runs: dict) -> float:

@@ -45,7 +45,7 @@ class Readings:
 
 def read_twice(samples: Sequence[Sample], static: Any, dynamic: Any = None, every: int = 1,
                progress: bool = True) -> Readings:
-    """Both readings of a list of clips. `static`, `dynamic`: `cards.Reader`s; one with two heads serves for both.
+    """Both readings of a list of clips. `static`, `dynamic`: `cards.OpenedModel`s; one with two heads serves for both.
 
     Every `every`-th frame is read as a still. Frames are prepared as in evaluation (`clips.EVAL`); no temperature.
     ValueError where there is no clip, where a network lacks the head that it is asked for, and where the heads share

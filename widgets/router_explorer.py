@@ -34,11 +34,9 @@ class RouterExplorer(Explorer):
     def record(cls) -> dict[str, Any]:
         """The committed inspection, and a face of every class as still and as the slots of a clip."""
         from s4d_lib.face_motion import EMOTIONS
-        from s4d_lib.lab_reading import recorded as study
+        from s4d_lib.records import results
 
-        record = study("routing_inspection")
-        if record is None:
-            raise FileNotFoundError("there is no routing_inspection record; s4d study routing_inspection makes it")
+        record = results("routing_inspection")
         found, seeds = record.results["inspections"], list(record.seeds)
         grids = {"clip": found[0]["grid"], "image": [1, *found[0]["grid"][1:]]}
         runs = [{"load": {m: {key: one["load"][m][key] for key in ("all", "class")} for m in MODALITIES},

@@ -69,9 +69,10 @@ class TransferExplorer(Explorer):
 def study_cells(record: Any, study: str) -> list[dict[str, Any]]:
     """The cells of one record that hold a pair: study, factors, and by pair the mean, its interval and the seeds."""
     from s4d_lib.lab_reading import has, pair, values
+    from s4d_lib.lab_records import LabRecord
 
     rows = []
-    for name, cell in record.results["cells"].items():
+    for name, cell in LabRecord.of(record).cells.items():
         differences = {}
         for key, (_, one, other) in PAIRS.items():
             if not has(record, name, one, other):
@@ -83,7 +84,7 @@ def study_cells(record: Any, study: str) -> list[dict[str, Any]]:
                 row |= {"low": _number(judged.low), "high": _number(judged.high)}
             differences[key] = row
         if differences:
-            rows.append({"study": study, "factors": cell["factors"], "differences": differences})
+            rows.append({"study": study, "factors": cell.factors, "differences": differences})
     return rows
 
 

@@ -1,8 +1,6 @@
 """Contrasts of two methods: against slow loops, known cases, drawn truths, and controls that break a rule."""
 
-import base64
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +9,6 @@ from scipy import stats
 from s4d_lib.contrasts import (
     Claim,
     _people_draws,
-    cell_contrast,
     combination,
     contrast,
     detectable,
@@ -294,23 +291,6 @@ def test_what_cannot_be_paired_is_refused():
         contrast(a, b, labels, people, draws=10, interval="nested")
     with pytest.raises(ValueError, match="same seeds"):
         difference(contrast(a, b, labels, people, draws=10), contrast(a[:2], b[:2], labels, people, draws=10))
-
-
-def test_a_record_is_paired_by_the_seeds_both_methods_have():
-    a, b, labels, people = answers(seeds=3)
-    code = [[base64.b64encode(row.astype(np.uint8).tobytes()).decode() for row in rows] for rows in (a, b)]
-    order = (np.arange(len(labels)) % 2).tolist()
-    record = SimpleNamespace(results={
-        "tests": {"t": {"labels": labels.tolist(), "people": people.tolist(), "order_dependent": order}},
-        "cells": {"c": {"test": "t", "methods": {"joint": {"seeds": [7, 8, 9], "answers": code[0]},
-                                                 "dfer": {"seeds": [9, 7, 5], "answers": code[1]},
-                                                 "other": {"seeds": [1], "answers": code[0][:1]}}}}})
-    found = cell_contrast(record, "c", "joint", "dfer", draws=100)
-    assert found == contrast(a[[0, 2]], b[[1, 0]], labels, people, draws=100)
-    part = cell_contrast(record, "c", "joint", "dfer", clips="order", draws=100)
-    assert part == contrast(a[[0, 2]], b[[1, 0]], labels, people, subset=np.array(order) == 1, draws=100)
-    with pytest.raises(ValueError, match="no seed in common"):
-        cell_contrast(record, "c", "joint", "other")
 
 
 def test_a_contrast_for_a_record_is_plain():

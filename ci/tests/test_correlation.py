@@ -15,7 +15,6 @@ from s4d_lib.correlation import (
     cohen_kappa,
     foreign_tracks,
     kappa_beyond_label,
-    matrix_of,
     pairs_correlation,
     shared_units,
     transfer_matrix,
@@ -23,7 +22,8 @@ from s4d_lib.correlation import (
 )
 from s4d_lib.correlation_figures import draw_recalls, draw_signed_matrix, draw_two_readings
 from s4d_lib.face_geometry import ACTION_UNITS
-from s4d_lib.levels import LEVELS, deviations, recall_levels, recalls_of
+from s4d_lib.lab_reading import matrix_of, recalls_of
+from s4d_lib.levels import LEVELS, deviations, recall_levels
 from s4d_lib.two_readings import POOLS, drawn_units, pool_frames, read_twice, shared_classes
 
 C = 4
@@ -210,7 +210,8 @@ def lab_record(seeds: int = 4, clips: int = 240) -> SimpleNamespace:
         worse = [np.where((labels == k) & (rng.random(clips) < 1 / 3), (labels + 1) % C, row) for row in good]
         methods[f"without_{name}"] = {"seeds": numbers[::-1][:-1], "answers": coded(worse[::-1][:-1])}
     test = {"classes": list(NAMES), "labels": labels.tolist(), "people": (np.arange(clips) // 4).tolist()}
-    return SimpleNamespace(results={"tests": {"t": test}, "cells": {"a": {"test": "t", "methods": methods}}})
+    cells = {"a": {"factors": {}, "test": "t", "methods": methods}}
+    return SimpleNamespace(name="made_up", results={"tests": {"t": test}, "cells": cells})
 
 
 def test_matrix_finds_the_class_that_was_left_out_and_pairs_seeds_by_number():

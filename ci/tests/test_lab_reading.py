@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from s4d_lib import lab_reading
+from s4d_lib.contrasts import contrast
+from s4d_lib.lab_cells import Cell
 from s4d_lib.lab_reading import converged, family, grid, has, methods_of, pair, recalls, resolve, screening_effects
-from s4d_lib.laboratory import Cell
 from s4d_lib.records import Record
 
 LABELS = np.tile(np.arange(4), 30)             # 120 clips, 30 people
@@ -73,6 +74,20 @@ def test_a_pair_is_paired_by_seed():
         pair(one_cell(joint=row(58, seeds=(7,))), "here", "joint", "dfer")
     with pytest.raises(ValueError, match="has no cagrad"):
         pair(made, "here", "cagrad", "dfer")
+
+
+def test_a_pair_is_the_contrast_of_the_rows_that_share_a_seed():
+    made = one_cell(joint=row(58, seeds=(7, 8, 9)), dfer=row(50, seeds=(9, 7, 5)))
+    joint, dfer = (methods_of(made, "here")[name].answers() for name in ("joint", "dfer"))
+    for clips, subset in (("all", None), ("order", ORDER == 1), ("plain", ORDER == 0)):
+        by_hand = contrast(joint[[0, 2]], dfer[[1, 0]], LABELS, PEOPLE, subset=subset, draws=100)
+        assert pair(made, "here", "joint", "dfer", clips=clips, draws=100) == by_hand
+
+
+def test_a_study_without_a_record_is_named_with_the_command_that_makes_it():
+    with pytest.warns(lab_reading.NotRecorded, match="no_such_study: no record yet; `s4d study no_such"):
+        assert lab_reading.recorded("no_such_study") is None
+    assert lab_reading.recorded("transfer_long").name == "transfer_long"
 
 
 def test_the_primary_family_is_the_plan_s_and_is_judged_once():

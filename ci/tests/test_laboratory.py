@@ -9,9 +9,11 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from s4d_lib import lab_reading, laboratory, runs, stages, transfer_studies
+from s4d_lib import lab_cells, lab_reading, runs, stages, transfer_studies
 from s4d_lib.adapters import FixedRouter, MixtureOfAdapterExperts
-from s4d_lib.laboratory import METHODS, Cell, Scale, alone, answers, as_long, config, lab_record, run_lab, test_of
+from s4d_lib.lab_cells import METHODS, Cell, Scale, alone, as_long, run_config
+from s4d_lib.lab_records import LabRecord, lab_record
+from s4d_lib.laboratory import run_lab
 from s4d_lib.local_contrast import local_contrast
 from s4d_lib.optimizers import TaskAdamW
 from s4d_lib.plans import steady_plan
@@ -20,14 +22,13 @@ from s4d_lib.rerun import rerun
 from s4d_lib.training import Progressed, load_state, save_state
 from s4d_lib.transfer_studies import FACTORS, GENERATORS, screening_design, transfer_harm
 
-test_of.__test__ = False  # a reader, not a test
 TINY = Scale(60, 60, 2, 2, 4, 6)
 
 
 @pytest.fixture
 def lab(tmp_path, monkeypatch):
     monkeypatch.setenv("S4D_DATA", str(tmp_path / "data"))
-    monkeypatch.setitem(laboratory.SCALES, "smoke", TINY)
+    monkeypatch.setitem(lab_cells.SCALES, "smoke", TINY)
     return tmp_path
 
 
@@ -45,11 +46,11 @@ def test_a_cell_is_named_by_the_dials_that_were_turned():
 
 def test_every_method_is_a_valid_configuration(lab):
     for method in METHODS:
-        found = config(Cell(clips=20), method, 3, "smoke")
+        found = run_config(Cell(clips=20), method, 3, "smoke")
         assert found.name == f"lab_{method}" and found.seed == found.split_seed == 3
-    assert config(Cell(clips=20), "dfer_x3", 0, "smoke").epochs == 3 * TINY.epochs
+    assert run_config(Cell(clips=20), "dfer_x3", 0, "smoke").epochs == 3 * TINY.epochs
     with pytest.raises(ValueError, match="method must be one of dfer, "):
-        config(Cell(), "majority", 0, "smoke")
+        run_config(Cell(), "majority", 0, "smoke")
 
 
 def test_the_screening_design_is_balanced_and_of_resolution_four():
@@ -62,9 +63,9 @@ def test_the_screening_design_is_balanced_and_of_resolution_four():
 
 
 def test_phases_share_no_face_and_dials_of_stills_leave_the_clips_alone(lab):
-    explore, confirm = (laboratory.data_folders(Cell(), "smoke", phase) for phase in ("explore", "confirm"))
+    explore, confirm = (lab_cells.data_folders(Cell(), "smoke", phase) for phase in ("explore", "confirm"))
     assert not set(explore.values()) & set(confirm.values())
-    heavy = laboratory.data_folders(Cell(noise="heavy", weight=3), "smoke")
+    heavy = lab_cells.data_folders(Cell(noise="heavy", weight=3), "smoke")
     assert heavy["clips"] == explore["clips"] and heavy["stills"] != explore["stills"]
 
 
@@ -96,7 +97,7 @@ def test_paired_steps_take_turns():
 
 
 def test_random_labels_keep_the_counts_and_lose_the_task(lab):
-    wanted = config(Cell(clips=20), "random_labels", 0, "smoke")
+    wanted = run_config(Cell(clips=20), "random_labels", 0, "smoke")
     plain = wanted.model_copy(update={"still_labels": "listed"})
     listed = runs.read_samples(wanted, "image", "train")
     kept, dealt = (sum(stages.training_split(one, "image", listed), []) for one in (plain, wanted))
@@ -107,20 +108,20 @@ def test_random_labels_keep_the_counts_and_lose_the_task(lab):
 
 
 def test_merged_and_left_out_classes(lab):
-    merged = runs.read_samples(config(Cell(clips=20, schema="merged"), "joint", 0, "smoke"), "image", "train")
-    plain = runs.read_samples(config(Cell(clips=20), "joint", 0, "smoke"), "image", "train")
+    merged = runs.read_samples(run_config(Cell(clips=20, schema="merged"), "joint", 0, "smoke"), "image", "train")
+    plain = runs.read_samples(run_config(Cell(clips=20), "joint", 0, "smoke"), "image", "train")
     assert {(a.label, b.label) for a, b in zip(plain, merged)} == {  # affectnet7 → Positive Negative Surprise Neutral
         (0, 3), (1, 0), (2, 1), (3, 2), (4, 1), (5, 1), (6, 1)}
-    without = config(Cell(clips=20), "without_happiness", 0, "smoke")
+    without = run_config(Cell(clips=20), "without_happiness", 0, "smoke")
     train, validation = stages.training_split(without, "image", plain)
     assert {sample.label for sample in train + validation} == {0, 2, 3, 4, 5, 6}
 
 
 def test_eleven_classes_are_the_seven_with_four_cut_in_two_by_strength(lab):
-    fine_config = config(Cell(clips=20, schema="split"), "joint", 0, "smoke")
-    plain_config = config(Cell(clips=20), "joint", 0, "smoke")
+    fine_config = run_config(Cell(clips=20, schema="split"), "joint", 0, "smoke")
+    plain_config = run_config(Cell(clips=20), "joint", 0, "smoke")
     assert [len(one.schema("image")) for one in (fine_config, plain_config)] == [11, 7]
-    split = laboratory.SPLIT
+    split = lab_cells.SPLIT
     stills = Path(plain_config.stills)
     with np.load(stills / "truth.npz") as truth:
         strength = dict(zip(truth["ids"].tolist(), truth["action_units"].sum(1).tolist()))
@@ -149,15 +150,15 @@ def test_a_run_is_known_by_the_content_of_what_it_starts_from(lab, monkeypatch):
 
     def name(path):
         with pytest.raises(Reached) as reached:
-            runs.train(config(Cell(clips=20), "dfer", 0, "smoke", init=str(path)), lab / "runs")
+            runs.train(run_config(Cell(clips=20), "dfer", 0, "smoke", init=str(path)), lab / "runs")
         return str(reached.value)
 
     monkeypatch.setattr(runs, "_finetune", stop)
     moved, other = lab / "elsewhere" / "encoder.safetensors", lab / "other.safetensors"
     moved.parent.mkdir()
-    shutil.copyfile(laboratory.ENCODER, moved)
+    shutil.copyfile(lab_cells.ENCODER, moved)
     other.write_bytes(moved.read_bytes() + b" ")
-    assert name(laboratory.ENCODER) == name(moved) != name(other)
+    assert name(lab_cells.ENCODER) == name(moved) != name(other)
 
 
 def test_a_width_without_an_encoder_says_so():
@@ -309,17 +310,17 @@ def test_a_lab_record_keeps_what_every_run_said(lab):
     found = run_lab([(cell, method, seed) for method in ("dfer", "joint", "paired_famo") for seed in (1, 2)], "smoke",
                     jobs=1, root=lab / "runs")
     record = lab_record("x", "y", found, {}, "smoke")
-    said, test = answers(record, cell.name, "joint"), test_of(record, cell.name)
-    assert said.shape == (2, len(test["labels"])) and len(test["people"]) == len(test["order_dependent"])
-    row = record.results["cells"][cell.name]["methods"]["joint"]
-    assert row["seeds"] == [1, 2]
-    for seed, score in enumerate(row["war"]):
-        assert 100 * (said[seed] == test["labels"]).mean() == pytest.approx(score)
-    assert record.results["cells"][cell.name]["factors"]["clips"] == 20
+    here = LabRecord.of(record).cell(cell.name)
+    joint, test = here.methods["joint"], here.test
+    predicted = joint.answers()
+    assert predicted.shape == (2, len(test.labels)) and len(test.people) == len(test.order_dependent)
+    assert joint.seeds == [1, 2] and here.cell() == cell and here.factors["clips"] == 20
+    for answers, score in zip(predicted, joint.war):
+        assert 100 * (answers == test.labels).mean() == pytest.approx(score)
+    assert np.array_equal(joint.answers([2, 1]), predicted[::-1])
     steps = TINY.unit
-    assert record.results["cells"][cell.name]["methods"]["dfer"]["updates"] == [steps, steps]
-    assert row["updates"] == [2 * steps, 2 * steps]
-    assert record.results["cells"][cell.name]["methods"]["paired_famo"]["updates"] == [steps, steps], "one step of both"
+    assert here.methods["dfer"].updates == [steps, steps] and joint.updates == [2 * steps, 2 * steps]
+    assert here.methods["paired_famo"].updates == [steps, steps], "one step of both"
 
 
 def test_a_recorded_run_can_be_trained_again(lab):
@@ -363,7 +364,7 @@ def test_the_cell_with_harm_changes_one_thing_a_method(lab, monkeypatch):
 
 
 def test_loud_experts_start_loud(lab):
-    quiet, loud = (runs.build_classifier(config(Cell(clips=20, init="random"), method, 0, "smoke"))
+    quiet, loud = (runs.build_classifier(run_config(Cell(clips=20, init="random"), method, 0, "smoke"))
                    for method in ("moae_clean", "loud_experts"))
     spread = [model.blocks[3].moe_layer.experts[0].fc1.weight.detach().std() for model in (quiet, loud)]
     assert float(spread[1] / spread[0]) == pytest.approx(0.077 / 0.02, rel=1e-4)
@@ -372,9 +373,9 @@ def test_loud_experts_start_loud(lab):
 def test_the_encoder_of_the_laboratory_loads_whole(lab):
     from s4d_lib.checkpoints import load_encoder
 
-    model = runs.build_classifier(config(Cell(clips=20, init="random"), "joint", 0, "smoke"))
-    report = load_encoder(model, laboratory.ENCODER)
+    model = runs.build_classifier(run_config(Cell(clips=20, init="random"), "joint", 0, "smoke"))
+    report = load_encoder(model, lab_cells.ENCODER)
     assert "54 tensors matched" in str(report)
-    tiny = config(Cell(clips=20, init="random", size="tiny"), "joint", 0, "smoke")
+    tiny = run_config(Cell(clips=20, init="random", size="tiny"), "joint", 0, "smoke")
     with pytest.raises(ValueError, match="build the model in the Size"):
-        load_encoder(runs.build_classifier(tiny), laboratory.ENCODER)
+        load_encoder(runs.build_classifier(tiny), lab_cells.ENCODER)

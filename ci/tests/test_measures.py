@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from s4d_lib import runs
-from s4d_lib.foretelling import PREDICTORS, predict, predictors
+from s4d_lib.foretelling import PREDICTORS, predictors, rank_correlations
 from s4d_lib.interference import moments
 from s4d_lib.measures import (
     agreement,
@@ -212,18 +212,18 @@ def test_a_run_stops_at_a_count_of_one_modality(faces):
 
 def test_a_cell_is_measured_whole(faces, tmp_path, monkeypatch):
     """Runs missing, runs there, and every predictor finds its place in what comes out."""
-    from s4d_lib import laboratory, measures
+    from s4d_lib import lab_cells, measures
 
-    monkeypatch.setattr(laboratory, "config", lambda cell, method, seed, tier, phase: configured(
+    monkeypatch.setattr(lab_cells, "run_config", lambda cell, method, seed, tier, phase: configured(
         faces, method, seed=seed))
     sizes = {"draws": 1, "people": 2, "stills": 6, "root": tmp_path, "again": 1}
-    found = measures.measure_cell(laboratory.Cell(), 0, **sizes)
+    found = measures.measure_cell(lab_cells.Cell(), 0, **sizes)
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     assert found["steps"]["joint"] == found["steps"]["image"] + found["steps"]["clip"]
     assert list(found["alike"]["early"]["clip"]) == ["joint | dfer", "joint | sfer", "dfer | sfer"]
     assert {"dfer | sfer", "dfer | dfer again", "joint | start"} <= set(found["alike"]["end"]["image"])
     assert list(predictors(found)) == list(PREDICTORS)
-    assert measures.measure_cell(laboratory.Cell(), 0, **sizes) == found, "the same runs, the same measures"
+    assert measures.measure_cell(lab_cells.Cell(), 0, **sizes) == found, "the same runs, the same measures"
 
 
 # --- prediction -------------------------------------------------------------------------------------------------------
@@ -239,7 +239,7 @@ def table(cells: int, seed: int = 0) -> tuple[dict, dict]:
 
 def test_a_measure_that_tells_is_found_and_one_that_does_not_is_not():
     rows, transfer = table(14)
-    found = predict(rows, transfer, shuffles=200)
+    found = rank_correlations(rows, transfer, shuffles=200)
     assert set(found["rho"]) == {"tells", "says nothing"}, "three cells are too few to correlate"
     assert found["rho"]["tells"]["value"] == 1 and found["rho"]["tells"]["cells"] == 14
     assert 0.4 < found["chance"] < 0.9
@@ -252,7 +252,7 @@ def test_chance_grows_with_the_number_of_measures_and_falls_with_cells():
 
     def chance(cells: int, measures: int) -> float:
         rows = {f"c{i}": {f"m{j}": float(rng.normal()) for j in range(measures)} for i in range(cells)}
-        return predict(rows, {cell: float(rng.normal()) for cell in rows}, shuffles=200)["chance"]
+        return rank_correlations(rows, {cell: float(rng.normal()) for cell in rows}, shuffles=200)["chance"]
 
     one = chance(12, 1)
     assert one == pytest.approx(0.587, abs=0.08), "the two-sided 5 % point of Spearman's rho for 12 pairs"
@@ -294,7 +294,7 @@ def test_a_figure_says_in_words_what_it_shows():
     drawn = draw_agreement(agreement(network(), small_probe()), "t")
     assert len(drawn.data) == len(LINES) and "stills with clips" in drawn.layout.meta["alt"]
     rows, transfer = table(14)
-    found = predict(rows, transfer, shuffles=100)
+    found = rank_correlations(rows, transfer, shuffles=100)
     drawn = draw_foretelling(found, "t")
     assert [trace.marker.symbol for trace in drawn.data] == ["circle", "circle-open"], "filled: beyond chance"
     assert "beyond it: tells +1.00" in drawn.layout.meta["alt"]

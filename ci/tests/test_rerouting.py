@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from s4d_lib.models import S4DClassifier
 from s4d_lib.rerouting import (
-    answers,
+    answers_under,
     borrowed,
     effects,
     equal_gates,
@@ -175,6 +175,6 @@ def test_the_standard_rules_run_on_both_modalities(clips, images):
     for own, other, x in (("clip", "image", clips), ("image", "clip", images)):
         rules = standard_rules(model, routes[own], routes[other])
         assert len(rules) == 10 + 3 * E
-        given = answers(model, x, rules)
+        given = answers_under(model, x, rules)
         assert all(answer.dtype == np.uint8 and answer.shape == (len(x),) for answer in given.values())
         np.testing.assert_array_equal(given["unchanged"], probabilities(model, x).argmax(1))

@@ -8,9 +8,11 @@ import pytest
 import torch
 import yaml
 
-from s4d_lib import lab_reading, laboratory, landmark_memory, runs, s2d_studies
+from s4d_lib import lab_cells, lab_reading, landmark_memory, runs, s2d_studies
 from s4d_lib.checkpoints import load_model, save_model
-from s4d_lib.laboratory import Scale
+from s4d_lib.lab_cells import Scale
+from s4d_lib.lab_records import LabRecord
+from s4d_lib.landmark_training import unsettled
 from s4d_lib.landmarks import load_landmarks
 from s4d_lib.s2d_stages import describe_s2d
 from s4d_lib.s2d_studies import (
@@ -31,7 +33,6 @@ from s4d_lib.s2d_studies import (
     video_config,
 )
 from s4d_lib.stages import training_split, views
-from s4d_lib.untrained_landmarks import unsettled
 
 TINY = Scale(60, 60, 2, 2, 4, 6)
 
@@ -42,8 +43,8 @@ def lab(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("S4D_DATA", str(folder / "data"))
         patch.setenv("S4D_RUNS", str(folder / "runs"))
-        patch.setitem(laboratory.SCALES, "smoke", TINY)
-        patch.setitem(s2d_studies.CELLS, "smoke", laboratory.Cell(clips=20))
+        patch.setitem(lab_cells.SCALES, "smoke", TINY)
+        patch.setitem(s2d_studies.CELLS, "smoke", lab_cells.Cell(clips=20))
         yield folder
 
 
@@ -96,13 +97,13 @@ def test_the_protocol_names_the_arms_and_the_numbers_that_the_code_has():
     assert len(s2d_studies.SEEDS) >= 5 and all(protocol[name]["seeds"].startswith(seeds) for name in told)
     assert not set(s2d_studies.SEEDS) & set(s2d_studies.TUNING_SEEDS)
     rates = [float(rate) for rate in re.findall(r"[\d.]+e-3", protocol["budgets"]["tuning"])]
-    assert tuple(rates[:3]) == s2d_studies.RATES and rates[3:] == [laboratory.LEARNING_RATE]
+    assert tuple(rates[:3]) == s2d_studies.RATES and rates[3:] == [lab_cells.LEARNING_RATE]
     assert plan("s2d_sdl")["version"] == protocol["version"]
 
 
 def test_the_protocols_numbers_are_counted(lab, monkeypatch):
-    monkeypatch.setitem(laboratory.SCALES, "laptop", Scale(60, 60, 30, 8))  # the steps of the laptop, few faces
-    monkeypatch.setitem(s2d_studies.CELLS, "laptop", laboratory.Cell(clips=20))
+    monkeypatch.setitem(lab_cells.SCALES, "laptop", Scale(60, 60, 30, 8))  # the steps of the laptop, few faces
+    monkeypatch.setitem(s2d_studies.CELLS, "laptop", lab_cells.Cell(clips=20))
     image, video, other = image_config("image", 0), video_config("s2d", 0, ENCODER), s4d_config("s4d", 0)
     unfrozen = video_config("s2d_unfrozen", 0, ENCODER)
     counted = [sizes(one)["trained"] for one in (image, video, unfrozen, other)] + [sizes(image)["landmarks"]]
@@ -222,8 +223,8 @@ def test_the_untrained_landmark_network_is_as_loud_as_the_shipped_one(lab):
 def test_arms_are_trained_recorded_and_read(lab, monkeypatch):
     monkeypatch.setattr(s2d_studies, "RATES", (3e-3,))
     record = s2d_studies.s2d_sdl("smoke", (3,), 1)
-    cell = next(iter(record.results["cells"]))
-    assert set(record.results["cells"][cell]["methods"]) == {"image", *s2d_studies.DISTILLED}
+    (cell, here), = LabRecord.of(record).cells.items()
+    assert set(here.methods) == {"image", *s2d_studies.DISTILLED}
     found = lab_reading.family(record, {"sdl": (cell, "s2d_sdl", "s2d")})
     assert found["sdl"].word == "undecided", "one seed decides nothing"
     shipped, intended = (record.results["queues"][arm] for arm in ("s2d_sdl_shipped", "s2d_sdl"))
@@ -232,6 +233,6 @@ def test_arms_are_trained_recorded_and_read(lab, monkeypatch):
     assert record.results["arms"]["s2d"]["parameters"]["trained"] == 38_027
     assert record.protocol["s2d_sdl"]["family"] == ["D", "N"]
     again = train_arms(("s2d",), (3,), "smoke", 1, record.results["rates"])
-    kept = record.results["cells"][cell]["methods"]["s2d"]
     run = next(run for (_, arm, _), run in again.items() if arm == "s2d")
-    assert run.record.results["test_clip"]["war"]["value"] == kept["war"][0], "a finished run is loaded, not trained"
+    war = run.record.results["test_clip"]["war"]["value"]
+    assert war == here.methods["s2d"].war[0], "a finished run is loaded, not trained"

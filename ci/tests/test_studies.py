@@ -5,7 +5,7 @@ import pytest
 
 from s4d_lib.runs import Run
 from s4d_lib.stages import FinetuneConfig
-from s4d_lib.studies import paired, run_grid, scores, study_record, summarise
+from s4d_lib.study_grid import paired, run_grid, scores, study_record, summarise
 from s4d_lib.tiers import finetuning
 
 

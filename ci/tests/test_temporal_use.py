@@ -1,12 +1,11 @@
 """temporal_use.py with classifiers whose use of time is known, and its bootstrap against simple cases."""
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from s4d_lib.models import S4DClassifier, Size
-from s4d_lib.temporal_use import CHANGES, paired_bootstrap, temporal_use
+from s4d_lib.temporal_use import CHANGES, temporal_use
 
 N, T, H, W = 24, 5, 2, 3
 
@@ -77,16 +76,6 @@ def test_the_library_model_is_measured_without_a_trace_and_repeatably():
     assert temporal_use(model, clips, labels, batch=9)["shuffled"].confidence.value == pytest.approx(
         found["shuffled"].confidence.value, abs=1e-4), "neither dropout nor the batch changes an answer"
     assert model.training and torch.equal(torch.random.get_rng_state(), chance)
-
-
-def test_bootstrap_resamples_whole_groups():
-    values = np.repeat(np.array([[0.0, 1.0], [10.0, 1.0]]), 50, axis=0)  # two people, fifty clips each
-    clips, people = paired_bootstrap(values)[0], paired_bootstrap(values, torch.arange(2).repeat_interleave(50))[0]
-    assert clips.value == people.value == 5
-    assert (people.low, people.high) == (0, 10), "two people are two observations"
-    standard = 5 / 10 * 1.96  # a coin of ±5, a hundred clips
-    assert clips.high - clips.value == pytest.approx(standard, rel=0.15)
-    assert paired_bootstrap(values)[1].low == paired_bootstrap(values)[1].high == 1
 
 
 def test_bad_input_is_refused():
