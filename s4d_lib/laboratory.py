@@ -19,15 +19,15 @@ import numpy as np
 from s4d_lib.floors import floors
 from s4d_lib.metrics import Scores
 from s4d_lib.records import RESULTS, Record, code_state, device_state, peak_memory_mb
-from s4d_lib.runs import SHIPPED, Run, read_samples
+from s4d_lib.runs import Run, read_samples
 from s4d_lib.stages import FinetuneConfig, training_split
 from s4d_lib.studies import run_grid
+from s4d_lib.weight_files import SHIPPED
 
 if TYPE_CHECKING:
     from s4d_lib.synthetic_faces import FaceRecipe
 
 PROTOCOL = RESULTS / "protocol_transfer.yaml"
-ENCODER = SHIPPED.with_name("nano_dual_modal_mae.safetensors")
 
 
 @dataclass(frozen=True)
@@ -208,7 +208,7 @@ def config(cell: Cell, method: str, seed: int, tier: str = "laptop", phase: str 
     scale, change = SCALES[tier], dict(METHODS[method])
     epochs = round(scale.epochs * change.pop("longer", 1))
     wanted = FINETUNE["laptop"] | READING | {
-        "size": cell.size, "init": str(ENCODER) if cell.init == "shipped" else None, "epochs": epochs,
+        "size": cell.size, "init": str(SHIPPED["nano_encoder"]) if cell.init == "shipped" else None, "epochs": epochs,
         "warmup_epochs": epochs / 10, "validate_every": 1, "clip_steps": scale.epoch, "still_ratio": cell.ratio,
         "still_weight": cell.weight, "still_labels": "merged" if cell.schema == "merged" else "listed",
         "batch_clips": scale.batch_clips, "batch_stills": scale.batch_stills, "train_clips": cell.clips,

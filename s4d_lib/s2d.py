@@ -16,11 +16,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from s4d_lib.distributed import RowDropout
 from s4d_lib.encoder import layer_norm
 from s4d_lib.hub import HubModel
 from s4d_lib.landmark_memory import recall
-from s4d_lib.landmarks import LANDMARK_CHANNELS, LandmarkNet, Prompter
-from s4d_lib.ranks import RowDropout
+from s4d_lib.landmarks import LANDMARK_CHANNELS, LandmarkNet
+from s4d_lib.prompts import Prompter
 from s4d_lib.tokens import sincos_positions
 
 TMA_INITS = ("released", "zero")

@@ -21,8 +21,9 @@ from s4d_lib.floors import floors
 from s4d_lib.metrics import expected_calibration_error, over_seeds
 from s4d_lib.progress import Progress
 from s4d_lib.records import Record, code_state, device_state, peak_memory_mb
-from s4d_lib.runs import SHIPPED, SHIPPED_CLASSIFIER, Run, predict, read_samples, runs_root, train
+from s4d_lib.runs import Run, predict, read_samples, runs_root, train
 from s4d_lib.stages import HEAD, FinetuneConfig, training_split, views
+from s4d_lib.weight_files import SHIPPED, save_model
 
 Grid = dict[str, list[Run]]  # cell → one run a seed
 
@@ -175,8 +176,8 @@ def shipped_encoder(tier: str = "laptop", seeds: Sequence[int] = (0,), jobs: int
     from s4d_lib.tiers import pretraining
 
     run = train(pretraining(tier, "shipped_encoder", seed=seeds[0]))
-    SHIPPED.parent.mkdir(exist_ok=True)
-    shutil.copyfile(run.weights, SHIPPED)
+    SHIPPED["encoder"].parent.mkdir(exist_ok=True)
+    shutil.copyfile(run.weights, SHIPPED["encoder"])
     return run.record
 
 
@@ -186,7 +187,7 @@ def shipped_classifier(tier: str = "laptop", seeds: Sequence[int] = (0,), jobs: 
     The book's method as it is (shared network, experts, both heads) on all labelled faces of the tier. Temperature
     and abstention are fitted on the validation people that chose the epoch; the test fold is scored once.
     """
-    from s4d_lib.checkpoints import load_model, save_model
+    from s4d_lib.loading import load_model
     from s4d_lib.synthetic_faces import RECIPES
     from s4d_lib.tiers import LABELLED, finetuning
 
@@ -195,7 +196,7 @@ def shipped_classifier(tier: str = "laptop", seeds: Sequence[int] = (0,), jobs: 
     fitted, outcome = _calibrate(run, config)
     faces = ", ".join(sorted({use.name for use in run.record.data}))
     fps = RECIPES[LABELLED[tier].recipe].clip.fps
-    save_model(SHIPPED_CLASSIFIER, load_model(run.weights), fitted | {
+    save_model(SHIPPED["classifier"], load_model(run.weights), fitted | {
         "schemas": {HEAD[m]: config.schema(m).name for m in config.modalities}, "stride": config.stride,
         "fps": fps, "trained_on": f"drawn faces only: {faces}", "licence": "Apache-2.0"})
     record = run.record

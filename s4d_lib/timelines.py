@@ -368,7 +368,7 @@ def _spelled(answer: Answer | None) -> str:
 
 def write_text(path: str | Path, text: str) -> Path:
     """Write a report whole or not at all; the folder is made if it is not there. OSError where that cannot be."""
-    from s4d_lib.checkpoints import write_atomically
+    from s4d_lib.files import write_atomically
 
     path = Path(path)
     require_writable(path)

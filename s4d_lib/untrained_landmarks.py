@@ -13,10 +13,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from s4d_lib.checkpoints import save_model
 from s4d_lib.clips import normalise
 from s4d_lib.landmark_faces import COARSE, RECIPE, DrawnFaces
 from s4d_lib.landmarks import LandmarkNet, load_landmarks
+from s4d_lib.weight_files import save_model
 
 BATCHES, BATCH = 4, 64
 SEED = 0  # of the weights; one control network, as there is one shipped network

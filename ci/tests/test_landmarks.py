@@ -11,7 +11,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from s4d_lib.landmarks import FOVEA_SCALE, Fovea, LandmarkNet, Prompter, TemporalAdapter
+from s4d_lib.landmarks import LandmarkNet
+from s4d_lib.prompts import FOVEA_SCALE, Fovea, Prompter, TemporalAdapter
 
 DATA = Path(__file__).parent / "data"
 KEYS = json.loads((DATA / "mobilefacenet_keys.json").read_text())

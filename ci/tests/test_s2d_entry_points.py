@@ -16,7 +16,7 @@ from s4d_lib.labels import SCHEMAS
 from s4d_lib.predict import predict_one
 from s4d_lib.runs import train
 from s4d_lib.s2d import SIZES, S2DClassifier
-from s4d_lib.s2d_stages import train_s2d
+from s4d_lib.tiers import train_s2d
 
 
 @pytest.fixture(scope="module")
