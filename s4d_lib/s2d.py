@@ -1,7 +1,7 @@
 """parts → model     S2DClassifier: an image model for faces, taught to read clips by prompts and adapters.
 
 A ViT reads each frame by itself. Before every block a prompter writes landmark features onto the image tokens and
-an adapter mixes each place over time (`landmarks.py`); only these new parts, the last norm and the head are
+an adapter mixes each place over time (`prompts.py`); only these new parts, the last norm and the head are
 trained (arXiv 2312.05447). State-dict keys and shapes equal those of the released S2D checkpoints.
 """
 

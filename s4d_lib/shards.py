@@ -27,7 +27,7 @@ from urllib.parse import quote, unquote
 
 import numpy as np
 
-from s4d_lib.backends import IMAGE_SUFFIXES, SOURCES, Folder, _read_image, installed_backends, require_whole
+from s4d_lib.backends import IMAGE_SUFFIXES, SOURCES, Folder, installed_backends, read_image, require_whole
 from s4d_lib.lists import VIDEO_SUFFIXES
 
 SHARD = re.compile(r"shard-\d{6}\.tar")
@@ -127,7 +127,7 @@ class _Picture(io.BytesIO):
 
 def decode(data: bytes) -> np.ndarray:
     """A picture's bytes as uint8 [h w 3], as `Folder` would read them from a file."""
-    return _read_image(_Picture("a picture", data))
+    return read_image(_Picture("a picture", data))
 
 
 class _Pictures:
@@ -199,6 +199,3 @@ def open_packed(path: Path) -> _PackedFrames | _PackedVideo:
     if any(f".{ending.rpartition('.')[2]}" not in IMAGE_SUFFIXES for ending, _, _ in media):
         raise ValueError(f"{shard.name}: a member is neither a picture nor a video")
     return _PackedFrames(shard, media)
-
-
-SOURCES["packed"] = open_packed

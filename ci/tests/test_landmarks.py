@@ -1,4 +1,4 @@
-"""landmarks.py against the released landmark network, and prompter and adapter against slow loops."""
+"""landmarks.py against the released landmark network; prompter and adapter (prompts.py) against slow loops."""
 
 import json
 import zlib

@@ -20,8 +20,9 @@ from test_training import finetuning, pretraining, weights
 from s4d_lib import adapters, distributed, steps, training
 from s4d_lib.adapters import MixtureOfAdapterExperts
 from s4d_lib.launch import Launch, RankLost
+from s4d_lib.records import read_record
 from s4d_lib.run_state import reached
-from s4d_lib.runs import build_classifier, predict, read_samples, train
+from s4d_lib.runs import Run, build_classifier, predict, read_samples, train
 from s4d_lib.stages import views
 
 PATIENCE = 300  # seconds; a machine that is busy with other things may take that long to start Python
@@ -226,6 +227,19 @@ def test_the_death_of_a_rank_leaves_whole_steps_for_any_number_of_processes(whol
     step = reached(next(tmp_path.glob("f-*")))
     assert 2 < step < 20 and f"stands at step {step}" in str(error)
     alike(undisturbed, train(config, tmp_path, processes=1 + victim))
+
+
+def test_torchrun_starts_the_ranks_of_a_folder_as_well(whole, tmp_path):
+    _, undisturbed = whole
+    folder = tmp_path / undisturbed.folder.name
+    folder.mkdir()
+    shutil.copyfile(undisturbed.folder / "config.json", folder / "config.json")
+    done = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m",
+                           "s4d_lib.rank", str(folder)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    run = Run(folder, read_record(folder / "record.json"))
+    alike(undisturbed, run)
+    assert run.record.device["processes"] == 2
 
 
 def test_without_their_launcher_the_ranks_stop_by_themselves(whole, tmp_path):
