@@ -118,14 +118,6 @@ def s2d(tier: str, mode: str, name: str | None = None, **changes: Any) -> Finetu
                           | S2D[tier][mode] | changes)
 
 
-def _folders(tier: str, kind: str, changes: dict[str, Any], needed: tuple[str, ...] = ("stills", "clips")
-             ) -> dict[str, str]:
-    if all(part in changes for part in needed):  # a lab's own data: nothing to draw
-        return {}
-    folder = prepare_data(tier, kind)
-    return {part: str(folder / part) for part in ("stills", "clips")}
-
-
 def train_s2d(tier: str = "smoke", root: Path | None = None, retrain: bool = False,
               processes: int | Launch | None = None, **changes: Any) -> tuple[Run, Run]:
     """Both stages on a tier's drawn faces: the image model on stills, then the video model that starts from it.
@@ -139,3 +131,11 @@ def train_s2d(tier: str = "smoke", root: Path | None = None, retrain: bool = Fal
     image = train(s2d(tier, "sfer", **changes), root, retrain, processes)
     video = s2d(tier, "dfer", **changes | {"init": str(image.weights)})
     return image, train(video, root, retrain, processes)
+
+
+def _folders(tier: str, kind: str, changes: dict[str, Any], needed: tuple[str, ...] = ("stills", "clips")
+             ) -> dict[str, str]:
+    if all(part in changes for part in needed):  # a lab's own data: nothing to draw
+        return {}
+    folder = prepare_data(tier, kind)
+    return {part: str(folder / part) for part in ("stills", "clips")}
