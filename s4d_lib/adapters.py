@@ -19,9 +19,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from s4d_lib.distributed import draw, gather_rows, own_rows, shared
 from s4d_lib.errors import Refused
 from s4d_lib.losses import load_balance_loss
-from s4d_lib.ranks import draw, gather_rows, own_rows, shared
 
 BEHAVIOURS = ("clean", "reference")
 # learned: the paper's; quiet: without noise; frozen: with its random first weights; the other two are controls

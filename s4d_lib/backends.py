@@ -293,10 +293,10 @@ class Folder:
         self.length = len(self.files)
 
     def size(self) -> tuple[int, int]:
-        return _read_image(self.files[0]).shape[:2]
+        return read_image(self.files[0]).shape[:2]
 
     def read(self, indices: list[int]) -> np.ndarray:
-        pictures = [_read_image(self.files[i]) for i in indices]
+        pictures = [read_image(self.files[i]) for i in indices]
         first_name, first = self.files[indices[0]].name, pictures[0]
         for i, picture in zip(indices, pictures):
             if picture.shape != first.shape:
@@ -324,7 +324,7 @@ SOURCES: dict[str, Callable[[Path], Source]] = {
 }
 
 
-def _read_image(path: Path) -> np.ndarray:
+def read_image(path: Path) -> np.ndarray:
     """One picture as [h w 3]; a camera's orientation tag is applied, transparency dropped."""
     import PIL.Image
     import PIL.ImageOps

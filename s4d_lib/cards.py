@@ -27,7 +27,6 @@ from typing import Any
 from s4d_lib.errors import Refused
 from s4d_lib.labels import SCHEMAS
 
-SHIPPED = Path(__file__).with_name("weights") / "tiny_s4d_classifier.safetensors"
 RELEASED_STRIDE = 4  # the sampling rate of the released scripts, finetune/run.sh
 UNKNOWN = "not recorded in the file"
 TASKS = ("image", "video")
@@ -79,12 +78,14 @@ def open_model(model: Any = None, schema: Mapping[str, str] | None = None) -> Op
     meant; FileNotFoundError where there is no file. A file as the authors released it is answered with the command
     that converts it.
     """
+    from s4d_lib.weight_files import SHIPPED
+
     shipped = False
     if model is None or isinstance(model, (str, Path)):
-        path = SHIPPED if model is None else Path(model)
+        path = SHIPPED["classifier"] if model is None else Path(model)
         if path.is_dir():
             path = path / "model.safetensors"
-        shipped = path.resolve() == SHIPPED.resolve()
+        shipped = path.resolve() == SHIPPED["classifier"].resolve()
         loaded, known, name = _load(path, shipped)
     else:
         loaded, known, name = model, getattr(model, "metadata", {}), type(model).__name__
@@ -94,7 +95,8 @@ def open_model(model: Any = None, schema: Mapping[str, str] | None = None) -> Op
 
 
 def _load(path: Path, shipped: bool) -> tuple[Any, dict[str, Any], str]:
-    from s4d_lib.checkpoints import load_model, read_metadata
+    from s4d_lib.loading import load_model
+    from s4d_lib.weight_files import read_metadata
 
     if not path.is_file():
         what = "the weights that should come with the library are missing; install it again or name a file " \

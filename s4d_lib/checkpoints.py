@@ -1,27 +1,19 @@
-"""file → model     safetensors that describe their model; encoders handed on, with a report of every key.
+"""file → encoder     pretrained encoders handed on, from files of ours and of others, with a report of every key.
 
-A checkpoint of ours is one safetensors file: weights under the released key names and, in its header, the
-arguments that rebuild the model. It is there complete or not at all, because it is written beside its place and
-moved there in one step. Files that others published are read here too, as far as they hold an encoder; whole models
-are rebuilt from them in `convert.py`.
+Files of ours describe their model (`weight_files.py`). Files that others published are read here too, as far as they
+hold an encoder; whole models are rebuilt from them in `convert.py`.
 """
 
 import json
-import re
-import warnings
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save
-from torch import Tensor, nn
+from torch import Tensor
 
-from s4d_lib.containers import BadCheckpoint, Contents, open_safetensors, read_contents
+from s4d_lib.containers import BadCheckpoint, Contents, read_contents
 from s4d_lib.errors import Refused
-from s4d_lib.files import write_atomically
-from s4d_lib.landmarks import LandmarkNet
 from s4d_lib.layouts import (
     LAYOUTS,
     RECONSTRUCTION,
@@ -33,12 +25,9 @@ from s4d_lib.layouts import (
     strip_wrappers,
     to_ours,
 )
-from s4d_lib.models import DualModalEncoder, DualModalMAE, S4DClassifier, Size, resolve_size
-from s4d_lib.s2d import S2DClassifier
-
-Model = DualModalMAE | S4DClassifier | DualModalEncoder | S2DClassifier | LandmarkNet
-MODELS = {kind.__name__: kind for kind in (DualModalMAE, S4DClassifier, DualModalEncoder, S2DClassifier, LandmarkNet)}
-FORMAT = "s4d_lib checkpoint 1"
+from s4d_lib.loading import MODELS
+from s4d_lib.models import S4DClassifier, Size, resolve_size
+from s4d_lib.weight_files import check_shapes, own_model, summarise_keys
 
 
 @dataclass(frozen=True)
@@ -60,67 +49,15 @@ class KeyReport:
         kind = f" ({self.layout}: {LAYOUTS[self.layout].says})" if self.layout else ""
         lines = [f"{self.path.name}{kind}: {len(self.matched)} tensors matched, {len(self.missing)} missing, "
                  f"{len(self.dropped)} dropped"]
-        lines += [f"  missing  {keys}: not in the file, starts fresh" for keys in _summary(self.missing)]
+        lines += [f"  missing  {keys}: not in the file, starts fresh" for keys in summarise_keys(self.missing)]
         for reason in dict.fromkeys(self.dropped.values()):
             same = (key for key, why in self.dropped.items() if why == reason)
-            lines += [f"  dropped  {keys}: {reason}" for keys in _summary(same)]
+            lines += [f"  dropped  {keys}: {reason}" for keys in summarise_keys(same)]
         return "\n".join([*lines, *(f"  note     {note}" for note in self.notes)])
 
     def as_json(self) -> dict[str, Any]:
         """The report as plain dictionaries and lists, as it stands in the header of a converted file."""
         return {**asdict(self), "path": self.path.name}
-
-
-def save_model(path: str | Path, model: nn.Module, metadata: dict[str, Any] | None = None) -> Path:
-    """Write weights, the arguments that rebuild the model and JSON-able `metadata`, in one step.
-
-    Keys listed under `metadata["missing"]` are left out: a file holds what was trained and nothing at random.
-    """
-    kind = type(model).__name__
-    if kind not in MODELS:
-        raise TypeError(f"save_model writes {', '.join(MODELS)}, got {kind}; unwrap the model first "
-                        "(accelerator.unwrap_model)")
-    header = {"format": FORMAT, "model": kind, "config": json.dumps(model.config),
-              "metadata": json.dumps(metadata or {})}
-    absent = set((metadata or {}).get("missing", ()))
-    tensors = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()
-               if key not in absent}
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, save(tensors, metadata=header))
-    return path
-
-
-def load_model(path: str | Path, **changes: Any) -> Model:
-    """Rebuild the model that `save_model` wrote, on the CPU and in evaluation mode.
-
-    `changes` replace arguments that the file describes: `load_model(path, behaviour="reference")`. Of keys that
-    the file names as missing the initial values are used, with a warning.
-    """
-    contents = read_contents(path)
-    path, tensors = contents.path, contents.tensors
-    kind = own_model(path, contents.header)
-    if kind is None:
-        raise BadCheckpoint(path, "it holds weights but not the arguments of a model",
-                            "convert it with `s4d convert`, or build the model and use load_encoder")
-    model = MODELS[kind](**{**json.loads(contents.header["config"]), **changes})
-    check_shapes(path, tensors, model.state_dict())
-    absent = set(json.loads(contents.header.get("metadata", "{}")).get("missing", ()))
-    odd = set(tensors) ^ (set(model.state_dict()) - absent)
-    if odd:
-        raise BadCheckpoint(path, f"{len(odd)} tensors do not fit its own description, first {min(odd)}",
-                            "write it again")
-    if absent:
-        warnings.warn(f"{path.name} has no {', '.join(_summary(sorted(absent)))}: fresh values, to be trained",
-                      stacklevel=2)
-    model.load_state_dict(tensors, strict=not absent)
-    return model.eval()
-
-
-def read_metadata(path: str | Path) -> dict[str, Any]:
-    """The `metadata` that was given to `save_model`, without reading the weights."""
-    with open_safetensors(Path(path)) as file:
-        return json.loads((file.metadata() or {}).get("metadata", "{}"))
 
 
 def load_encoder(classifier: S4DClassifier, path: str | Path, layout: str | None = None) -> KeyReport:
@@ -153,7 +90,7 @@ def place(contents: Contents, layout: str | None = None, tubelet: int = 2) -> tu
     path = contents.path
     if layout is not None and layout not in LAYOUTS:
         raise Refused(f"layout must be one of {', '.join(LAYOUTS)}, got {layout!r}")
-    if own_model(path, contents.header):
+    if own_model(path, contents.header, MODELS):
         return "", Placed(contents.tensors, {key: key for key in contents.tensors})
     try:
         names, notes = strip_wrappers(list(contents.tensors))
@@ -206,36 +143,9 @@ def _refuse_partial_encoder(path: Path, missing: Iterable[str], dropped: Iterabl
 
 
 def _size_notes(path: Path, header: dict[str, str], size: Size) -> tuple[str, ...]:
-    if own_model(path, header) is None:
+    if own_model(path, header, MODELS) is None:
         return ("the file does not say for which input size and positions it was trained",)
     theirs = resolve_size(json.loads(header["config"])["size"])
     return tuple(f"{name} is {getattr(theirs, name)} in the file and {getattr(size, name)} in the model"
                  for name in ("image_size", "frames", "heads", "positions")
                  if getattr(theirs, name) != getattr(size, name))
-
-
-def own_model(path: Path, header: dict[str, str]) -> str | None:
-    """Name of the model in a file of ours, None for other safetensors files."""
-    if "format" not in header or "model" not in header:
-        return None
-    if header["format"] != FORMAT or header["model"] not in MODELS:
-        raise BadCheckpoint(path, f"it holds a {header['model']} as {header['format']!r}, and this s4d_lib "
-                            f"reads {', '.join(MODELS)} as {FORMAT!r}", "use the version that wrote it")
-    return header["model"]
-
-
-def check_shapes(path: Path, tensors: dict[str, Tensor], model: dict[str, Tensor]) -> None:
-    differ = [key for key, tensor in tensors.items() if key in model and tensor.shape != model[key].shape]
-    wrong = [f"{key} is {list(tensors[key].shape)} in the file and {list(model[key].shape)} in the model"
-             for key in sorted(differ, key=lambda key: -model[key].ndim)]  # kernels say more than biases
-    if wrong:
-        more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
-        raise BadCheckpoint(path, wrong[0] + more, "build the model in the Size that the file was trained in")
-
-
-def _summary(keys: Iterable[str]) -> list[str]:
-    """Hundreds of keys in a few phrases: numbers become *, the last word is cut, equals are counted."""
-    keys = list(keys)
-    patterns = [re.sub(r"\.\d+(?=\.)", ".*", key).rpartition(".")[0] or key for key in keys]
-    counts, first = Counter(patterns), dict(zip(reversed(patterns), reversed(keys)))
-    return [f"{pattern if count > 1 else first[pattern]} ({count})" for pattern, count in counts.items()]

@@ -131,7 +131,7 @@ def _train(config: Path, tier: str, retrain: bool, launch: "Launch | None") -> "
     from s4d_lib.stages import FinetuneConfig, PretrainConfig
 
     if str(config) == "s2d":
-        from s4d_lib.s2d_stages import train_s2d
+        from s4d_lib.tiers import train_s2d
 
         return list(train_s2d(tier, retrain=retrain, processes=launch))
     settings = _settings(config)

@@ -16,24 +16,16 @@ from safetensors.torch import save
 from torch import Tensor
 
 from s4d_lib import __version__
-from s4d_lib.checkpoints import (
-    MODELS,
-    KeyReport,
-    Model,
-    check_shapes,
-    own_model,
-    place,
-    read_metadata,
-    report_keys,
-    save_model,
-)
+from s4d_lib.checkpoints import KeyReport, place, report_keys
 from s4d_lib.containers import BadCheckpoint, Contents, open_safetensors, read_contents
 from s4d_lib.errors import Refused
 from s4d_lib.files import sha256_of, write_atomically
 from s4d_lib.layouts import LAYOUTS, TRUNK, UNKNOWN, BadTensor, Placed, to_released
+from s4d_lib.loading import MODELS, Model
 from s4d_lib.models import SIZES, Size
 from s4d_lib.s2d import SIZES as S2D_SIZES
 from s4d_lib.tokens import position_table
+from s4d_lib.weight_files import check_shapes, own_model, read_metadata, save_model
 
 EXPERT = re.compile(r"blocks\.(\d+)\.moe_layer\.experts\.(\d+)\.")
 # Names of a setting in the argument lists of these training scripts.
@@ -148,7 +140,7 @@ def _kind_of_ours(source: Path) -> str | None:
     if source.suffix != ".safetensors":
         return None
     with open_safetensors(source) as file:
-        return own_model(source, file.metadata() or {})
+        return own_model(source, file.metadata() or {}, MODELS)
 
 
 class _Reader:

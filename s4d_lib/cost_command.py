@@ -54,10 +54,10 @@ def cost_table(trainings: Sequence[str] = TRAININGS, tier: str = "full", dataset
 
 def drawing_hours(tier: str, trainings: Sequence[str]) -> float | None:
     """Hours of one CPU thread to draw the faces that the trainings read; None below 160 pixels, which is measured."""
-    from s4d_lib.costs import _recorded
+    from s4d_lib.costs import measured_costs
     from s4d_lib.tiers import LABELLED, UNLABELLED
 
-    each = _recorded().get("reading", {}).get("drawing")
+    each = measured_costs().get("reading", {}).get("drawing")
     kinds = {UNLABELLED[tier] if name == "pretraining" else LABELLED[tier] for name in trainings}
     if each is None or {faces.size for faces in kinds} != {160}:
         return None

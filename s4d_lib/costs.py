@@ -125,7 +125,7 @@ def estimate(config: Config, samples: Mapping[str, int], gpu: Gpu, tested: Mappi
 
 def counted(config: Config, modality: str) -> Counted:
     """Operations and memory of one sample: from the record where it has this kind of step, else counted now."""
-    said, name = _recorded(), kind_of(config, modality)
+    said, name = measured_costs(), kind_of(config, modality)
     standard = next((other for kind, other, _ in KINDS if kind == name), None)
     shapes = ("size", "experts", "top_k", "capacity_factor", "mask_stills", "mask_clips", "prompts", "freeze", "pool",
               "moae_blocks", "router")
@@ -141,13 +141,13 @@ def _counted_now(config: Config, modality: str) -> Counted:
 
 
 @cache
-def _recorded() -> dict:
+def measured_costs() -> dict:
     return read_record(STEP_COSTS).results if STEP_COSTS.exists() else {}
 
 
 def _compute_seconds(config: Config, modality: str, each: Counted, gpu: Gpu) -> tuple[float, str]:
-    measured = _recorded().get("gpus", {}).get(gpu.measured_as, {}).get(kind_of(config, modality))
-    if measured and config.size == _recorded()["size"]:
+    measured = measured_costs().get("gpus", {}).get(gpu.measured_as, {}).get(kind_of(config, modality))
+    if measured and config.size == measured_costs()["size"]:
         return measured["seconds_per_sample"], "measured"
     return each.tflop / (gpu.tflops * UTILISATION), "counted"
 
@@ -155,7 +155,7 @@ def _compute_seconds(config: Config, modality: str, each: Counted, gpu: Gpu) -> 
 def _reading_seconds(config: Config, modality: str) -> float:
     """Of one thread, to decode and vary one sample; measured at 160 pixels, and taken as it is for other sizes."""
     stage = "pretrain" if isinstance(config, PretrainConfig) else "finetune"
-    return 0.0 if config.cache else _recorded().get("reading", {}).get(stage, {}).get(modality, 0.0)
+    return 0.0 if config.cache else measured_costs().get("reading", {}).get(stage, {}).get(modality, 0.0)
 
 
 def _views(config: Config, modality: str) -> int:

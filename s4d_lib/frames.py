@@ -25,6 +25,7 @@ from __future__ import annotations
 import gc
 import os
 import re
+import threading
 import weakref
 from collections.abc import Callable, Sequence
 from fractions import Fraction
@@ -38,8 +39,9 @@ from torch import Tensor
 from s4d_lib.backends import IMAGE_SUFFIXES, MODULE_OF, SOURCES, Source, in_format, installed_backends, require_whole
 from s4d_lib.errors import Refused
 from s4d_lib.files import replacing
-from s4d_lib.shards import is_packed
+from s4d_lib.shards import is_packed, open_packed
 
+OPENERS: dict[str, Callable[[Path], Source]] = SOURCES | {"packed": open_packed}
 AUTO = ("decord", "pyav")  # PyAV last: it opens most, and says best why it cannot
 _REPLACE = "Fetch or extract it again, or list every such file with find_unreadable() and leave them out"
 
@@ -67,16 +69,14 @@ class FrameReader:
     the error of the last is raised.
     """
 
-    def __init__(self, path: Path, backends: Sequence[str]):
-        self.__setstate__({"path": path, "_backends": list(backends), "_length": None, "_closed": False})
-
-    def __getstate__(self) -> dict:
-        return {key: self.__dict__[key] for key in ("path", "_backends", "_length", "_closed")}
-
-    def __setstate__(self, state: dict) -> None:
-        self.__dict__.update(state)
+    def __init__(self, path: Path, backends: Sequence[str], length: int | None = None, closed: bool = False):
+        self.path, self._backends, self._length, self._closed = path, list(backends), length, closed
         self._source: Source | None = None
         _OPEN.add(self)
+
+    def __reduce__(self) -> tuple:
+        """Without the decoder: a copy in another process opens the file again."""
+        return type(self), (self.path, self._backends, self._length, self._closed)
 
     def __enter__(self) -> FrameReader:
         return self
@@ -147,7 +147,9 @@ class FrameReader:
         if self._source is None:
             if self._backends[0] in MODULE_OF:
                 require_whole(self.path)
-            source = SOURCES[self._backends[0]](self.path)
+            if self._backends[0] not in ("folder", "image"):
+                _heed_forks()
+            source = OPENERS[self._backends[0]](self.path)
             if source.length == 0:
                 raise Refused("it holds no frames")
             if self._length not in (None, source.length):
@@ -190,8 +192,14 @@ def _collect_again() -> None:
         gc.enable()
 
 
-if hasattr(os, "register_at_fork"):  # not on Windows, which cannot fork
-    os.register_at_fork(before=_collect_later, after_in_parent=_collect_again, after_in_child=_disown_after_fork)
+_FIRST_DECODER = threading.Lock()  # whoever opens the first decoder takes it, and nobody gives it back
+
+
+def _heed_forks() -> None:
+    """Before the first decoder of this process is opened, and only then: from here on a fork needs care."""
+    # Not a lock that is waited for: a child forked at this moment would wait for ever.
+    if _FIRST_DECODER.acquire(blocking=False) and hasattr(os, "register_at_fork"):  # Windows cannot fork
+        os.register_at_fork(before=_collect_later, after_in_parent=_collect_again, after_in_child=_disown_after_fork)
 
 
 def open_frames(path: str | os.PathLike, backend: str = "auto") -> FrameReader:
@@ -214,8 +222,8 @@ def open_frames(path: str | os.PathLike, backend: str = "auto") -> FrameReader:
     installed = installed_backends()
     if backend == "auto":
         return FrameReader(path, [b for b in AUTO if b in installed] if kind == "video" else [kind])
-    if backend not in SOURCES:
-        raise Refused(f"no back end is called {backend!r}; there are {', '.join(('auto', *SOURCES))}")
+    if backend not in OPENERS:
+        raise Refused(f"no back end is called {backend!r}; there are {', '.join(('auto', *OPENERS))}")
     if backend in MODULE_OF and backend not in installed:
         raise Refused(f"back end {backend!r} is not installed; installed here: {', '.join(installed)}")
     return FrameReader(path, [backend])

@@ -1,6 +1,6 @@
 """model ↔ Hub     save_pretrained, from_pretrained, push_to_hub, and the model card they write.
 
-A folder holds `model.safetensors` (a checkpoint as `checkpoints.save_model` writes it, which describes its model by
+A folder holds `model.safetensors` (a checkpoint as `weight_files.save_model` writes it, which describes its model by
 itself), the same description as `config.json` for people and the Hub, and a card, `README.md`. What a model knows
 of its origin lies in its `metadata` and travels along: `source`, `source_sha256` and `licence` of a converted file
 reach the card.
@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData, PyTorchModelHubMixin, errors, hf_hub_download
+
+from s4d_lib.weight_files import AnotherModel, read_metadata, rebuild, save_model
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 REPO_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -58,10 +60,8 @@ class HubModel(PyTorchModelHubMixin, library_name="s4d_lib", tags=["facial-expre
                         **changes: Any) -> "HubModel":
         """The model in a folder, or in a Hub repository `owner/name`, in evaluation mode.
 
-        `changes` replace arguments that the checkpoint describes (`checkpoints.load_model`).
+        `changes` replace arguments that the checkpoint describes (`loading.load_model`).
         """
-        from s4d_lib.checkpoints import load_model, read_metadata
-
         place = str(pretrained_model_name_or_path)
         if Path(place).is_dir():
             path = Path(place) / WEIGHTS
@@ -71,10 +71,11 @@ class HubModel(PyTorchModelHubMixin, library_name="s4d_lib", tags=["facial-expre
         else:
             path = _download(place, force_download=force_download, token=token, cache_dir=cache_dir,
                              local_files_only=local_files_only, revision=revision)
-        model = load_model(path, **changes)
-        if not isinstance(model, cls):
-            found = type(model).__name__
-            raise TypeError(f"{place}: it holds a {found} and not a {cls.__name__}; use {found}.from_pretrained")
+        try:
+            model = rebuild(path, [cls], **changes)
+        except AnotherModel as error:
+            raise TypeError(f"{place}: it holds a {error.model} and not a {cls.__name__}; use "
+                            f"{error.model}.from_pretrained") from error
         known = read_metadata(path)
         # Under "missing" save_model leaves tensors out; once the model is here they exist, and may get trained.
         if known.pop("missing", None):
@@ -83,8 +84,6 @@ class HubModel(PyTorchModelHubMixin, library_name="s4d_lib", tags=["facial-expre
         return model.to(map_location)
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        from s4d_lib.checkpoints import save_model
-
         save_model(save_directory / WEIGHTS, self, self.metadata)
         described = {"model": type(self).__name__, **self.config}
         (save_directory / CONFIG).write_text(json.dumps(described, indent=2) + "\n")
@@ -101,7 +100,7 @@ class HubModel(PyTorchModelHubMixin, library_name="s4d_lib", tags=["facial-expre
         sections = {
             "": f"{what} Paper: [{paper}](https://arxiv.org/abs/{arxiv}).{_behaviour(self.config)}",
             "Input": _input(self.config, kind), "Output": _output(self.config, known, kind),
-            "Load": f"```python\nfrom {type(self).__module__} import {kind}\n\n"
+            "Load": f"```python\nfrom {_face(type(self))} import {kind}\n\n"
                     f"model = {kind}.from_pretrained(\"folder or owner/name\")\n```",
             "Where the weights come from": _origin(known),
             "Use and limits": _limits(classifies),
@@ -109,6 +108,11 @@ class HubModel(PyTorchModelHubMixin, library_name="s4d_lib", tags=["facial-expre
         body = "\n".join(f"## {title}\n\n{text}\n" if title else f"# {kind}\n\n{text}\n"
                          for title, text in sections.items())
         return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body}")
+
+
+def _face(kind: type) -> str:
+    """The module that a reader imports a class from: a package or file of ours, not a file inside a package."""
+    return ".".join(kind.__module__.split(".")[:2])
 
 
 def _download(name: str, **how: Any) -> Path:

@@ -16,13 +16,12 @@ import numpy as np
 
 from s4d_lib.errors import Refused
 from s4d_lib.files import write_atomically
-from s4d_lib.runs import SHIPPED
 from s4d_lib.stages import FinetuneConfig, Modality
+from s4d_lib.weight_files import SHIPPED
 
 if TYPE_CHECKING:
     from s4d_lib.synthetic_faces import FaceRecipe
 
-ENCODER = SHIPPED.with_name("nano_dual_modal_mae.safetensors")
 
 
 @dataclass(frozen=True)
@@ -266,7 +265,7 @@ def config_on(folders: Mapping[str, str], cell: Cell, method: str, seed: int, ti
     scale, changed = SCALES[tier], method_named(method)
     epochs = round(scale.epochs * changed.longer)
     settings = FINETUNE["laptop"] | READING | {
-        "size": cell.size, "init": str(ENCODER) if cell.init == "shipped" else None, "epochs": epochs,
+        "size": cell.size, "init": str(SHIPPED["nano_encoder"]) if cell.init == "shipped" else None, "epochs": epochs,
         "warmup_epochs": epochs / 10, "validate_every": 1, "clip_steps": scale.epoch, "still_ratio": cell.ratio,
         "still_weight": cell.weight, "still_labels": "merged" if cell.schema == "merged" else "listed",
         "batch_clips": scale.batch_clips, "batch_stills": scale.batch_stills, "train_clips": cell.clips,

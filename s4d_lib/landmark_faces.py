@@ -20,7 +20,6 @@ from torch.utils.data import Dataset
 
 from s4d_lib.errors import Refused
 from s4d_lib.face_people import View
-from s4d_lib.landmarks import LANDMARK_PIXELS
 from s4d_lib.local_contrast import local_contrast
 from s4d_lib.synthetic_faces import STILL_CHUNK, FaceRecipe, StillRecipe, make_stills
 
@@ -33,7 +32,8 @@ MIRROR = (*range(16, -1, -1), *range(26, 16, -1), *range(27, 31), *range(35, 30,
 PARTS = ("train", "validation", "test")
 SEEDS = 1_000_000  # of one part; the first million is left to the data sets of the book
 # Wider than the stills and clips of the book in every dial, so that both lie inside what was learned.
-RECIPE = FaceRecipe("landmarks", size=LANDMARK_PIXELS, still=StillRecipe(
+# 112 px is what the landmark network reads (`landmarks.LANDMARK_PIXELS`).
+RECIPE = FaceRecipe("landmarks", size=112, still=StillRecipe(
     prior=(1.0,) * 7, intensity=(0.2, 1.15), look_alikes=0.3, view=View(grey=0.0, blur=(0.0, 0.8), noise=(0.0, 0.02))))
 COARSE = 48  # pixels: the size at which the book's small models read faces
 

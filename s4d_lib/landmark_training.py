@@ -26,7 +26,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from s4d_lib import records
-from s4d_lib.checkpoints import load_model, save_model
 from s4d_lib.clips import normalise
 from s4d_lib.face_renderer import RENDERER_VERSION
 from s4d_lib.files import runs_root
@@ -42,11 +41,13 @@ from s4d_lib.landmark_faces import (
     vary,
 )
 from s4d_lib.landmark_scores import floor_points, locate, normalised_mean_error, report
-from s4d_lib.landmarks import LANDMARK_PIXELS, SHIPPED_LANDMARKS, LandmarkNet, load_landmarks
+from s4d_lib.landmarks import LANDMARK_PIXELS, LandmarkNet, load_landmarks
+from s4d_lib.loading import load_model
 from s4d_lib.plans import Mixed, steady_plan
 from s4d_lib.runs import Run
 from s4d_lib.synthetic_faces import RECIPES, STILL_CHUNK
 from s4d_lib.training import Job, Loop, Progressed, run_job
+from s4d_lib.weight_files import SHIPPED, save_model
 
 # Written before the run whose record ships; every number of it is in `LandmarkConfig`.
 PROTOCOL = {
@@ -246,8 +247,8 @@ def landmark_net(tier: str = "laptop", seeds: Sequence[int] = (0,), jobs: int = 
     changes = {"smoke": SMOKE, "laptop": {}, "full": FULL}[tier]
     run = train_landmarks(LandmarkConfig(tier=tier, seed=seeds[0], **changes))
     if tier == "laptop":
-        SHIPPED_LANDMARKS.parent.mkdir(exist_ok=True)
-        shutil.copyfile(run.folder / "half.safetensors", SHIPPED_LANDMARKS)
+        SHIPPED["landmarks"].parent.mkdir(exist_ok=True)
+        shutil.copyfile(run.folder / "half.safetensors", SHIPPED["landmarks"])
     return run.record
 
 

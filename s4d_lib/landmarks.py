@@ -1,28 +1,23 @@
-"""latents → latents     landmark network, multi-view complementary prompter (MCP), temporal adapter (TMA).
+"""frame → points, features     the landmark network, which says where brows, eyes and mouth are.
 
-S2D turns a still-image model into a video model without touching its weights. A frozen landmark network says
-where brows, eyes and mouth are; a prompter writes that, through eight channels, onto the image tokens; an adapter
-lets each place of the face look at itself in the other frames (arXiv 2312.05447).
-
-Attributes are named after the released state-dict keys (`TMA`, `D_fc1`, `conv0_0`), so that weights load by name.
+S2D turns a still-image model into a video model without touching its weights: this network, frozen, sees each frame,
+and what it sees reaches the image tokens through a prompter (`prompts.py`; arXiv 2312.05447). Attributes are named
+after the released state-dict keys (`conv2_dw`, `output_layer`), so that weights load by name.
 """
 
 from pathlib import Path
 from typing import Any
 
 import torch
-from einops import rearrange
-from timm.models.vision_transformer import Attention
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from s4d_lib.errors import Refused
+from s4d_lib.weight_files import SHIPPED, AnotherModel, rebuild
 
 LANDMARK_PIXELS = 112   # height and width of a frame the landmark network reads
 LANDMARK_CHANNELS = 128  # channels of the features it hands to the prompter
 POINTS = 68             # of a face, in the order of iBUG 300-W
-SHIPPED_LANDMARKS = Path(__file__).parent / "weights" / "landmark_net.safetensors"
-FOVEA_SCALE = 10.0      # where the learnable sharpness λ of the fovea starts
 
 
 class LandmarkNet(nn.Module):
@@ -87,12 +82,10 @@ def load_landmarks(file: str | Path = "shipped") -> LandmarkNet:
     That one has `width` 1/4 and was trained on drawn faces only (`landmark_training.py`); its 136 numbers are x and
     y of each point, from 0 to 1 corner to corner. TypeError when the file holds another model.
     """
-    from s4d_lib.checkpoints import load_model  # it knows every model, this one too
-
-    net = load_model(SHIPPED_LANDMARKS if file == "shipped" else file)
-    if not isinstance(net, LandmarkNet):
-        raise TypeError(f"{file} holds a {type(net).__name__} and not a LandmarkNet")
-    return net.requires_grad_(False)
+    try:
+        return rebuild(SHIPPED["landmarks"] if file == "shipped" else file, [LandmarkNet]).requires_grad_(False)
+    except AnotherModel as error:
+        raise TypeError(f"{file} holds a {error.model} and not a LandmarkNet") from error
 
 
 class ConvNorm(nn.Module):
@@ -156,79 +149,3 @@ class PointHead(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.bn(self.linear(self.conv_6_dw(x).flatten(1)))
-
-
-class Fovea(nn.Module):
-    """Keeps of each channel what stands out in space: softmax over all places of λ·g, times g itself.
-
-    g is `[b c h w]`; λ is learned and starts at 10 (arXiv 2312.05447; released `model_finetuning.py:60`).
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.smooth = nn.Parameter(torch.full((1,), FOVEA_SCALE))
-
-    def forward(self, g: Tensor) -> Tensor:
-        return (self.smooth * g).flatten(2).softmax(dim=-1).view_as(g) * g
-
-
-class Prompter(nn.Module):
-    """MCP: normalised image tokens and prompt → next prompt; it also holds its block's temporal adapter.
-
-    p = W(fovea(U x) + V a), with U and V to `prompt_dim` channels and W back (arXiv 2312.05447; released
-    `model_finetuning.py:197-230`). The image is sharpened, the landmarks are not. Without `prompts` or `temporal` that
-    half is absent, keys and all.
-    """
-
-    def __init__(self, dim: int, prompt_dim: int, hidden: int, temporal_heads: int, prompts: bool = True,
-                 temporal: bool = True) -> None:
-        super().__init__()
-        if prompts:
-            self.conv0_0 = nn.Conv2d(dim, prompt_dim, 1)
-            self.conv0_1 = nn.Conv2d(dim, prompt_dim, 1)
-            self.conv1x1 = nn.Conv2d(prompt_dim, dim, 1)
-            self.fovea = Fovea()
-        if temporal:
-            self.TMA = TemporalAdapter(dim, hidden, temporal_heads)
-
-    def forward(self, x: Tensor, prompt: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Image tokens and prompt, both normalised and `[(b t) (h w) d]` → prompt `[(b t) (h w) d]`."""
-        shape = {"h": grid[0], "w": grid[1]}
-        x, prompt = (rearrange(v, "b (h w) d -> b d h w", **shape) for v in (x, prompt))
-        mixed = self.conv1x1(self.fovea(self.conv0_0(x)) + self.conv0_1(prompt))
-        return rearrange(mixed, "b d h w -> b (h w) d")
-
-
-class TemporalAdapter(nn.Module):
-    """TMA: each place of the picture attends to itself in the other frames (released
-    `model_finetuning.py:70-131`).
-
-    Bottleneck with attention over time, LayerNorm, bottleneck without. Neither has a skip connection; the
-    classifier adds the result to its tokens.
-    """
-
-    def __init__(self, dim: int, hidden: int, heads: int) -> None:
-        super().__init__()
-        self.T_Adapter = BottleneckAdapter(dim, hidden, heads)
-        self.norm = nn.LayerNorm(dim)  # PyTorch's epsilon 1e-5 here, unlike every norm of the trunk
-        self.S_Adapter = BottleneckAdapter(dim, hidden)
-
-    def forward(self, x: Tensor, frames: int) -> Tensor:
-        """Normalised tokens `[(b t) n d]` of clips of `frames` frames → `[(b t) n d]`."""
-        places = x.shape[1]
-        x = rearrange(x, "(b t) n d -> (b n) t d", t=frames)
-        x = self.S_Adapter(self.norm(self.T_Adapter(x)))
-        return rearrange(x, "(b n) t d -> (b t) n d", n=places)
-
-
-class BottleneckAdapter(nn.Module):
-    """Two-layer bottleneck `[... s d]` → `[... s d]`, no skip; with `heads`, attention over s in the middle."""
-
-    def __init__(self, dim: int, hidden: int, heads: int | None = None) -> None:
-        super().__init__()
-        self.D_fc1 = nn.Linear(dim, hidden)
-        self.attn = Attention(hidden, heads) if heads else nn.Identity()
-        self.D_fc2 = nn.Linear(hidden, dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.D_fc2(self.attn(F.gelu(self.D_fc1(x))))

@@ -4,7 +4,7 @@
 
 A notebook never forks: the ranks are processes of their own, below a launcher of its own, and read their configuration
 from the run's folder. Whoever loses the process above asks itself to stop, so none is left behind, and ranks stop
-together after a whole step. `torchrun -m s4d_lib.launch rank FOLDER` starts them as well. Derived in appendix c.
+together after a whole step. `torchrun -m s4d_lib.rank FOLDER` starts them as well. Derived in appendix c.
 """
 
 from __future__ import annotations
@@ -20,16 +20,17 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from s4d_lib.distributed import METHOD
 from s4d_lib.errors import Refused
 from s4d_lib.progress import RELAY, RELAYED, Progress
-from s4d_lib.ranks import METHOD
 from s4d_lib.run_state import reached
 
+RANK = "s4d_lib.rank"  # the program that each rank is; it imports this file, and not the other way round
 ABOVE = "S4D_ABOVE"  # environment: the process above, without which a launcher or rank stops
 STOPPED = 75         # exit code of a rank that was asked to stop, and did so after a whole step
 GRACE = 120          # seconds for a step and a checkpoint before a stopping rank is killed
@@ -95,7 +96,7 @@ def run_ranks(launch: Launch, folder: Path, label: str) -> None:
         outcome = Path(place) / "outcome.json"
         said = {"folder": str(folder), "logs": place, "outcome": str(outcome), "id": folder.name, **asdict(launch)}
         process = subprocess.Popen(
-            [sys.executable, "-m", "s4d_lib.launch", "agent", json.dumps(said)], stdout=subprocess.PIPE, text=True,
+            [sys.executable, "-m", "s4d_lib.launch", json.dumps(said)], stdout=subprocess.PIPE, text=True,
             stdin=subprocess.DEVNULL, env=_environment(launch), start_new_session=True)  # a notebook's SIGINT is ours
         with _passing_on(process) as signals:
             _show(process, label)
@@ -203,7 +204,7 @@ def agent(said: Mapping[str, Any]) -> int:
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     logging.disable(logging.ERROR)  # what the agent has to say is said by `_how`
-    _stop_without(int(os.environ[ABOVE]))
+    stop_without(int(os.environ[ABOVE]))
     os.environ[ABOVE] = str(os.getpid())
     one = said["nodes"] == 1
     config = LaunchConfig(
@@ -215,7 +216,7 @@ def agent(said: Mapping[str, Any]) -> int:
         logs_specs=DefaultLogsSpecs(said["logs"], {i: Std.ERR if i == 0 and said["node_rank"] == 0 else Std.ALL
                                                    for i in range(said["processes"])}))
     try:
-        elastic_launch(config, sys.executable)("-m", "s4d_lib.launch", "rank", said["folder"])
+        elastic_launch(config, sys.executable)("-m", RANK, said["folder"])
         return 0
     except ChildFailedError as error:
         found = {"ranks": {rank: {"exitcode": failure.exitcode, "message": _message(failure)}
@@ -231,7 +232,7 @@ def _message(failure: Any) -> str:
     return str(failure.error_file_data.get("message", "")).strip()
 
 
-def _stop_without(parent: int) -> None:
+def stop_without(parent: int) -> None:
     """Send ourselves SIGTERM when the process above has gone, however it went."""
 
     def watch() -> None:
@@ -242,40 +243,5 @@ def _stop_without(parent: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-# --- a rank ----------------------------------------------------------------------------------------------------------
-
-
-def rank(folder: Path) -> None:
-    """Train the configuration of a run's folder as one of several processes."""
-    from s4d_lib import ranks, runs
-    from s4d_lib.stages import FinetuneConfig, PretrainConfig
-
-    if ABOVE in os.environ:
-        _stop_without(int(os.environ[ABOVE]))
-    settings = json.loads((folder / "config.json").read_text())
-    config = (PretrainConfig if settings["stage"] == "pretrain" else FinetuneConfig)(**settings)
-    try:
-        with redirect_stdout(sys.stdout if ranks.is_first() else open(os.devnull, "w")):
-            runs.train(config, folder.parent)
-    except KeyboardInterrupt:
-        sys.exit(STOPPED)
-    except Exception as error:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it comes as soon as another rank fails; first we say why we did
-        _leave(error)
-        raise
-
-
-def _leave(error: Exception) -> None:
-    """The error of this rank where the elastic agent looks for it, whole or not at all: half a file would crash it."""
-    if "TORCHELASTIC_ERROR_FILE" not in os.environ:
-        return
-    place = Path(os.environ["TORCHELASTIC_ERROR_FILE"])
-    part = place.with_suffix(".part")
-    part.write_text(json.dumps({"message": f"{type(error).__name__}: {error}", "timestamp": int(time.time())}))
-    part.replace(place)
-
-
 if __name__ == "__main__":
-    if sys.argv[1] == "agent":
-        sys.exit(agent(json.loads(sys.argv[2])))
-    rank(Path(sys.argv[2]))
+    sys.exit(agent(json.loads(sys.argv[1])))

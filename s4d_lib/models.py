@@ -15,12 +15,12 @@ from torch import Tensor, nn
 
 from s4d_lib.adapters import MixtureOfAdapterExperts, Routing
 from s4d_lib.decoder import RELEASED_EPSILON, Decoder, normalised_target, paste_prediction, place_mask_tokens
+from s4d_lib.distributed import RowDropout
 from s4d_lib.encoder import Encoder, MoAEBlock, TransformerBlock, layer_norm
 from s4d_lib.errors import Refused
 from s4d_lib.heads import POOLS, TASK_OF_RANK, TaskHeads, pool_latents, task_of
 from s4d_lib.hub import HubModel
 from s4d_lib.losses import masked_mse
-from s4d_lib.ranks import RowDropout
 from s4d_lib.tokens import POSITIONS, Grid, TubeletEmbed, height_width, position_table
 
 

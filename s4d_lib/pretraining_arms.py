@@ -12,13 +12,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from s4d_lib.lab_cells import ENCODER, READING, Cell, faces, run_config
+from s4d_lib.lab_cells import READING, Cell, faces, run_config
 from s4d_lib.lab_records import lab_record
 from s4d_lib.laboratory import plan
 from s4d_lib.records import Record
 from s4d_lib.runs import Run, train
 from s4d_lib.stages import FinetuneConfig, PretrainConfig
 from s4d_lib.study_grid import run_grid
+from s4d_lib.weight_files import SHIPPED
 
 ARMS: dict[str, tuple[str, ...]] = {"dual": ("image", "clip"), "image": ("image",), "clip": ("clip",)}
 UNLABELLED_SEED = 20
@@ -46,7 +47,7 @@ def pretraining(arm: str, seed: int, tier: str = "laptop") -> PretrainConfig:
 def lab_encoder(tier: str = "laptop", seeds: Sequence[int] = (0,), jobs: int = 1) -> Record:
     """Put the laboratory's encoder in its place: the dual arm, first seed."""
     run = train(pretraining("dual", seeds[0], tier))
-    shutil.copyfile(run.weights, ENCODER)
+    shutil.copyfile(run.weights, SHIPPED["nano_encoder"])
     return run.record
 
 

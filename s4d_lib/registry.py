@@ -11,17 +11,16 @@ published shape is the default: experts in the released blocks. Weights are conv
 from collections.abc import Callable
 from dataclasses import fields, replace
 from inspect import signature
-from pathlib import Path
 from typing import Any
 
 from timm.models import PretrainedCfg, generate_default_cfgs, is_model, register_model, resolve_pretrained_cfg
 from torch import nn
 
 from s4d_lib.errors import Refused
+from s4d_lib.weight_files import SHIPPED
 
 # Models are imported when one is built: they import timm themselves, and this file runs while timm's import ends.
 
-SHIPPED = Path(__file__).with_name("weights") / "tiny_dual_modal_mae.safetensors"
 RELEASED_BLOCKS = tuple(range(6, 12))  # of every size; in the large one this is a quarter (science §1.5)
 # timm's word → ours. "size", whose fields these are, is what the name of a model stands for.
 SIZE_WORDS = {"img_size": "image_size", "num_frames": "frames", "patch_size": "patch", "tubelet_size": "tubelet"}
@@ -34,7 +33,7 @@ def s4d_vit_tiny_patch8_48(pretrained: bool = False, **kwargs: Any) -> nn.Module
 
     model = _s4d("s4d_vit_tiny_patch8_48", False, "tiny", {"moae_blocks": "last_half"}, kwargs)
     if pretrained:
-        load_encoder(model, model.pretrained_cfg.get("file") or SHIPPED)
+        load_encoder(model, model.pretrained_cfg.get("file") or SHIPPED["encoder"])
     return model
 
 
@@ -102,7 +101,7 @@ def _cfg(side: int, classifier: tuple[str, ...] | str, paper: str, **more: Any) 
 
 _S4D_HEADS = ("head.image", "head.video")
 default_cfgs = generate_default_cfgs({  # register_model looks for this name
-    "s4d_vit_tiny_patch8_48": _cfg(48, _S4D_HEADS, "2409.06154", file=str(SHIPPED), custom_load=True,
+    "s4d_vit_tiny_patch8_48": _cfg(48, _S4D_HEADS, "2409.06154", file=str(SHIPPED["encoder"]), custom_load=True,
                                    license="apache-2.0", notes=("encoder only, pretrained on drawn faces",)),
     **{f"s4d_vit_{size}_patch16_160": _cfg(160, _S4D_HEADS, "2409.06154")
        for size in ("tiny", "small", "base", "large")},

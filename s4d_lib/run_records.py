@@ -7,23 +7,24 @@ processes it was computed. The record names the protocol beside the published on
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 
 import torch
 
-from s4d_lib import ranks
+from s4d_lib import distributed
+from s4d_lib.landmark_memory import VARIABLE
 from s4d_lib.protocols import PROTOCOLS, Protocol, compare
 from s4d_lib.records import DataUse, Record, code_state, device_state, fingerprint, peak_memory_mb
 from s4d_lib.run_state import Progressed
-from s4d_lib.s2d_stages import landmarks_hash
 from s4d_lib.stages import Config, FinetuneConfig, geometry
+from s4d_lib.weight_files import SHIPPED
 
 # Settings that came after the first runs: they count in a fingerprint where they are used, so that those stay loadable.
 LATER = ("stills_as", "clips_as", "stills_schema", "clips_schema", "label_base", "clip_steps", "still_ratio",
          "still_weight", "still_labels", "shuffle_stills", "leave_out", "optimizer_states", "remedy", "router",
          "local_contrast", "expert_spread", "system", "prompts", "tma_init", "freeze", "landmarks", "sdl", "sdl_slots",
          "sdl_neighbours", "sdl_update_every")
-SHIPPED = Path(__file__).parent / "weights" / "tiny_dual_modal_mae.safetensors"
 
 
 def run_mark(config: Config, data: dict[str, DataUse]) -> str:
@@ -44,8 +45,19 @@ def _init_hash(config: Config) -> str | None:
     return hashlib.sha256(init_path(init).read_bytes()).hexdigest() if init else None
 
 
+def landmarks_hash(config: FinetuneConfig) -> str | None:
+    """Checksum of the landmark network's file for the fingerprint of a run; None without prompts."""
+    if not config.prompts:
+        return None
+    if config.landmarks == "random":
+        return "random"
+    path = SHIPPED["landmarks"] if config.landmarks == "shipped" else Path(config.landmarks)
+    # Remembered features are rounded, so a run with a memory is another run (landmark_memory.py).
+    return hashlib.sha256(path.read_bytes()).hexdigest() + ("+memory" if os.environ.get(VARIABLE) else "")
+
+
 def init_path(init: str) -> Path:
-    return SHIPPED if init == "shipped" else Path(init)
+    return SHIPPED["encoder"] if init == "shipped" else Path(init)
 
 
 def finetune_headline(config: FinetuneConfig, outcome: dict) -> str:
@@ -70,7 +82,7 @@ def run_record(config: Config, kind: str, headline: str, where: Progressed, outc
         config=config.model_dump(mode="json", exclude={"stills", "clips", "init"}) | _names(config),
         protocol=protocol if kind == "finetune" else {}, results=outcome,
         data=[data[m].model_copy(update={"counts": counts[m], "skipped": skipped[m]}) for m in counts],
-        code=code_state(), device=device_state(device) | ranks.state(), wall_seconds=where.seconds,
+        code=code_state(), device=device_state(device) | distributed.state(), wall_seconds=where.seconds,
         peak_memory_mb=peak_memory_mb(device),
     )
 

@@ -17,9 +17,10 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from s4d_lib import ranks
+from s4d_lib import distributed
 from s4d_lib.errors import Refused
 from s4d_lib.files import replacing, write_atomically
+from s4d_lib.steps import full, part_like
 
 
 @dataclass
@@ -85,8 +86,8 @@ def save_state(folder: Path, fingerprint: str, model: nn.Module, averaged, optim
         tensors |= {f"keep.{part}.{name}": value for name, value in module.state_dict().items()}
     for index, values in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in values.items()}
-    tensors = {name: ranks.full(value).contiguous() for name, value in tensors.items()}
-    if not ranks.is_first():
+    tensors = {name: full(value).contiguous() for name, value in tensors.items()}
+    if not distributed.is_first():
         return
     header = {"fingerprint": fingerprint, "progress": json.dumps(vars(where)),
               "scaler": json.dumps(scaler.state_dict() if scaler else None)}
@@ -109,7 +110,7 @@ def load_state(folder: Path, fingerprint: str, model: nn.Module, averaged, optim
             raise Refused(f"{path}: this checkpoint belongs to another configuration; give the run another folder")
         tensors = {name: file.get_tensor(name) for name in file.keys()}
     weights = dict(model.named_parameters())
-    model.load_state_dict({name: ranks.part_like(value, weights.get(name, value))
+    model.load_state_dict({name: part_like(value, weights.get(name, value))
                            for name, value in _under("model.", tensors).items()})
     if averaged is not None:
         averaged.module.load_state_dict(_under("ema.", tensors))
@@ -120,7 +121,7 @@ def load_state(folder: Path, fingerprint: str, model: nn.Module, averaged, optim
         index, key = name.split(".", 1)
         state.setdefault(int(index), {})[key] = value
     listed = [p for group in optimizer.param_groups for p in group["params"]]
-    state = {index: {key: ranks.part_like(value, listed[index]) for key, value in values.items()}
+    state = {index: {key: part_like(value, listed[index]) for key, value in values.items()}
              for index, values in state.items()}
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
     if scaler:

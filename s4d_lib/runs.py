@@ -26,19 +26,20 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.utils.data import DataLoader
 
-from s4d_lib import ranks
+from s4d_lib import distributed
 from s4d_lib.adapters import MixtureOfAdapterExperts
-from s4d_lib.checkpoints import load_encoder, load_model, save_model
+from s4d_lib.checkpoints import load_encoder
 from s4d_lib.datasets import FaceDataset, Sample, check_samples, find_unreadable
 from s4d_lib.errors import Refused
 from s4d_lib.files import Lock, Locked, runs_root
 from s4d_lib.launch import Launch, run_ranks
+from s4d_lib.loading import load_model
 from s4d_lib.metrics import score
 from s4d_lib.models import S4DClassifier
 from s4d_lib.plans import collate_views
 from s4d_lib.readers import READERS, read_dataset
 from s4d_lib.records import DataUse, Record, read_record, write_record
-from s4d_lib.run_records import SHIPPED, finetune_headline, init_path, run_mark, run_record
+from s4d_lib.run_records import finetune_headline, init_path, run_mark, run_record
 from s4d_lib.s2d import S2DClassifier
 from s4d_lib.s2d_stages import build_s2d, describe_s2d, s2d_job
 from s4d_lib.stages import (
@@ -54,8 +55,7 @@ from s4d_lib.stages import (
     views,
 )
 from s4d_lib.training import run_job
-
-SHIPPED_CLASSIFIER = SHIPPED.with_name("tiny_s4d_classifier.safetensors")
+from s4d_lib.weight_files import save_model
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def train(config: PretrainConfig | FinetuneConfig, root: Path | None = None, ret
     data = {modality: data_use(config, modality) for modality in config.modalities}
     mark = run_mark(config, data)
     folder = (root or runs_root()) / f"{config.name}-{mark}"
-    if ranks.size() > 1:
+    if distributed.size() > 1:
         return _train_as_rank(config, data, folder, mark)
     launch = _launch(config, processes)
     if not retrain and (folder / "record.json").exists():
@@ -126,14 +126,14 @@ def _train_here(config: Config, data: dict[str, DataUse], folder: Path, mark: st
 
 
 def _train_as_rank(config: Config, data: dict[str, DataUse], folder: Path, mark: str) -> Run:
-    ranks.begin(cpu=config.device == "cpu")
+    distributed.begin(cpu=config.device == "cpu")
     # The caller holds the run. This is for a caller that was killed: the next one's rank 0 waits until ours has gone.
-    with _alone(folder.with_name(f"{folder.name}.rank0")) if ranks.is_first() else nullcontext():
-        ranks.barrier()
+    with _alone(folder.with_name(f"{folder.name}.rank0")) if distributed.is_first() else nullcontext():
+        distributed.barrier()
         if not (folder / "record.json").exists():
             _train_here(config, data, folder, mark)
-        ranks.barrier()
-    ranks.end()
+        distributed.barrier()
+    distributed.end()
     return Run(folder, read_record(folder / "record.json"))
 
 
@@ -241,7 +241,7 @@ def _pretrain(config: PretrainConfig, data: dict[str, DataUse], folder: Path, ma
     samples = {m: _readable(config, read_samples(config, m, "train"), skipped[m]) for m in config.modalities}
     job, loop = pretrain_job(config, samples)
     where = run_job(job, loop, folder, mark)
-    if not ranks.is_first():
+    if not distributed.is_first():
         return None
     save_model(folder / "model.safetensors", job.model, {"config": config.model_dump(exclude={"stills", "clips"})})
     losses = {m: _tail_loss(folder, m) for m in config.modalities}
@@ -266,7 +266,7 @@ def _finetune(config: FinetuneConfig, data: dict[str, DataUse], folder: Path, ma
         test[m] = _readable(config, read_samples(config, m, "test"), skipped[m])
         _refuse_leaks(_root(config, m), listed, test[m])
         counts[m] = {"train": len(train_set[m]), "validation": len(validation[m]), "test": len(test[m])}
-    model = build_classifier(config, folder / "encoder_report.txt" if ranks.is_first() else None)
+    model = build_classifier(config, folder / "encoder_report.txt" if distributed.is_first() else None)
     classes = {m: len(config.schema(m)) for m in config.modalities}
     make = s2d_job if config.system == "s2d" else finetune_job
     job, loop = make(config, model, train_set, classes)
@@ -278,7 +278,7 @@ def _finetune(config: FinetuneConfig, data: dict[str, DataUse], folder: Path, ma
     said |= describe_s2d(config) if config.system == "s2d" else {}
     job.save_best = lambda network: save_model(folder / "model.safetensors", network, said)
     where = run_job(job, loop, folder, mark)
-    if ranks.is_first():
+    if distributed.is_first():
         for name, part in job.keep.items():
             save_file({key: value.cpu() for key, value in part.state_dict().items()}, folder / f"{name}.safetensors")
     model = load_model(folder / "model.safetensors").to(next(job.model.parameters()).device)
@@ -290,7 +290,7 @@ def _finetune(config: FinetuneConfig, data: dict[str, DataUse], folder: Path, ma
         predictions |= {f"{m}_probabilities": probabilities, f"{m}_labels": labels,
                         f"{m}_ids": np.array([sample.id for sample in test[m]]),
                         f"{m}_people": np.array([sample.group or sample.id for sample in test[m]])}
-    if not ranks.is_first():
+    if not distributed.is_first():
         return None
     np.savez(folder / "predictions.npz", **predictions)
     return run_record(config, "finetune", finetune_headline(config, outcome), where, outcome, data, counts, skipped)
@@ -339,10 +339,10 @@ def predict(model: nn.Module, dataset: FaceDataset, config: Config, batch: int =
 
     Several processes take the batches in turn, each sample once, and all get all answers.
     """
-    if ranks.size() > 1 and getattr(config, "behaviour", "clean") == "clean":
-        batch = max(1, min(batch, -(-len(dataset) // ranks.size())))  # no batch mates matter, so all can be busy
+    if distributed.size() > 1 and getattr(config, "behaviour", "clean") == "clean":
+        batch = max(1, min(batch, -(-len(dataset) // distributed.size())))  # no batch mates matter, so all can be busy
     batches = [range(i, min(i + batch, len(dataset))) for i in range(0, len(dataset), batch)]
-    batches = batches[ranks.rank() :: ranks.size()]
+    batches = batches[distributed.rank() :: distributed.size()]
     device = next(model.parameters()).device
     model.eval()
     found = []
@@ -350,6 +350,6 @@ def predict(model: nn.Module, dataset: FaceDataset, config: Config, batch: int =
                                               collate_fn=collate_views)):
         softmax = model(items["x"].to(device)).float().softmax(-1).cpu()
         found.append((own.start, softmax.unflatten(0, (-1, items["views"])).mean(1), items["label"]))
-    found = sorted((part for parts in ranks.gathered(found) for part in parts), key=lambda part: part[0])
+    found = sorted((part for parts in distributed.gathered(found) for part in parts), key=lambda part: part[0])
     _, probabilities, labels = zip(*found)
     return torch.cat(probabilities).double().numpy(), torch.cat(labels).numpy()

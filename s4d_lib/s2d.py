@@ -1,7 +1,7 @@
 """parts → model     S2DClassifier: an image model for faces, taught to read clips by prompts and adapters.
 
 A ViT reads each frame by itself. Before every block a prompter writes landmark features onto the image tokens and
-an adapter mixes each place over time (`landmarks.py`); only these new parts, the last norm and the head are
+an adapter mixes each place over time (`prompts.py`); only these new parts, the last norm and the head are
 trained (arXiv 2312.05447). State-dict keys and shapes equal those of the released S2D checkpoints.
 """
 
@@ -16,12 +16,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from s4d_lib.distributed import RowDropout
 from s4d_lib.encoder import layer_norm
 from s4d_lib.errors import Refused
 from s4d_lib.hub import HubModel
 from s4d_lib.landmark_memory import recall
-from s4d_lib.landmarks import LANDMARK_CHANNELS, LandmarkNet, Prompter
-from s4d_lib.ranks import RowDropout
+from s4d_lib.landmarks import LANDMARK_CHANNELS, LandmarkNet
+from s4d_lib.prompts import Prompter
 from s4d_lib.tokens import sincos_positions
 
 TMA_INITS = ("released", "zero")

@@ -9,11 +9,9 @@ chapter 11.
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,20 +19,15 @@ from torch import Tensor, nn
 
 from s4d_lib.clips import MixupCutmix
 from s4d_lib.datasets import Sample
-from s4d_lib.landmark_memory import VARIABLE
-from s4d_lib.landmarks import SHIPPED_LANDMARKS, LandmarkNet, load_landmarks
+from s4d_lib.distributed import gather_rows
+from s4d_lib.landmarks import LandmarkNet, load_landmarks
 from s4d_lib.losses import soft_target_cross_entropy
 from s4d_lib.plans import Mixed
-from s4d_lib.ranks import gather_rows
 from s4d_lib.s2d import SIZES, S2DClassifier
 from s4d_lib.s2d_weights import load_image_model
 from s4d_lib.self_distillation import RELEASED_UPDATE, AnchorSchedule, EmotionAnchors, collect, read
 from s4d_lib.stages import HEAD, FinetuneConfig, finetune_plan, shuffle_patches, views
 from s4d_lib.training import Job, Loop
-
-if TYPE_CHECKING:
-    from s4d_lib.launch import Launch
-    from s4d_lib.runs import Run
 
 UNTRAINED = 0.25  # width of the landmark network of landmarks="random": that of the shipped one
 
@@ -73,17 +66,6 @@ def _landmarks(file: str) -> LandmarkNet:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return LandmarkNet(UNTRAINED)
-
-
-def landmarks_hash(config: FinetuneConfig) -> str | None:
-    """Checksum of the landmark network's file for the fingerprint of a run; None without prompts."""
-    if not config.prompts:
-        return None
-    if config.landmarks == "random":
-        return "random"
-    path = SHIPPED_LANDMARKS if config.landmarks == "shipped" else Path(config.landmarks)
-    # Remembered features are rounded, so a run with a memory is another run (landmark_memory.py).
-    return hashlib.sha256(path.read_bytes()).hexdigest() + ("+memory" if os.environ.get(VARIABLE) else "")
 
 
 def describe_s2d(config: FinetuneConfig) -> dict[str, Any]:
@@ -165,19 +147,3 @@ class Distillation:
         return {"sdl_anchors": float(self.anchors.filled.sum()), "sdl_pushed": float(self.anchors.pushed.sum()),
                 "sdl_own_class": float(own.mean()) if len(own) else 0.0,
                 "sdl_weight": self.schedule.weight(self.epoch)}
-
-
-def train_s2d(tier: str = "smoke", root: Path | None = None, retrain: bool = False,
-              processes: int | Launch | None = None, **changes: Any) -> tuple[Run, Run]:
-    """Both stages on a tier's drawn faces: the image model on stills, then the video model that starts from it.
-
-    `changes` are settings of both stages, such as seed or prompts; `init` is where the image model starts. Each
-    stage is a run of its own, resumable, and loaded when it is there already unless `retrain`. `processes` is that of
-    `train`.
-    """
-    from s4d_lib.runs import train
-    from s4d_lib.tiers import s2d
-
-    image = train(s2d(tier, "sfer", **changes), root, retrain, processes)
-    video = s2d(tier, "dfer", **changes | {"init": str(image.weights)})
-    return image, train(video, root, retrain, processes)

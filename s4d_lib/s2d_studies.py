@@ -19,11 +19,10 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from s4d_lib import landmark_memory
-from s4d_lib.checkpoints import save_model
 from s4d_lib.clips import EVAL, augment
 from s4d_lib.files import RESULTS
 from s4d_lib.frames import open_frames
-from s4d_lib.lab_cells import ENCODER, Cell, run_config
+from s4d_lib.lab_cells import Cell, run_config
 from s4d_lib.lab_records import lab_record
 from s4d_lib.landmark_training import untrained_landmarks
 from s4d_lib.landmarks import load_landmarks
@@ -34,6 +33,7 @@ from s4d_lib.s2d import S2DClassifier
 from s4d_lib.s2d_stages import describe_s2d
 from s4d_lib.stages import FinetuneConfig, geometry, training_split, views
 from s4d_lib.study_grid import run_grid
+from s4d_lib.weight_files import SHIPPED, save_model
 
 PROTOCOL = RESULTS / "protocol_s2d.yaml"
 CELLS = {"smoke": Cell(clips=150)}  # other tiers: the centre of the laboratory, 400 labelled clips
@@ -156,7 +156,7 @@ def same_compute(tier: str = "laptop") -> int:
     would be given many times the training for nothing that either system does.
     """
     spent = sum(run_work(config)["model"] for config in (image_config("image", 0, tier),
-                                                         video_config("s2d", 0, ENCODER, tier)))
+                                                         video_config("s2d", 0, SHIPPED["nano_encoder"], tier)))
     one = s4d_config("s4d", 0, tier)
     return max(1, round(one.epochs * spent / run_work(one)["model"]))
 
@@ -228,7 +228,8 @@ def train_arms(arms: Sequence[str], seeds: Sequence[int], tier: str, jobs: int, 
                            if one in parents)
     stills = [(arm, seed) for seed in seeds for arm in needed]
     first = {one: image_config(*one, tier) for one in stills}
-    later = {(arm, seed): video_config(arm, seed, ENCODER, tier) for seed in seeds for arm in arms if arm in VIDEO}
+    later = {(arm, seed): video_config(arm, seed, SHIPPED["nano_encoder"], tier)
+             for seed in seeds for arm in arms if arm in VIDEO}
     memory = remember_faces([c for (arm, _), c in (first | later).items()  # every landmark network once a seed
                              if arm in ("image", "image_untrained", "s2d", "s2d_untrained")])
     with landmark_memory.opened(memory):
@@ -246,7 +247,7 @@ def train_arms(arms: Sequence[str], seeds: Sequence[int], tier: str, jobs: int, 
 
 def _init(parent: str, images: Mapping[tuple[str, int], Run], seed: int, tier: str) -> Path:
     if parent == "encoder":
-        return ENCODER
+        return SHIPPED["nano_encoder"]
     return loud_start(images["image", seed], seed, tier) if parent == "loud" else images[parent, seed].weights
 
 

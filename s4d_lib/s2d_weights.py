@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from s4d_lib.checkpoints import KeyReport, check_shapes, own_model, place
+from s4d_lib.checkpoints import KeyReport, place
 from s4d_lib.containers import BadCheckpoint, Contents, read_contents
 from s4d_lib.labels import SCHEMAS, canonical
 from s4d_lib.layouts import (
@@ -26,9 +26,11 @@ from s4d_lib.layouts import (
     to_ours,
     to_released,
 )
+from s4d_lib.loading import MODELS
 from s4d_lib.models import resolve_size
 from s4d_lib.s2d import S2DClassifier
 from s4d_lib.tokens import position_table
+from s4d_lib.weight_files import check_shapes, own_model
 
 HEAD_KEYS = ("head.fc_cls.weight", "head.fc_cls.bias")
 NO_HEAD = "the head starts fresh"
@@ -70,7 +72,7 @@ Read = tuple[dict[str, Tensor], dict[str, tuple[str, ...]], dict[str, str], list
 
 def _image_tensors(contents: Contents, model: S2DClassifier) -> Read:
     """Tensors under S2D's names, the file keys of each, dropped file keys → why, notes, layout."""
-    path, kind = contents.path, own_model(contents.path, contents.header)
+    path, kind = contents.path, own_model(contents.path, contents.header, MODELS)
     if kind == "S2DClassifier":
         return dict(contents.tensors), {key: (key,) for key in contents.tensors}, {}, [], ""
     try:

@@ -32,8 +32,8 @@ from s4d_lib.backends import (
     SOURCES,
     VIDEO_SUFFIXES,
     Folder,
-    _read_image,
     installed_backends,
+    read_image,
     require_whole,
 )
 from s4d_lib.errors import Refused
@@ -123,7 +123,7 @@ class _Picture(io.BytesIO):
 
 def decode(data: bytes) -> np.ndarray:
     """A picture's bytes as uint8 [h w 3], as `Folder` would read them from a file."""
-    return _read_image(_Picture("a picture", data))
+    return read_image(_Picture("a picture", data))
 
 
 class _Pictures:
@@ -195,6 +195,3 @@ def open_packed(path: Path) -> _PackedFrames | _PackedVideo:
     if any(f".{ending.rpartition('.')[2]}" not in IMAGE_SUFFIXES for ending, _, _ in media):
         raise Refused(f"{shard.name}: a member is neither a picture nor a video")
     return _PackedFrames(shard, media)
-
-
-SOURCES["packed"] = open_packed

@@ -21,12 +21,12 @@ from torch import Tensor, nn
 from s4d_lib import clips as clip_module
 from s4d_lib.clips import MixupCutmix
 from s4d_lib.datasets import FaceDataset, Sample, few_labels, split_validation
+from s4d_lib.distributed import draw
 from s4d_lib.errors import Refused
 from s4d_lib.labels import LabelSchema, schema_named
 from s4d_lib.losses import soft_target_cross_entropy
 from s4d_lib.masking import random_mask
 from s4d_lib.plans import Mixed, Step, epoch_plan, steady_plan
-from s4d_lib.ranks import draw
 from s4d_lib.readers import READERS
 from s4d_lib.training import Job, Loop
 

@@ -14,9 +14,10 @@ from s4d_lib.calibration import TARGET_ACCURACY, apply_temperature, fit_abstenti
 from s4d_lib.floors import floors
 from s4d_lib.metrics import expected_calibration_error
 from s4d_lib.records import Record, code_state
-from s4d_lib.runs import SHIPPED, SHIPPED_CLASSIFIER, Run, predict, read_samples, train
+from s4d_lib.runs import Run, predict, read_samples, train
 from s4d_lib.stages import HEAD, FinetuneConfig, training_split, views
 from s4d_lib.study_grid import Grid, paired, run_grid, study_record, summarise
+from s4d_lib.weight_files import SHIPPED, save_model
 
 LEARNING_RATES = (1e-3, 3e-3)
 FEW = 400  # labelled clips
@@ -89,8 +90,8 @@ def shipped_encoder(tier: str = "laptop", seeds: Sequence[int] = (0,), jobs: int
     from s4d_lib.tiers import pretraining
 
     run = train(pretraining(tier, "shipped_encoder", seed=seeds[0]))
-    SHIPPED.parent.mkdir(exist_ok=True)
-    shutil.copyfile(run.weights, SHIPPED)
+    SHIPPED["encoder"].parent.mkdir(exist_ok=True)
+    shutil.copyfile(run.weights, SHIPPED["encoder"])
     return run.record
 
 
@@ -100,7 +101,7 @@ def shipped_classifier(tier: str = "laptop", seeds: Sequence[int] = (0,), jobs: 
     The book's method as it is (shared network, experts, both heads) on all labelled faces of the tier. Temperature
     and abstention are fitted on the validation people that chose the epoch; the test fold is scored once.
     """
-    from s4d_lib.checkpoints import load_model, save_model
+    from s4d_lib.loading import load_model
     from s4d_lib.synthetic_faces import RECIPES
     from s4d_lib.tiers import LABELLED, finetuning
 
@@ -109,7 +110,7 @@ def shipped_classifier(tier: str = "laptop", seeds: Sequence[int] = (0,), jobs: 
     fitted, outcome = _calibrate(run, config)
     faces = ", ".join(sorted({use.name for use in run.record.data}))
     fps = RECIPES[LABELLED[tier].recipe].clip.fps
-    save_model(SHIPPED_CLASSIFIER, load_model(run.weights), fitted | {
+    save_model(SHIPPED["classifier"], load_model(run.weights), fitted | {
         "schemas": {HEAD[m]: config.schema(m).name for m in config.modalities}, "stride": config.stride,
         "fps": fps, "trained_on": f"drawn faces only: {faces}", "licence": "Apache-2.0"})
     record = run.record

@@ -9,11 +9,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from s4d_lib.errors import Refused
 from s4d_lib.files import data_root
 from s4d_lib.stages import FinetuneConfig, PretrainConfig
+
+if TYPE_CHECKING:
+    from s4d_lib.launch import Launch
+    from s4d_lib.runs import Run
 
 
 @dataclass(frozen=True)
@@ -108,6 +112,21 @@ def s2d(tier: str, mode: str, name: str | None = None, **changes: Any) -> Finetu
     return FinetuneConfig(**{"name": name or f"s2d_{mode}", "mode": mode, "system": "s2d", "tier": tier}
                           | _folders(tier, "labelled", changes, NEEDED.get(mode, ("stills", "clips")))
                           | S2D[tier][mode] | changes)
+
+
+def train_s2d(tier: str = "smoke", root: Path | None = None, retrain: bool = False,
+              processes: int | Launch | None = None, **changes: Any) -> tuple[Run, Run]:
+    """Both stages on a tier's drawn faces: the image model on stills, then the video model that starts from it.
+
+    `changes` are settings of both stages, such as seed or prompts; `init` is where the image model starts. Each
+    stage is a run of its own, resumable, and loaded when it is there already unless `retrain`. `processes` is that of
+    `train`.
+    """
+    from s4d_lib.runs import train
+
+    image = train(s2d(tier, "sfer", **changes), root, retrain, processes)
+    video = s2d(tier, "dfer", **changes | {"init": str(image.weights)})
+    return image, train(video, root, retrain, processes)
 
 
 def _folders(tier: str, kind: str, changes: dict[str, Any], needed: tuple[str, ...] = ("stills", "clips")

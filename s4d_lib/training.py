@@ -24,12 +24,13 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import DataLoader
 
-from s4d_lib import ranks
+from s4d_lib import distributed
 from s4d_lib.errors import Refused
 from s4d_lib.optimizers import TaskAdamW, unwrapped
 from s4d_lib.plans import Mixed, Step, collate, keys, seeded
 from s4d_lib.progress import Progress
 from s4d_lib.run_state import MetricsLog, Progressed, load_state, save_state
+from s4d_lib.steps import LossOf, Part, StepShare, full, meeting, shard
 
 if TYPE_CHECKING:
     from s4d_lib.remedies import Combiner
@@ -89,13 +90,13 @@ def run_job(job: Job, loop: Loop, folder: Path, fingerprint: str) -> Progressed:
     training = _Training(job, loop, folder, fingerprint)
     with between_steps() as stop:
         try:
-            with Progress(training.total, job.label, training.where.update, silent=not ranks.is_first()) as bar:
+            with Progress(training.total, job.label, training.where.update, silent=not distributed.is_first()) as bar:
                 while training.where.epoch < loop.epochs:
                     training.epoch(bar, stop)
                 training.agreed = True
         finally:  # an interrupt, an error in the data and the regular end all leave a checkpoint of whole steps
             training.save()
-        ranks.barrier()
+        distributed.barrier()
     job.model = training.whole_model() if training.averaged is None else job.model
     return training.where
 
@@ -106,7 +107,7 @@ class _Training:
     def __init__(self, job: Job, loop: Loop, folder: Path, fingerprint: str) -> None:
         self.job, self.loop, self.folder, self.fingerprint = job, loop, folder, fingerprint
         self.accelerator = _accelerator(loop)
-        network, self.plain = self._spread() if ranks.size() > 1 else (job.model, None)
+        network, self.plain = self._spread() if distributed.size() > 1 else (job.model, None)
         kind = TaskAdamW if job.separate else torch.optim.AdamW
         optimizer = kind(job.groups, lr=loop.lr, betas=job.betas)
         self.total = sum(len(job.plan(epoch)) for epoch in range(loop.epochs))
@@ -121,7 +122,7 @@ class _Training:
         found = load_state(folder, fingerprint, job.model, self.averaged, self.optimizer, self.accelerator.scaler,
                            job.keep)
         self.where = found or Progressed()
-        self.log = MetricsLog(folder / "metrics.jsonl", self.where.update, ranks.is_first(),
+        self.log = MetricsLog(folder / "metrics.jsonl", self.where.update, distributed.is_first(),
                               {entry["update"] for entry in self.where.history})
         self.saved = self.started = time.monotonic()
         self.before = self.where.seconds
@@ -129,10 +130,10 @@ class _Training:
 
     def _spread(self) -> tuple[nn.Module, nn.Module | None]:
         """What several processes call, and, where each holds a part of the weights, a model for whole ones."""
-        job, network = self.job, ranks.LossOf(self.job.model, self.job.loss)
+        job, network = self.job, LossOf(self.job.model, self.job.loss)
         if any(isinstance(part, _BatchNorm) and part.training for part in network.train().modules()):
             raise Refused("batch norm would see a share of every batch; train this model in one process")
-        if not ranks.sharded():
+        if not distributed.sharded():
             return network, None
         if self.loop.ema is not None or job.after_step is not None or self.loop.precision == "fp16":
             raise Refused("an average of weights (ema), emotion anchors (sdl) and precision fp16 need whole weights "
@@ -140,7 +141,7 @@ class _Training:
         names = {p: name for name, p in job.model.named_parameters()}
         plain = copy.deepcopy(job.model)
         network.to(self.accelerator.device)
-        ranks.shard(network, self.accelerator.device)
+        shard(network, self.accelerator.device)
         now = dict(job.model.named_parameters())
         for group in job.groups:
             group["params"] = [now[names[p]] for p in group["params"]]
@@ -152,7 +153,7 @@ class _Training:
             return self.averaged.module
         if self.plain is None:
             return self.job.model
-        self.plain.load_state_dict({name: ranks.full(value) for name, value in self.job.model.state_dict().items()})
+        self.plain.load_state_dict({name: full(value) for name, value in self.job.model.state_dict().items()})
         return self.plain.to(self.accelerator.device)
 
     def epoch(self, bar: Progress, stop: Held) -> None:
@@ -181,7 +182,7 @@ class _Training:
     def _pause(self, stop: Held) -> None:
         """Between two steps: stop if any process was asked to, and write a checkpoint when it is time."""
         due = time.monotonic() - self.saved > 60 * self.loop.checkpoint_minutes
-        asked, due = ranks.total([stop.asked, due and ranks.is_first()], self.accelerator.device)
+        asked, due = distributed.total([stop.asked, due and distributed.is_first()], self.accelerator.device)
         self.agreed = bool(asked)
         if asked:
             stop()
@@ -199,7 +200,7 @@ class _Training:
         if self.torn or forgetful or (self.plain is not None and not self.agreed):
             return
         self.where.seconds = self.before + time.monotonic() - self.started
-        if ranks.is_first():
+        if distributed.is_first():
             self.log.flush()
         save_state(self.folder, self.fingerprint, self.job.model, self.averaged, self.optimizer,
                    self.accelerator.scaler, self.where, self.job.keep)
@@ -228,7 +229,7 @@ def between_steps() -> Iterator[Held]:
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def hold(number: int, _frame: object) -> None:
-        if held.asked and ranks.size() == 1:
+        if held.asked and distributed.size() == 1:
             raise KeyboardInterrupt
         held.asked = True
 
@@ -278,7 +279,7 @@ def _update(job: Job, loop: Loop, accelerator, model: nn.Module, optimizer, grou
         if job.after_step is not None:  # still inside the step's random numbers, or a resumed run would draw others
             for share, (modality, batch) in zip(shares, ready):
                 of_step, batch = share.own(batch)
-                with accelerator.autocast(), ranks.sharing(of_step):
+                with accelerator.autocast(), distributed.sharing(of_step):
                     job.after_step(job.model, modality, batch)
         if job.combiner is not None and job.combiner.method == "famo":  # it learns from the losses after the step
             with torch.no_grad():
@@ -286,7 +287,7 @@ def _update(job: Job, loop: Loop, accelerator, model: nn.Module, optimizer, grou
     return total
 
 
-def _backward(job: Job, loop: Loop, accelerator, model: nn.Module, modality: str, parts: list[ranks.Part],
+def _backward(job: Job, loop: Loop, accelerator, model: nn.Module, modality: str, parts: list[Part],
               update: int) -> float:
     """Gradients of one batch, micro-batch by micro-batch; returns its loss over all processes."""
     total = 0.0
@@ -294,13 +295,13 @@ def _backward(job: Job, loop: Loop, accelerator, model: nn.Module, modality: str
         if part.number:  # random numbers of its own, whichever process computes it
             torch.manual_seed(int(np.random.SeedSequence([loop.seed, update, part.number]).generate_state(1)[0]))
         # Gradients meet once a step, after the last micro-batch.
-        with ranks.sharing(part.share), ranks.meeting(model, last=i + 1 == len(parts)):
+        with distributed.sharing(part.share), meeting(model, last=i + 1 == len(parts)):
             with accelerator.autocast():
-                loss = (job.loss(model, modality, part.batch) if ranks.size() == 1 else
+                loss = (job.loss(model, modality, part.batch) if distributed.size() == 1 else
                         model(modality, part.batch)) * part.weight
-            accelerator.backward(loss * ranks.size())  # the mean over processes is taken where a sum is due
+            accelerator.backward(loss * distributed.size())  # the mean over processes is taken where a sum is due
         total += float(loss.detach())
-    return ranks.total([total], accelerator.device)[0]
+    return distributed.total([total], accelerator.device)[0]
 
 
 def _combined_backward(job: Job, accelerator, model: nn.Module, ready: list[tuple[str, dict]]) -> float:
@@ -326,7 +327,7 @@ def _validate(job: Job, loop: Loop, whole_model: Callable[[], nn.Module], where:
     model = whole_model()
     values = job.validate(model) | (job.observe() if job.observe is not None else {})
     best = job.selects is None or values[job.selects] > where.best
-    if best and ranks.is_first():
+    if best and distributed.is_first():
         job.save_best(model)
     if best:
         where.best, where.best_epoch = values.get(job.selects, math.nan), epoch
@@ -334,9 +335,9 @@ def _validate(job: Job, loop: Loop, whole_model: Callable[[], nn.Module], where:
     log.add(update=where.update, epoch=epoch, **values)
 
 
-def _share(job: Job, loop: Loop, step: Step) -> ranks.StepShare:
+def _share(job: Job, loop: Loop, step: Step) -> StepShare:
     repeats = getattr(job.data.parts[step.modality], "replicate", 1)
-    return ranks.StepShare(len(step.indices), repeats, loop.accumulate, job.mixes)
+    return StepShare(len(step.indices), repeats, loop.accumulate, job.mixes)
 
 
 def _accelerator(loop: Loop):
@@ -348,9 +349,9 @@ def _accelerator(loop: Loop):
     unused = DistributedDataParallelKwargs(find_unused_parameters=True, broadcast_buffers=False)
     accelerator = Accelerator(mixed_precision=loop.precision, cpu=loop.device == "cpu" or not torch.cuda.is_available(),
                               kwargs_handlers=[unused])
-    if accelerator.num_processes != ranks.size():
-        raise RuntimeError(f"{accelerator.num_processes} processes were found where {ranks.size()} were started; start "
-                           "them with train(…, processes=N), `s4d train --processes N` or torchrun")
+    if accelerator.num_processes != distributed.size():
+        raise RuntimeError(f"{accelerator.num_processes} processes were found where {distributed.size()} were "
+                           "started; start them with train(…, processes=N), `s4d train --processes N` or torchrun")
     return accelerator
 
 
@@ -379,7 +380,7 @@ def _averaged(model: nn.Module, loop: Loop):
 
 
 def _loader(job: Job, loop: Loop, steps: list[Step], epoch: int) -> DataLoader:
-    if ranks.size() > 1:
+    if distributed.size() > 1:
         steps = [Step(step.modality, tuple(step.indices[i] for i in _share(job, loop, step).loads)) for step in steps]
     return DataLoader(job.data, batch_sampler=keys(steps, epoch), num_workers=loop.workers, collate_fn=collate)
 

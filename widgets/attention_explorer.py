@@ -72,10 +72,10 @@ def attention(x: Any) -> list[np.ndarray]:
     """Softmax attention of every block of the shipped encoder on one input: a list of `[heads n n]`, rows sum to 1."""
     import torch
 
-    from s4d_lib.checkpoints import load_model
-    from s4d_lib.runs import SHIPPED
+    from s4d_lib.loading import load_model
+    from s4d_lib.weight_files import SHIPPED
 
-    encoder, found = load_model(SHIPPED).encoder, []
+    encoder, found = load_model(SHIPPED["encoder"]).encoder, []
 
     for block in encoder.blocks:  # a model of our own, so nothing has to be put back
         block.attn.fused_attn = False  # the fused kernel never forms the shares

@@ -84,10 +84,10 @@ def inputs(what: str, face: int) -> Any:
 @lru_cache
 def shipped() -> Any:
     """The masked autoencoder that comes with the library."""
-    from s4d_lib.checkpoints import load_model
-    from s4d_lib.runs import SHIPPED
+    from s4d_lib.loading import load_model
+    from s4d_lib.weight_files import SHIPPED
 
-    return load_model(SHIPPED)
+    return load_model(SHIPPED["encoder"])
 
 
 def rebuild(what: str, face: int, kind: str, ratio: float) -> dict[str, Any]:

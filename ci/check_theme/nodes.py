@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterable
 
 import outputs
+from outputs import RenderError
 from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import get_lexer_by_name
@@ -24,10 +25,6 @@ PLAIN = {  # kinds that are one element around their children
 THROUGH = {"root", "include", "embed", "glossary"}
 LONG = 40  # characters of TeX; a longer formula within a line may not fit a narrow screen, and scrolls
 SILENT = {"comment", "mystTarget", "mystComment", "mystOption", "blockBreak"}
-
-
-class RenderError(Exception):
-    """What the check rendering cannot show; the words name the page."""
 
 
 def attributes(**given: object) -> str:

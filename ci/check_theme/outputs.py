@@ -6,13 +6,11 @@ import html
 import json
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from markdown_it import MarkdownIt
-
-if TYPE_CHECKING:
-    from nodes import Writer
 
 PLOTLY = "application/vnd.plotly.v1+json"
 PREFERRED = [PLOTLY, "image/svg+xml", "image/png", "image/jpeg", "text/html", "text/markdown", "text/plain"]
@@ -22,6 +20,18 @@ MARKDOWN = MarkdownIt("commonmark").enable("table")
 BASE = os.environ.get("BASE_URL", "").strip("/") + "/" if os.environ.get("BASE_URL", "").strip("/") else ""
 HREF = re.compile(r'href="/([^"]*)"')  # notebook_plugin.mjs wrote these, below BASE_URL
 PUBLIC = Path()  # where the larger outputs lie; render.py says
+
+
+class RenderError(Exception):
+    """What the check rendering cannot show; the words name the page."""
+
+
+class Page(Protocol):
+    """What an output knows of the page it stands on."""
+
+    name: str                   # its file, for messages
+    link: Callable[[str], str]  # an address of MyST's → one that works from this page
+    has_plotly: bool            # set by an output that needs the script
 
 
 def as_json(value: object) -> str:
@@ -38,9 +48,7 @@ def content(given: dict) -> str:
     return given["content"] if "content" in given else (PUBLIC / given["path"].lstrip("/")).read_text(encoding="utf-8")
 
 
-def shown(page: Writer, output: dict) -> str:
-    from nodes import RenderError
-
+def shown(page: Page, output: dict) -> str:
     kind = output["output_type"]
     if kind == "error":
         raise RenderError(f"{page.name}: a cell ended in {output.get('ename')}: {output.get('evalue', '')[:80]}")
@@ -60,7 +68,7 @@ def _terminal(text: str) -> str:
     return html.escape(COLOURS.sub("", text), quote=False)
 
 
-def _plotly(page: Writer, given: dict, _: dict) -> str:
+def _plotly(page: Page, given: dict, _: dict) -> str:
     page.has_plotly = True
     figure = json.loads(content(given))
     alt = html.escape((figure.get("layout", {}).get("meta") or {}).get("alt", ""))
@@ -69,23 +77,23 @@ def _plotly(page: Writer, given: dict, _: dict) -> str:
             f'<script type="application/json">{as_json(figure)}</script></div>')  # fmt: skip
 
 
-def _picture(page: Writer, given: dict, data: dict) -> str:
+def _picture(page: Page, given: dict, data: dict) -> str:
     alt = html.escape(content(data["text/plain"])) if "text/plain" in data else ""
     source = page.link(given["path"]) if "path" in given else f"data:{given['content_type']};base64,{given['content']}"
     return f'<img src="{source}" alt="{alt}" loading="lazy">'
 
 
-def _html(page: Writer, given: dict, _: dict) -> str:
+def _html(page: Page, given: dict, _: dict) -> str:
     return f'<div class="wide" {REGION}>{content(given)}</div>'
 
 
-def _markdown(page: Writer, given: dict, _: dict) -> str:
+def _markdown(page: Page, given: dict, _: dict) -> str:
     text = MARKDOWN.render(content(given)).replace("<th></th>", "<td></td>")
     text = HREF.sub(lambda found: f'href="{page.link("/" + found[1].removeprefix(BASE))}"', text)
     return f'<div class="wide" {REGION}>{text}</div>'
 
 
-def _plain(page: Writer, given: dict, _: dict) -> str:
+def _plain(page: Page, given: dict, _: dict) -> str:
     return f'<pre class="stream" {REGION}>{_terminal(content(given))}</pre>'
 
 

@@ -12,7 +12,8 @@ import sys
 from pathlib import Path
 
 import outputs
-from nodes import RenderError, Writer, plain_text
+from nodes import Writer, plain_text
+from outputs import RenderError
 
 HERE = Path(__file__).resolve().parent
 SHELL = """<!doctype html>

@@ -1,4 +1,4 @@
-"""checkpoints.py: round trips, files that are not what they seem, and reports that hide nothing."""
+"""weight_files.py, loading.py, checkpoints.py: round trips, files in disguise, and reports that hide nothing."""
 
 import math
 import os
@@ -9,9 +9,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from s4d_lib.checkpoints import BadCheckpoint, load_encoder, load_model, read_metadata, save_model
+from s4d_lib.checkpoints import load_encoder
+from s4d_lib.containers import BadCheckpoint
+from s4d_lib.landmarks import LandmarkNet
+from s4d_lib.loading import load_model
 from s4d_lib.masking import random_mask
 from s4d_lib.models import DualModalMAE, S4DClassifier, Size
+from s4d_lib.weight_files import SHIPPED, AnotherModel, read_metadata, rebuild, save_model
 
 SIZE = Size(15, 8, 5, 2, dim=24, depth=4, heads=2, decoder_dim=18, decoder_depth=1, decoder_heads=3)
 CLIP = torch.linspace(-1, 1, 2 * 3 * 8 * 15 * 15).view(2, 3, 8, 15, 15)
@@ -55,10 +59,56 @@ def test_an_autoencoder_comes_back_as_it_was(mae):
     assert isinstance(twin, DualModalMAE) and torch.equal(twin(CLIP, mask).loss, model(CLIP, mask).loss)
 
 
+class Wrapper(torch.nn.Module):
+    """As `torch.compile` wraps a model: what it has not itself, it asks the model for."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def __getattr__(self, name: str):
+        return super().__getattr__(name) if name in ("model", "_modules") else getattr(self.model, name)
+
+
 def test_only_a_bare_model_is_saved(tmp_path):
-    with pytest.raises(TypeError, match="unwrap the model first"):
-        save_model(tmp_path / "model.safetensors", torch.nn.Sequential(DualModalMAE(SIZE)))
+    """A wrapper has no arguments of its own, even where it hands on the attributes of what it wraps."""
+    open_wrapper = Wrapper(DualModalMAE(SIZE))
+    assert open_wrapper.config == DualModalMAE(SIZE).config
+    for wrapped in (torch.nn.Sequential(DualModalMAE(SIZE)), open_wrapper):
+        with pytest.raises(TypeError, match=f"got {type(wrapped).__name__}; unwrap the model first"):
+            save_model(tmp_path / "model.safetensors", wrapped)
     assert list(tmp_path.iterdir()) == []
+
+
+class Halves(torch.nn.Linear):
+    """A model that the library does not know."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(2 * width, width)
+        self.config = {"width": width}
+
+
+def test_whoever_rebuilds_a_model_says_what_it_may_be(mae, tmp_path):
+    _, path = mae
+    strange = save_model(tmp_path / "halves.safetensors", Halves(3))
+    assert torch.equal(rebuild(strange, [DualModalMAE, Halves]).weight, rebuild(strange, [Halves]).weight)
+    with pytest.raises(AnotherModel, match="it holds a Halves .* reads DualModalMAE as") as caught:
+        rebuild(strange, [DualModalMAE])
+    assert caught.value.model == "Halves" and isinstance(caught.value, BadCheckpoint)
+    for read in (load_model, lambda file: load_encoder(S4DClassifier(SIZE), file)):  # they know the library's models
+        with pytest.raises(AnotherModel, match="use the version that wrote it"):
+            read(strange)
+    assert isinstance(rebuild(path, [DualModalMAE]), DualModalMAE)
+
+
+def test_what_ships_is_one_table():
+    """The file of every name is there, and no file lies beside them that the table does not name."""
+    [folder] = {path.parent for path in SHIPPED.values()}
+    assert sorted(SHIPPED.values()) == sorted(folder.glob("*.safetensors")) and folder.parent.name == "s4d_lib"
+    kinds = {name: type(load_model(path)) for name, path in SHIPPED.items()}
+    assert kinds == {"encoder": DualModalMAE, "nano_encoder": DualModalMAE, "classifier": S4DClassifier,
+                     "landmarks": LandmarkNet}
+    assert load_model(SHIPPED["encoder"]).size.dim > load_model(SHIPPED["nano_encoder"]).size.dim
 
 
 def test_an_interrupted_write_leaves_the_old_file(mae, monkeypatch):

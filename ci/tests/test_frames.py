@@ -432,6 +432,23 @@ def test_workers_may_inherit_an_open_reader(videos, read_number):
     assert [read_number(frames[0]) for frames in loader] == list(range(6))
 
 
+def test_forks_are_heeded_from_the_first_decoder_on_and_not_before(videos, frame_folder):
+    """Importing a reader changes nothing in the caller's process; pictures need no care, the second decoder no more."""
+    code = """
+import os, sys
+hooks, register = [], os.register_at_fork
+os.register_at_fork = lambda **to: (hooks.append(to["before"].__module__) if "before" in to else None, register(**to))
+from s4d_lib.frames import open_frames
+for path in [None, *sys.argv[1:]]:
+    if path is not None:
+        len(open_frames(path))
+    print(hooks.count("s4d_lib.frames"), end=" ")
+"""
+    places = frame_folder(["1.png", "2.png"]), videos["cfr"], videos["cfr"]
+    said = subprocess.run([sys.executable, "-c", code, *map(str, places)], capture_output=True, text=True)
+    assert said.stdout.split() == ["0", "0", "1", "1"], said.stderr
+
+
 def test_pickled_reader_opens_its_file_again(videos, read_number):
     with open_frames(videos["cfr"]) as reader:
         reader.read([0])
@@ -462,7 +479,7 @@ def test_nothing_is_opened_before_the_first_question(videos, monkeypatch):
     def refuse(path):
         raise AssertionError("opened too early")
 
-    monkeypatch.setattr("s4d_lib.frames.SOURCES", dict.fromkeys(("decord", "pyav", "torchcodec"), refuse))
+    monkeypatch.setattr("s4d_lib.frames.OPENERS", dict.fromkeys(("decord", "pyav", "torchcodec"), refuse))
     reader = open_frames(videos["cfr"])
     with pytest.raises(UnreadableMedia, match="opened too early"):
         len(reader)

@@ -21,6 +21,7 @@ from s4d_lib.remedies import Combiner
 from s4d_lib.rerun import rerun
 from s4d_lib.training import Progressed, load_state, save_state
 from s4d_lib.transfer_studies import FACTORS, GENERATORS, screening_design, transfer_harm
+from s4d_lib.weight_files import SHIPPED
 
 TINY = Scale(60, 60, 2, 2, 4, 6)
 
@@ -156,9 +157,9 @@ def test_a_run_is_known_by_the_content_of_what_it_starts_from(lab, monkeypatch):
     monkeypatch.setattr(runs, "_finetune", stop)
     moved, other = lab / "elsewhere" / "encoder.safetensors", lab / "other.safetensors"
     moved.parent.mkdir()
-    shutil.copyfile(lab_cells.ENCODER, moved)
+    shutil.copyfile(SHIPPED["nano_encoder"], moved)
     other.write_bytes(moved.read_bytes() + b" ")
-    assert name(lab_cells.ENCODER) == name(moved) != name(other)
+    assert name(SHIPPED["nano_encoder"]) == name(moved) != name(other)
 
 
 def test_a_width_without_an_encoder_says_so():
@@ -374,8 +375,8 @@ def test_the_encoder_of_the_laboratory_loads_whole(lab):
     from s4d_lib.checkpoints import load_encoder
 
     model = runs.build_classifier(run_config(Cell(clips=20, init="random"), "joint", 0, "smoke"))
-    report = load_encoder(model, lab_cells.ENCODER)
+    report = load_encoder(model, SHIPPED["nano_encoder"])
     assert "54 tensors matched" in str(report)
     tiny = run_config(Cell(clips=20, init="random", size="tiny"), "joint", 0, "smoke")
     with pytest.raises(ValueError, match="build the model in the Size"):
-        load_encoder(runs.build_classifier(tiny), lab_cells.ENCODER)
+        load_encoder(runs.build_classifier(tiny), SHIPPED["nano_encoder"])

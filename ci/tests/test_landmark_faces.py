@@ -26,10 +26,15 @@ from s4d_lib.landmark_faces import (
     vary,
 )
 from s4d_lib.landmark_scores import normalised_mean_error
+from s4d_lib.landmarks import LANDMARK_PIXELS
 from s4d_lib.local_contrast import local_contrast
 from s4d_lib.synthetic_faces import RECIPES, make_stills
 
 STILL = Variation(zoom=(1, 1), shift=0, turn=0, flip=0, grey=0, blur=0, coarse=0)
+
+
+def test_drawn_faces_are_as_large_as_the_landmark_network_reads_them():
+    assert RECIPE.size == LANDMARK_PIXELS
 
 
 # --- mirror ----------------------------------------------------------------------------------------------------------

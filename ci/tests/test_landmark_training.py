@@ -14,7 +14,6 @@ from torch import nn
 from torch.nn import functional as F
 
 from s4d_lib import landmark_training
-from s4d_lib.checkpoints import load_model, save_model
 from s4d_lib.files import RESULTS
 from s4d_lib.landmark_faces import REGIONS, DrawnFaces, Variation
 from s4d_lib.landmark_scores import (
@@ -31,8 +30,10 @@ from s4d_lib.landmark_scores import (
     report,
 )
 from s4d_lib.landmark_training import LandmarkConfig, conditions, hold_output, start_at, train_landmarks, wing_loss
-from s4d_lib.landmarks import SHIPPED_LANDMARKS, LandmarkNet, Slopes, load_landmarks
+from s4d_lib.landmarks import LandmarkNet, Slopes, load_landmarks
+from s4d_lib.loading import load_model
 from s4d_lib.records import Record, read_record
+from s4d_lib.weight_files import SHIPPED, save_model
 
 # Faces that stay where they are: ten steps show learning, and what varies shows a resume that draws something else.
 CALM = Variation(zoom=(1, 1), shift=0, turn=0, flip=0, grey=0.2, blur=0.3, coarse=0.2)
@@ -276,7 +277,7 @@ def test_a_stopped_training_ends_in_the_same_network(trained, tmp_path, monkeypa
 
 def test_the_shipped_file_is_the_one_in_the_record():
     told = read_record(RESULTS / "landmark_net.json").results
-    assert told["file_sha256"] == hashlib.sha256(SHIPPED_LANDMARKS.read_bytes()).hexdigest()
+    assert told["file_sha256"] == hashlib.sha256(SHIPPED["landmarks"].read_bytes()).hexdigest()
     faces = DrawnFaces(12, "test")
     errors = 100 * point_errors(*locate(net := load_landmarks(), faces)[:2]).mean(1)
     # Another processor may round a pixel differently, which moves points by far less than this.

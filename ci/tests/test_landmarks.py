@@ -1,4 +1,4 @@
-"""landmarks.py against the released landmark network, and prompter and adapter against slow loops."""
+"""landmarks.py against the released landmark network; prompter and adapter (prompts.py) against slow loops."""
 
 import json
 import zlib
@@ -11,7 +11,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from s4d_lib.landmarks import FOVEA_SCALE, Fovea, LandmarkNet, Prompter, TemporalAdapter
+from s4d_lib.landmarks import LandmarkNet
+from s4d_lib.prompts import FOVEA_SCALE, Fovea, Prompter, TemporalAdapter
 
 DATA = Path(__file__).parent / "data"
 KEYS = json.loads((DATA / "mobilefacenet_keys.json").read_text())

@@ -20,7 +20,6 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from s4d_lib.cards import open_model, read_card
-from s4d_lib.checkpoints import save_model
 from s4d_lib.cli import app
 from s4d_lib.clips import EVAL, augment, test_views
 from s4d_lib.datasets import FaceDataset, Sample
@@ -30,6 +29,7 @@ from s4d_lib.predict import predict, predict_one
 from s4d_lib.runs import predict as predict_run
 from s4d_lib.streams import Chunk, find_media, iter_frames
 from s4d_lib.timelines import NO_FACE, STILL, TWO_VIEWS, WHOLE, Judge, judge_clip, smooth_in_time, to_csv, to_json
+from s4d_lib.weight_files import save_model
 from s4d_lib.windows import Filmstrip, Picture, Shown, sliding_windows, to_input
 
 METADATA = {"schemas": {"image": "affectnet7", "video": "dfew"}, "stride": 2, "temperature": {"image": 1.3, "video": 2},

@@ -17,11 +17,12 @@ from s2d_runs import config as s2d
 from safetensors.torch import load_file
 from test_training import finetuning, pretraining, weights
 
-from s4d_lib import adapters, ranks, training
+from s4d_lib import adapters, distributed, steps, training
 from s4d_lib.adapters import MixtureOfAdapterExperts
 from s4d_lib.launch import Launch, RankLost
+from s4d_lib.records import read_record
 from s4d_lib.run_state import reached
-from s4d_lib.runs import build_classifier, predict, read_samples, train
+from s4d_lib.runs import Run, build_classifier, predict, read_samples, train
 from s4d_lib.stages import views
 
 PATIENCE = 300  # seconds; a machine that is busy with other things may take that long to start Python
@@ -44,7 +45,7 @@ def alike(one, other, steps=None):
 @pytest.mark.parametrize("accumulate", [1, 2, 3, 4])
 @pytest.mark.parametrize("size", [1, 2, 3, 8])
 def test_every_row_is_computed_once_and_the_chunks_are_those_of_one_process(count, accumulate, size):
-    found = [ranks.pieces(count, accumulate, rank, size) for rank in range(size)]
+    found = [steps.pieces(count, accumulate, rank, size) for rank in range(size)]
     assert sorted(row for pieces in found for piece in pieces for row in piece.rows) == list(range(count))
     assert len({len(pieces) for pieces in found}) == 1, "ranks meet in every micro-batch, so all need as many"
     assert all(len(piece.computed) > 0 for pieces in found for piece in pieces), "also where no row is left"
@@ -53,15 +54,15 @@ def test_every_row_is_computed_once_and_the_chunks_are_those_of_one_process(coun
 
 
 def test_random_numbers_are_those_of_the_whole_batch():
-    dropout = ranks.RowDropout(0.5)
+    dropout = distributed.RowDropout(0.5)
     x = torch.arange(1.0, 31.0).view(6, 5)
     torch.manual_seed(3)
-    whole = dropout(x), ranks.draw(lambda n: torch.rand(n, 4), 6)
+    whole = dropout(x), distributed.draw(lambda n: torch.rand(n, 4), 6)
     for rows in ((0, 1, 2), (3, 4, 5), (4, 1)):
         torch.manual_seed(3)
-        with ranks.sharing(ranks.Share(rows, (), 6)):
+        with distributed.sharing(distributed.Share(rows, (), 6)):
             torch.testing.assert_close(dropout(x[list(rows)]), whole[0][list(rows)])
-            assert torch.equal(ranks.draw(lambda n: torch.rand(n, 4), len(rows)), whole[1][list(rows)])
+            assert torch.equal(distributed.draw(lambda n: torch.rand(n, 4), len(rows)), whole[1][list(rows)])
     torch.manual_seed(3)
     assert not torch.equal(dropout(x[3:]), whole[0][3:]), "control: without the share other numbers are dropped"
 
@@ -121,10 +122,10 @@ def test_every_sample_is_evaluated_once_however_uneven_the_shares(faces, monkeyp
     probabilities, labels = predict(model, dataset, config)
     seen, handed, get = [], [], type(dataset).__getitem__
     monkeypatch.setattr(type(dataset), "__getitem__", lambda self, i: seen.append(i) or get(self, i))
-    monkeypatch.setattr(ranks, "size", lambda: size)
-    monkeypatch.setattr(ranks, "gathered", lambda found: handed.append(found) or list(handed))
+    monkeypatch.setattr(distributed, "size", lambda: size)
+    monkeypatch.setattr(distributed, "gathered", lambda found: handed.append(found) or list(handed))
     for rank in range(size):
-        monkeypatch.setattr(ranks, "rank", lambda rank=rank: rank)
+        monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
         again, known = predict(model, dataset, config)
     assert sorted(seen) == list(range(count))
     np.testing.assert_allclose(again, probabilities, rtol=1e-4)
@@ -149,31 +150,31 @@ def test_the_first_tokens_of_the_whole_batch_are_served_whoever_computes_them(mo
     whole = MixtureOfAdapterExperts(24, experts=3, top_k=2, capacity_factor=0.7)
     z, layout = torch.randn(5, 7, 24), ((0, 1, 2), (3, 4))
     noise = torch.randn(5, 7, 3)
-    monkeypatch.setattr(adapters, "draw", lambda make, rows: ranks.own_rows(noise))
+    monkeypatch.setattr(adapters, "draw", lambda make, rows: distributed.own_rows(noise))
     expected, balance, routing = whole(z), whole.balance_loss, whole.routing
     counts = torch.nn.functional.one_hot(routing.indices, 3).sum(dim=(1, 2))
     monkeypatch.setattr(adapters, "gather_rows", lambda own: counts)
     losses = []
     for rows in map(list, layout):
-        with ranks.sharing(ranks.Share(tuple(rows), layout, 5)):
+        with distributed.sharing(distributed.Share(tuple(rows), layout, 5)):
             torch.testing.assert_close(whole(z[rows]), expected[rows])
             assert torch.equal(whole.routing.dropped, routing.dropped[rows]) and routing.dropped.any()
             losses.append(whole.balance_loss * len(rows) / 5)
     torch.testing.assert_close(sum(losses), balance)
     monkeypatch.setattr(adapters, "gather_rows", lambda own: own[[0, 1, 1, 0, 1]])
-    with ranks.sharing(ranks.Share((3, 4), layout, 5)):
+    with distributed.sharing(distributed.Share((3, 4), layout, 5)):
         assert not torch.allclose(whole(z[3:]), expected[3:]), "control: with wrong counts others are served"
 
 
 # --- what a kill leaves ----------------------------------------------------------------------------------------------
 
 
-def processes_of(word):
-    """Our own descendants whose command holds the word, by rank."""
+def processes_of(*words):
+    """Our own descendants whose command holds one of the words, by rank."""
     found = {}
     for process in psutil.Process().children(recursive=True):
         try:
-            if word in process.cmdline():
+            if set(words) & set(process.cmdline()):
                 found[int(process.environ().get("RANK", -1))] = process
         except psutil.Error:  # it ended while we looked
             continue
@@ -202,7 +203,7 @@ def stopped(config, root, act, processes=2):
         run = pool.submit(train, config, root, processes=processes)
         while not run.done() and not any((reached(folder) or 0) > 2 for folder in root.glob("*-*")):
             time.sleep(0.05)
-        seen = processes_of("s4d_lib.launch")
+        seen = processes_of("s4d_lib.launch", "s4d_lib.rank")
         act()
         error = run.exception(timeout=PATIENCE)
     assert len(seen) == 3
@@ -221,15 +222,28 @@ def whole(faces, tmp_path_factory):
 @pytest.mark.parametrize("victim", [0, 1])
 def test_the_death_of_a_rank_leaves_whole_steps_for_any_number_of_processes(whole, tmp_path, victim):
     config, undisturbed = whole
-    error = stopped(config, tmp_path, lambda: processes_of("rank")[victim].send_signal(signal.SIGKILL))
+    error = stopped(config, tmp_path, lambda: processes_of("s4d_lib.rank")[victim].send_signal(signal.SIGKILL))
     assert isinstance(error, RankLost) and f"rank {victim} of 2 was killed by SIGKILL" in str(error)
     step = reached(next(tmp_path.glob("f-*")))
     assert 2 < step < 20 and f"stands at step {step}" in str(error)
     alike(undisturbed, train(config, tmp_path, processes=1 + victim))
 
 
+def test_torchrun_starts_the_ranks_of_a_folder_as_well(whole, tmp_path):
+    _, undisturbed = whole
+    folder = tmp_path / undisturbed.folder.name
+    folder.mkdir()
+    shutil.copyfile(undisturbed.folder / "config.json", folder / "config.json")
+    done = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m",
+                           "s4d_lib.rank", str(folder)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    run = Run(folder, read_record(folder / "record.json"))
+    alike(undisturbed, run)
+    assert run.record.device["processes"] == 2
+
+
 def test_without_their_launcher_the_ranks_stop_by_themselves(whole, tmp_path):
-    error = stopped(whole[0], tmp_path, lambda: processes_of("agent")[-1].kill())
+    error = stopped(whole[0], tmp_path, lambda: processes_of("s4d_lib.launch")[-1].kill())
     assert isinstance(error, RankLost) and "the launcher was killed by SIGKILL" in str(error)
     assert f"stands at step {reached(next(tmp_path.glob('f-*')))}" in str(error)
 
@@ -237,7 +251,7 @@ def test_without_their_launcher_the_ranks_stop_by_themselves(whole, tmp_path):
 def test_weights_in_parts_are_stopped_and_put_together_again(whole, tmp_path):
     """FSDP: each rank holds a part of every weight; its checkpoint is that of any other run."""
     config, undisturbed = whole
-    error = stopped(config, tmp_path, lambda: processes_of("agent")[-1].terminate(), Launch(2, "fsdp"))
+    error = stopped(config, tmp_path, lambda: processes_of("s4d_lib.launch")[-1].terminate(), Launch(2, "fsdp"))
     assert "the launcher received SIGTERM" in str(error)
     run = train(config, tmp_path, processes=Launch(2, "fsdp"))
     alike(undisturbed, run)
@@ -248,28 +262,28 @@ IN_PARTS = """
 import os, torch
 from torch import distributed as dist, nn
 os.environ["S4D_METHOD"] = "fsdp"
-from s4d_lib import ranks
-ranks.begin(cpu=True)
+from s4d_lib import distributed, steps
+distributed.begin(cpu=True)
 torch.manual_seed(1)
 model = nn.Module()
 model.blocks = nn.ModuleList(nn.Linear(6, 6) for _ in range(2))
 model.head = nn.Linear(6, 5)
 whole = {name: p.detach().clone() for name, p in model.named_parameters()}
-network = ranks.LossOf(model, lambda m, kind, x: m.head(m.blocks[1](m.blocks[0](x))).square().mean())
-ranks.shard(network, torch.device("cpu"))
+network = steps.LossOf(model, lambda m, kind, x: m.head(m.blocks[1](m.blocks[0](x))).square().mean())
+steps.shard(network, torch.device("cpu"))
 held = sum(p.to_local().numel() for p in network.parameters())
-assert ranks.total([held])[0] == sum(p.numel() for p in whole.values()) and held < 70, held  # of 119
+assert distributed.total([held])[0] == sum(p.numel() for p in whole.values()) and held < 70, held  # of 119
 for name, p in model.named_parameters():
-    assert torch.equal(ranks.full(p), whole[name])
-    assert torch.equal(ranks.part_like(whole[name], p).to_local(), p.to_local())
-x = torch.arange(24.0).view(4, 6)[2 * ranks.rank():][:2]
+    assert torch.equal(steps.full(p), whole[name])
+    assert torch.equal(steps.part_like(whole[name], p).to_local(), p.to_local())
+x = torch.arange(24.0).view(4, 6)[2 * distributed.rank():][:2]
 network("clip", x).backward()
 twin = nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 5))
 twin.load_state_dict({key.replace("blocks.", "").replace("head", "2"): value for key, value in whole.items()})
 twin(torch.arange(24.0).view(4, 6)).square().mean().backward()
-torch.testing.assert_close(ranks.full(model.head.weight.grad), twin[2].weight.grad)
-torch.testing.assert_close(ranks.full(model.blocks[0].weight.grad), twin[0].weight.grad)
-ranks.end()
+torch.testing.assert_close(steps.full(model.head.weight.grad), twin[2].weight.grad)
+torch.testing.assert_close(steps.full(model.blocks[0].weight.grad), twin[0].weight.grad)
+distributed.end()
 """
 
 
@@ -287,7 +301,7 @@ def signalled(settings, folder, number):
         [sys.executable, "-m", "s4d_lib.cli", "train", str(settings), "--processes", "2"], text=True,
         env={**os.environ, "S4D_RUNS": str(folder.parent)}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     wait_for(lambda: reached(folder) > at + 1 or command.poll() is not None)
-    below = processes_of("s4d_lib.launch")
+    below = processes_of("s4d_lib.launch", "s4d_lib.rank")
     command.send_signal(number)
     said = command.communicate(timeout=PATIENCE)[1]
     wait_for(lambda: not any(process.is_running() for process in below.values()))

@@ -10,10 +10,10 @@ import torch
 
 import s4d_lib  # noqa: F401 - this import is what registers the models
 from s4d_lib import registry
-from s4d_lib.checkpoints import BadCheckpoint, save_model
+from s4d_lib.containers import BadCheckpoint
 from s4d_lib.models import SIZES, S4DClassifier
-from s4d_lib.runs import SHIPPED
 from s4d_lib.s2d import SIZES as S2D_SIZES
+from s4d_lib.weight_files import SHIPPED, save_model
 
 NAMES = ["s4d_vit_base_patch16_160", "s4d_vit_large_patch16_160", "s4d_vit_small_patch16_160",
          "s4d_vit_tiny_patch8_48", "s4d_vit_tiny_patch16_160"]
@@ -201,9 +201,9 @@ def test_a_checkpoint_of_ours_loads_by_path(tmp_path):
 def test_the_shipped_encoder_is_what_pretrained_means():
     from safetensors.torch import load_file
 
-    assert registry.SHIPPED == SHIPPED
+    assert timm.get_pretrained_cfg(TINY).file == str(SHIPPED["encoder"])
     model, plain = timm.create_model(TINY, pretrained=True, num_classes=3), timm.create_model(TINY, num_classes=3)
-    shipped = load_file(SHIPPED)
+    shipped = load_file(SHIPPED["encoder"])
     for name in ("patch_embed.proj.weight", "blocks.0.attn.qkv.weight", "blocks.3.mlp.fc2.bias"):
         assert torch.equal(model.state_dict()[name], shipped[f"encoder.{name}"])
         assert not torch.equal(plain.state_dict()[name], shipped[f"encoder.{name}"])

@@ -14,7 +14,7 @@ from s4d_lib.convert import convert, load_released
 from s4d_lib.labels import SCHEMAS
 from s4d_lib.predict import predict_one
 from s4d_lib.s2d import SIZES, S2DClassifier
-from s4d_lib.s2d_stages import train_s2d
+from s4d_lib.tiers import train_s2d
 
 
 def test_both_stages_from_one_command(faces, tmp_path, monkeypatch):

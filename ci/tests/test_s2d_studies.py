@@ -9,14 +9,13 @@ import torch
 import yaml
 
 from s4d_lib import lab_cells, lab_reading, landmark_memory, runs, s2d_studies
-from s4d_lib.checkpoints import load_model, save_model
 from s4d_lib.lab_cells import Scale
 from s4d_lib.lab_records import LabRecord
 from s4d_lib.landmark_training import unsettled
 from s4d_lib.landmarks import load_landmarks
+from s4d_lib.loading import load_model
 from s4d_lib.s2d_stages import describe_s2d
 from s4d_lib.s2d_studies import (
-    ENCODER,
     IMAGE,
     PROTOCOL,
     VIDEO,
@@ -33,7 +32,9 @@ from s4d_lib.s2d_studies import (
     video_config,
 )
 from s4d_lib.stages import training_split, views
+from s4d_lib.weight_files import SHIPPED, save_model
 
+ENCODER = SHIPPED["nano_encoder"]
 TINY = Scale(60, 60, 2, 2, 4, 6)
 
 

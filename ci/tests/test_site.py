@@ -187,10 +187,11 @@ def test_dead_addresses_of_the_rendering_are_found(sound, tmp_path):
 def test_an_unknown_node_stops_the_rendering(monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "ci" / "check_theme")
     import nodes
+    import outputs
 
     writer = nodes.Writer("toy.ipynb", str)
     assert writer.html([{"type": "paragraph", "children": [{"type": "text", "value": "a < b"}]}]) == "<p>a &lt; b</p>"
-    with pytest.raises(nodes.RenderError, match="toy.ipynb.*'mermaid'"):
+    with pytest.raises(outputs.RenderError, match="toy.ipynb.*'mermaid'"):
         writer.html([{"type": "mermaid", "value": "graph"}])
 
 

@@ -17,12 +17,12 @@ from pydantic import ValidationError
 from s4d_lib import runs as runs_module
 from s4d_lib import training
 from s4d_lib.cards import open_model
-from s4d_lib.checkpoints import read_metadata
 from s4d_lib.frames import UnreadableMedia
 from s4d_lib.run_state import reached
 from s4d_lib.runs import read_samples, train
 from s4d_lib.stages import FinetuneConfig, PretrainConfig, training_split
 from s4d_lib.training import Loop, Progressed
+from s4d_lib.weight_files import read_metadata
 
 
 @pytest.fixture
