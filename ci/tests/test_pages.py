@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from s4d_lib.cards import read_card
-from s4d_lib.figures import COLOURS
+from s4d_lib.figure_base import COLOURS
 from s4d_lib.pages import page, write_page
 from s4d_lib.timelines import STILL, Judge, Prediction, Thumbnail, judge_clip
 
