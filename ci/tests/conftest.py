@@ -109,6 +109,20 @@ def videos(tmp_path_factory) -> dict[str, Path]:
 
 
 @pytest.fixture
+def s4d(monkeypatch, capsys):
+    """s4d("cost", "dfer") -> exit code, standard output and standard error of the command, as its user gets them."""
+    from s4d_lib import cli
+
+    def run(*words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["s4d", *map(str, words)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return ended.value.code or 0, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
 def frame_folder(tmp_path):
     """frame_folder(names) -> a folder of pictures; file k, in the order given, carries the number k."""
 

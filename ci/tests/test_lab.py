@@ -299,4 +299,6 @@ def test_saving_keeps_the_pair_small_and_equal(lab, book):
 def test_a_chapter_that_is_not_there_is_named(book):
     words, environment = lab_command(book, "99")
     done = subprocess.run(words, cwd=book, env=environment, capture_output=True, text=True)
-    assert done.returncode != 0 and "99" in done.stderr
+    known = ", ".join(sorted(STEMS))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"lab: '99' fits 0 chapters; there are: {known}\n", "one sentence, and no server"

@@ -5,12 +5,10 @@ from pathlib import Path
 
 import pytest
 from toy_chapters import RECORD, write_chapter
-from typer.testing import CliRunner
 
 from s4d_lib import batch, book_command, tiers
 from s4d_lib.batch_status import look_back, write_status
 from s4d_lib.chapters import chapter_parameters, code_cells
-from s4d_lib.cli import app
 from s4d_lib.own_data import data_folder, data_settings, pretraining_settings
 from s4d_lib.runs import read_samples
 from s4d_lib.tiers import finetuning, pretraining
@@ -158,8 +156,9 @@ def toys(tmp_path, monkeypatch) -> tuple[Path, list]:
     return tmp_path, drawn
 
 
-def planned(toys, monkeypatch, *words: str):
-    """What `s4d book` plans and draws; nothing is run."""
+@pytest.fixture
+def planned(toys, monkeypatch, s4d):
+    """`planned("-p", "fold=2")` → the runs that `s4d book` plans, and how it ends; nothing is run."""
     seen: list = []
 
     def run_book(chapters, out, tier, names, given, jobs, timeout, resume, points, *_):
@@ -169,32 +168,36 @@ def planned(toys, monkeypatch, *words: str):
     monkeypatch.setattr(batch, "run_book", run_book)
     monkeypatch.setattr(batch, "print_table", lambda _: None)
     monkeypatch.chdir(toys[0])
-    done = CliRunner().invoke(app, ["book", "01", "--out", "runs", *words])
-    return seen, done
+
+    def plan(*words: object) -> tuple[list, tuple[int, str, str]]:
+        seen.clear()
+        ended = s4d("book", "01", "--out", "runs", *words)
+        return [*seen], ended
+
+    return plan
 
 
-def test_a_sweep_over_folds_of_ones_own_draws_no_faces_and_knows_the_folder_from_anywhere(toys, own, monkeypatch):
-    monkeypatch.chdir(toys[0])
+def test_a_sweep_over_folds_of_ones_own_draws_no_faces_and_knows_the_folder_from_anywhere(toys, own, planned):
     (toys[0] / "mine").symlink_to(own)
-    runs, done = planned(toys, monkeypatch, "-p", "dataset=dfew", "-p", "data_root=mine", "--sweep", "fold=1,2,3,4,5")
-    assert done.exit_code == 0, done.output
+    runs, ended = planned("-p", "dataset=dfew", "-p", "data_root=mine", "--sweep", "fold=1,2,3,4,5")
+    assert ended == (0, "", "")
     assert [run.parameters["fold"] for run in runs] == [1, 2, 3, 4, 5] and toys[1] == []
     assert {run.parameters["data_root"] for run in runs} == {str(own.resolve())}  # chapters run in their own folder
-    planned(toys, monkeypatch)
+    planned()
     assert toys[1] == ["smoke"]  # the control: without a data set of one's own the faces are drawn, once
 
 
-def test_a_finished_run_is_stale_once_a_list_of_the_data_has_changed(toys, faces, monkeypatch):
+def test_a_finished_run_is_stale_once_a_list_of_the_data_has_changed(toys, faces, planned):
     home = toys[0] / "DFEW"
     shutil.copytree(faces / "clips" / "annotation", home / "annotation")
     words = ("-p", "dataset=dfew", "-p", f"data_root={home}", "--sweep", "fold=1,2")
-    before, _ = planned(toys, monkeypatch, *words)
-    again, _ = planned(toys, monkeypatch, *words)
+    before, _ = planned(*words)
+    again, _ = planned(*words)
     assert [run.fingerprint for run in again] == [run.fingerprint for run in before]
     assert before[0].made_from == before[1].made_from  # every fold is of the same version of the data
     other = home / "annotation/test(single-labeled)/test_set_2.csv"
     other.write_text(other.read_text().rsplit("\n", 2)[0] + "\n")
-    changed, _ = planned(toys, monkeypatch, *words)
+    changed, _ = planned(*words)
     assert changed[0].fingerprint != before[0].fingerprint
     Path(changed[0].folder).mkdir(parents=True)
     before[0].status = "done"
@@ -202,16 +205,16 @@ def test_a_finished_run_is_stale_once_a_list_of_the_data_has_changed(toys, faces
     assert look_back(changed[0]) == "stale: the lists of the data have changed"
 
 
-def test_a_fold_that_the_data_set_has_not_is_refused_before_anything_starts(toys, own, monkeypatch):
-    for words, told in (("fold=6", "dfew has folds 1 to 5"), ("dataset=mafw", "no lists of mafw here")):
-        asked = {"dataset": "dfew", "data_root": str(own)} | dict([words.split("=")])
-        runs, done = planned(toys, monkeypatch, *(f"-p {name}={value}".split()[i] for name, value in asked.items()
-                                                  for i in (0, 1)))
-        assert not runs and told in str(done.exception), words
+@pytest.mark.parametrize(("dataset", "fold", "told"), [
+    ("dfew", 6, "dfew has folds 1 to 5"), ("mafw", 1, "no lists of mafw here")])
+def test_a_fold_that_the_data_set_has_not_is_refused_before_anything_starts(dataset, fold, told, toys, own, planned):
+    runs, (code, said, refusal) = planned("-p", f"dataset={dataset}", "-p", f"data_root={own}", "-p", f"fold={fold}")
+    assert not runs and toys[1] == [] and not (toys[0] / "runs").exists()
+    assert (code, said) == (2, "") and told in refusal and refusal.startswith("s4d: ") and refusal.count("\n") == 1
 
 
-def test_a_folder_that_is_not_there_is_refused_before_anything_starts(toys, monkeypatch):
-    runs, done = planned(toys, monkeypatch, "-p", "dataset=dfew", "-p", "data_root=nowhere")
+def test_a_folder_that_is_not_there_is_refused_before_anything_starts(toys, planned):
+    runs, ended = planned("-p", "dataset=dfew", "-p", "data_root=nowhere")
     assert not runs and not (toys[0] / "runs").exists()
-    assert "data_root=nowhere: there is no such folder" in str(done.exception)
+    assert ended == (2, "", "s4d: data_root=nowhere: there is no such folder\n")
     assert book_command.needs_data(toys[0] / "chapters" / "01_toy.md", {"dataset": "dfew", "still_dataset": "drawn"})
