@@ -60,6 +60,6 @@ def error_bars(value: Sequence[float], low: Sequence[float | None], high: Sequen
             "arrayminus": [below for _, below in ends], **more}
 
 
-def draw_zero(figure: go.Figure, **place: int) -> None:
+def mark_zero(figure: go.Figure, **place: int) -> None:
     """The decision line: a dashed line up from zero."""
     figure.add_vline(x=0, line={"color": PALETTE["scratch"], "width": 2, "dash": "dash"}, **place)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from s4d_lib.errors import Refused
-from s4d_lib.figure_base import PALETTE, colour_in, draw_zero, error_bars, new_figure
+from s4d_lib.figure_base import PALETTE, colour_in, error_bars, mark_zero, new_figure
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -81,7 +81,7 @@ def draw_intervals(rows: Sequence[Row], title: str, axis: str, alt: str, looks: 
         places = [labels.index(row.label) + shift if apart else row.label for row in members]
         _draw_dots(figure, members, places, looks[group], name=group)
     if zero:
-        draw_zero(figure)
+        mark_zero(figure)
     figure.update_yaxes(autorange="reversed")
     if legend and apart:
         figure.update_yaxes(tickvals=list(range(len(labels))), ticktext=labels)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from s4d_lib.figure_base import PALETTE, draw_zero, error_bars, new_figure
+from s4d_lib.figure_base import PALETTE, error_bars, mark_zero, new_figure
 from s4d_lib.figure_intervals import Look, Row, draw_intervals
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def draw_foretelling(found: Mapping[str, Any], title: str) -> go.Figure:
     figure = draw_intervals(rows, title, "Spearman's ρ over cells", alt, looks, width=760,
                             height=130 + 30 * len(rows))
     figure.add_vrect(x0=-found["chance"], x1=found["chance"], fillcolor=PALETTE["hidden"], opacity=0.3, line_width=0)
-    draw_zero(figure)
+    mark_zero(figure)
     figure.update_xaxes(range=[-1.05, 1.05])
     return figure
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from s4d_lib.contrasts import MATERIAL, TOLD, verdict
-from s4d_lib.figure_base import PALETTE, draw_zero, new_figure
+from s4d_lib.figure_base import PALETTE, mark_zero, new_figure
 from s4d_lib.figure_intervals import TICKS, Look, Row, draw_gaps, draw_intervals
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def _zero(figure: Any, **place: int) -> None:
     """The line at zero, and the band in which a difference is called immaterial."""
     figure.add_vrect(x0=-MATERIAL, x1=MATERIAL, fillcolor=PALETTE["hidden"], opacity=0.25, line_width=0, layer="below",
                      **place)
-    draw_zero(figure, **place)
+    mark_zero(figure, **place)
 
 
 def draw_forest(contrasts: Mapping[str, Any], title: str, adjusted: Mapping[str, float] | None = None,
