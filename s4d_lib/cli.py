@@ -275,14 +275,18 @@ def predict(
     from s4d_lib import pages, timelines
     from s4d_lib.files import require_writable, write_text
     from s4d_lib.predict import predict as predict_files
+    from s4d_lib.streams import find_media
 
     for out in filter(None, wanted.values()):
         require_writable(out)
     try:
+        media = find_media(paths, frame_folders)
+        if media.others:
+            print(f"left out, being neither video nor image: {media.others}", file=sys.stderr)
         found = predict_files(
-            paths, model, crop={None: "auto", True: "face", False: "none"}[crop], stride=stride, hop=hop, batch=batch,
+            media, model, crop={None: "auto", True: "face", False: "none"}[crop], stride=stride, hop=hop, batch=batch,
             smooth=smooth, device=device, schema={task: name for task, _, name in heads}, abstain=abstain,
-            thumbnails=timelines.THUMBNAILS if html else 0, frame_folders=frame_folders, progress=True)
+            thumbnails=timelines.THUMBNAILS if html else 0, progress=True)
     except KeyboardInterrupt:
         print("s4d: interrupted; no report was written", file=sys.stderr)
         raise typer.Exit(130) from None
