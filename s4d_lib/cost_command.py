@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from s4d_lib.configs import Config
     from s4d_lib.costs import Cost
-    from s4d_lib.stages import Config
 
 TRAININGS = ("pretraining", "sfer", "dfer", "joint", "moae", "s2d_sfer", "s2d_dfer")
 

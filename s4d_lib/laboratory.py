@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from s4d_lib.configs import FinetuneConfig
 from s4d_lib.floors import floors
 from s4d_lib.metrics import Scores
 from s4d_lib.records import RESULTS, Record, code_state, device_state, peak_memory_mb
-from s4d_lib.runs import SHIPPED, Run, read_samples
-from s4d_lib.stages import FinetuneConfig, training_split
+from s4d_lib.runs import SHIPPED, Run
 from s4d_lib.studies import run_grid
+from s4d_lib.training_data import read_samples, training_split
 
 if TYPE_CHECKING:
     from s4d_lib.synthetic_faces import FaceRecipe

@@ -247,7 +247,7 @@ def _stop_without(parent: int) -> None:
 def rank(folder: Path) -> None:
     """Train the configuration of a run's folder as one of several processes."""
     from s4d_lib import ranks, runs
-    from s4d_lib.stages import FinetuneConfig, PretrainConfig
+    from s4d_lib.configs import FinetuneConfig, PretrainConfig
 
     if ABOVE in os.environ:
         _stop_without(int(os.environ[ABOVE]))

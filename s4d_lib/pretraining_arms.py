@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from s4d_lib.configs import FinetuneConfig, PretrainConfig
 from s4d_lib.laboratory import ENCODER, READING, Cell, config, faces, lab_record, plan
 from s4d_lib.records import Record
 from s4d_lib.runs import Run, train
-from s4d_lib.stages import FinetuneConfig, PretrainConfig
 from s4d_lib.studies import run_grid
 
 ARMS: dict[str, tuple[str, ...]] = {"dual": ("image", "clip"), "image": ("image",), "clip": ("clip",)}

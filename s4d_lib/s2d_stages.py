@@ -3,14 +3,13 @@
 Stage 1 (mode sfer) trains an image transformer with landmark prompts on stills. Its code is not released: this follows
 the paper ("ViT and MCPs only", arXiv 2312.05447) and its authors' word that the temporal modules are removed. Stage 2
 (mode dfer) starts from its weights, adds time, and trains only what S2D adds (released
-`run_class_finetuning.py:377-381`). Both run through `training.py`; `runs.train` calls what stands here. Derived in
+`run_class_finetuning.py:377-381`). Both run through `training.py`; `fitting.py` calls what stands here. Derived in
 chapter 11.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,8 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from s4d_lib.clips import MixupCutmix
+from s4d_lib.configs import HEAD, FinetuneConfig
 from s4d_lib.datasets import Sample
-from s4d_lib.landmark_memory import VARIABLE
 from s4d_lib.landmarks import SHIPPED_LANDMARKS, LandmarkNet, load_landmarks
 from s4d_lib.losses import soft_target_cross_entropy
 from s4d_lib.plans import Mixed
@@ -29,8 +28,9 @@ from s4d_lib.ranks import gather_rows
 from s4d_lib.s2d import SIZES, S2DClassifier
 from s4d_lib.s2d_weights import load_image_model
 from s4d_lib.self_distillation import RELEASED_UPDATE, AnchorSchedule, EmotionAnchors, collect, read
-from s4d_lib.stages import HEAD, FinetuneConfig, finetune_plan, shuffle_patches, views
+from s4d_lib.stages import finetune_plan, shuffle_patches
 from s4d_lib.training import Job, Loop
+from s4d_lib.training_data import views
 
 if TYPE_CHECKING:
     from s4d_lib.launch import Launch
@@ -57,6 +57,7 @@ def build_s2d(config: FinetuneConfig, init: Path | None = None, report_to: Path 
         model = S2DClassifier(**shape)
     if landmarks is not None:
         model.landmark_net.load_state_dict(landmarks.state_dict())
+    model.use_memory(config.landmark_memory)
     if init is not None:
         # As released, the head of the image stage never reaches the video stage: its key has another name there.
         report = load_image_model(model, init, schema.classes if config.behaviour == "clean" else None)
@@ -83,7 +84,7 @@ def landmarks_hash(config: FinetuneConfig) -> str | None:
         return "random"
     path = SHIPPED_LANDMARKS if config.landmarks == "shipped" else Path(config.landmarks)
     # Remembered features are rounded, so a run with a memory is another run (landmark_memory.py).
-    return hashlib.sha256(path.read_bytes()).hexdigest() + ("+memory" if os.environ.get(VARIABLE) else "")
+    return hashlib.sha256(path.read_bytes()).hexdigest() + ("+memory" if config.landmark_memory else "")
 
 
 def describe_s2d(config: FinetuneConfig) -> dict[str, Any]:

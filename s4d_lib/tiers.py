@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from s4d_lib.stages import FinetuneConfig, PretrainConfig
+from s4d_lib.configs import FinetuneConfig, PretrainConfig
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The fingerprints of every recorded configuration, with fixed stand-ins for data and weights, and of four real runs.
+"""The fingerprints of every recorded configuration, with fixed stand-ins for data and weights, and of five real runs.
 
     python ci/tests/recorded_marks.py            # writes data/fingerprints.json; test_fingerprints.py compares with it
 
@@ -9,10 +9,10 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from s4d_lib.configs import Config, FinetuneConfig, PretrainConfig
 from s4d_lib.records import RESULTS, DataUse
 from s4d_lib.run_records import run_mark
-from s4d_lib.runs import data_use
-from s4d_lib.stages import Config, FinetuneConfig, PretrainConfig
+from s4d_lib.training_data import data_use
 
 WRITTEN = Path(__file__).parent / "data" / "fingerprints.json"
 STAND_IN = {"stills": DataUse(name="stills", sha256="5" * 64), "clips": DataUse(name="clips", sha256="c" * 64)}
@@ -72,6 +72,8 @@ def real(folder: Path) -> dict[str, Config]:
         "moae from the shipped encoder": FinetuneConfig(name="f", mode="moae", init="shipped", **data, **small),
         "s2d, shipped landmarks": FinetuneConfig(name="s", mode="dfer", system="s2d", **data, **small),
         "s2d without prompts": FinetuneConfig(name="s", mode="sfer", system="s2d", prompts=False, **data, **small),
+        "s2d, remembered landmarks": FinetuneConfig(name="s", mode="dfer", system="s2d", landmark_memory=str(folder),
+                                                    **data, **small),
     }
 
 
@@ -84,11 +86,8 @@ def all_marks(folder: Path) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    import os
     import tempfile
 
     with tempfile.TemporaryDirectory() as place:
         found = all_marks(Path(place))
-        os.environ["S4D_LANDMARKS"] = place
-        found["s2d, remembered landmarks"] = mark_of(real(Path(place))["s2d, shipped landmarks"])
     WRITTEN.write_text(json.dumps(found, indent=1) + "\n")

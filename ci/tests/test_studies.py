@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from s4d_lib.configs import FinetuneConfig, PretrainConfig
 from s4d_lib.runs import Run
-from s4d_lib.stages import FinetuneConfig, PretrainConfig
 from s4d_lib.studies import paired, run_grid, scores, study_record, summarise
 from s4d_lib.tiers import FINETUNE, LABELLED, PRETRAIN, UNLABELLED, finetuning
 
@@ -80,7 +80,7 @@ def test_nobody_is_both_in_the_labelled_and_the_unlabelled_faces():
 
 
 def test_the_full_tier_is_the_released_recipe():
-    """The numbers of science 3.5 and 4.1, for two GPUs taken as one process."""
+    """The numbers of the released pretrain/omnivision/config and finetune/run.sh, for two GPUs taken as one process."""
     pretrain = PretrainConfig(name="p", stills="s", clips="c", **PRETRAIN["full"])
     assert (pretrain.epochs, pretrain.lr, pretrain.betas, pretrain.batch_stills) == (100, 1.2e-3, (0.9, 0.95), 384)
     assert pretrain.batch_clips * pretrain.replicate == 384
@@ -95,9 +95,9 @@ def test_the_full_tier_is_the_released_recipe():
 def test_a_run_reads_other_data_sets_and_says_how_its_protocol_differs(tmp_path, layout):
     from PIL import Image
 
+    from s4d_lib.configs import FinetuneConfig
     from s4d_lib.labels import SCHEMAS
     from s4d_lib.runs import train
-    from s4d_lib.stages import FinetuneConfig
 
     classes, rng = SCHEMAS["ferv39k"].classes, np.random.default_rng(0)
     folder_of = {"Anger": "Angry", "Happiness": "Happy", "Sadness": "Sad"}
