@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, replace
-from inspect import signature
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,7 @@ from s4d_lib.clips import EVAL, RECIPES
 from s4d_lib.configs import Config, FinetuneConfig, geometry
 from s4d_lib.datasets import FaceDataset, Sample, check_samples, few_labels, find_unreadable, split_validation
 from s4d_lib.labels import schema_named
-from s4d_lib.readers import READERS, read_dataset
+from s4d_lib.readers import options_of, read_dataset
 from s4d_lib.records import DataUse
 
 Samples = dict[str, list[Sample]]  # by modality
@@ -72,17 +71,24 @@ def data_use(config: Config, modality: str) -> DataUse:
 
 
 def read_samples(config: Config, modality: str, split: str) -> list[Sample]:
-    """The samples a stage finds in its data folders; `groups.csv` beside the lists keeps one person in one split."""
+    """The samples a stage finds in its data folders; `groups.csv` beside the lists keeps one person in one split.
+
+    A layout without folds or without a folder of frames to choose has no use for `fold` and `frames`, which always have
+    a value. Whoever names a schema or a label base wants it: ValueError where the layout fixes it.
+    """
     folder, still = data_folder(config, modality), modality == "image"
     name = config.stills_as if still else config.clips_as
-    wanted = {"groups": _groups(folder), "schema": config.stills_schema if still else config.clips_schema}
-    if not still:
-        own_frames = name == "dfew" or config.frames != type(config).model_fields["frames"].default
-        wanted |= {"frames": config.frames if own_frames else None, "base": config.label_base,
-                   "fold": getattr(config, "fold", 1) if name != "table" else None}  # there a split column decides
-    taken = signature(READERS[name]).parameters
-    found = read_dataset(folder, name, split, **{key: value for key, value in wanted.items()
-                                                 if value is not None and key in taken})
+    taken, wanted = options_of(name), {"groups": _groups(folder)}
+    said = {"schema": "stills_schema"} if still else {"schema": "clips_schema", "base": "label_base"}
+    for option, field in said.items():
+        wanted[option] = getattr(config, field)
+        if wanted[option] is not None and option not in taken:
+            raise ValueError(f"the layout {name!r} fixes its labels itself: leave out {field}={wanted[option]!r}")
+    if not still and "frames" in taken and (name == "dfew" or config.frames != Config.model_fields["frames"].default):
+        wanted["frames"] = config.frames  # its default is DFEW's folder; the other layouts know their own
+    if not still and "fold" in taken and name != "table":  # there a split column decides
+        wanted["fold"] = getattr(config, "fold", 1)
+    found = read_dataset(folder, name, split, **{key: value for key, value in wanted.items() if value is not None})
     return merge_classes(found) if still and getattr(config, "still_labels", None) == "merged" else found
 
 
