@@ -127,8 +127,8 @@ def train(
 
 def _train(config: Path, tier: str, retrain: bool, launch: "Launch | None") -> "list[Run]":
     """The runs of a configuration file, or of both stages of S2D."""
+    from s4d_lib.configs import FinetuneConfig, PretrainConfig
     from s4d_lib.runs import train as train_or_load
-    from s4d_lib.stages import FinetuneConfig, PretrainConfig
 
     if str(config) == "s2d":
         from s4d_lib.tiers import train_s2d

@@ -189,6 +189,11 @@ LIGHT = AugmentRecipe(crop_scale=(0.7, 1.0), crop_ratio=(0.9, 1 / 0.9), shift=0.
 MOVES = AugmentRecipe(resize=1.0, shift=0.04, flip=0.5)  # for runs too short to learn more variety than this
 FLIPS = AugmentRecipe(resize=1.0, flip=0.5)  # no frame in more than two forms, so that features can be remembered
 EVAL = AugmentRecipe(resize=1.0)
+RECIPES: dict[str, AugmentRecipe] = {  # by the names that configurations use
+    "PAPER_CLIP_TRAIN": PAPER_CLIP_TRAIN, "PAPER_STILL_TRAIN": PAPER_STILL_TRAIN,
+    "PAPER_CLIP_PRETRAIN": PAPER_CLIP_PRETRAIN, "PAPER_STILL_PRETRAIN": PAPER_STILL_PRETRAIN, "LIGHT": LIGHT,
+    "MOVES": MOVES, "FLIPS": FLIPS, "EVAL": EVAL,
+}
 
 
 def augment(frames: Tensor, recipe: AugmentRecipe, size: int, rng: np.random.Generator) -> Tensor:

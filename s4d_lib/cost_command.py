@@ -13,8 +13,8 @@ import typer
 from s4d_lib.errors import Refused
 
 if TYPE_CHECKING:
+    from s4d_lib.configs import Config
     from s4d_lib.costs import Cost
-    from s4d_lib.stages import Config
 
 TRAININGS = ("pretraining", "sfer", "dfer", "joint", "moae", "s2d_sfer", "s2d_dfer")
 

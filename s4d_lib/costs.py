@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from functools import cache
 from types import SimpleNamespace
 
+from s4d_lib.configs import Config, FinetuneConfig, PretrainConfig
 from s4d_lib.errors import Refused
 from s4d_lib.files import RESULTS
 from s4d_lib.records import read_record
-from s4d_lib.stages import Config, FinetuneConfig, PretrainConfig, _plan, finetune_plan
+from s4d_lib.stages import _plan, finetune_plan
 from s4d_lib.step_counts import Counted, count_step
 
 STEP_COSTS = RESULTS / "step_costs.json"

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from s4d_lib.configs import FinetuneConfig, Modality
 from s4d_lib.errors import Refused
 from s4d_lib.files import write_atomically
-from s4d_lib.stages import FinetuneConfig, Modality
 from s4d_lib.weight_files import SHIPPED
 
 if TYPE_CHECKING:

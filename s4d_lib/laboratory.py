@@ -14,9 +14,9 @@ from s4d_lib.files import RESULTS
 from s4d_lib.floors import floors
 from s4d_lib.lab_cells import Cell, run_config
 from s4d_lib.metrics import Scores
-from s4d_lib.runs import Run, read_samples
-from s4d_lib.stages import training_split
+from s4d_lib.runs import Run
 from s4d_lib.study_grid import run_grid
+from s4d_lib.training_data import read_samples, training_split
 
 PROTOCOL = RESULTS / "protocol_transfer.yaml"
 

@@ -1,8 +1,7 @@
 """frames → features     what the frozen landmark network said of a frame, kept, so that nobody asks it twice.
 
     remember(net, batches, grid, folder)             # frames float [n 3 h w] exactly as the model will see them
-    with opened(folder):                             # also in processes that are started inside
-        recall(net, frames, grid)                    # from memory where the frame is known, else from the network
+    recall(net, frames, grid, folder)                # from memory where the frame is known, else from the network
 
 At the sizes a CPU trains, the frames of a clip cost the landmark network more than the clip costs the classifier. The
 network never learns, and a training that only mirrors its frames meets the same pictures again and again, so its
@@ -13,9 +12,7 @@ Derived in chapter 11.
 from __future__ import annotations
 
 import hashlib
-import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -28,7 +25,6 @@ from torch.nn import functional as F
 
 from s4d_lib.files import replacing
 
-VARIABLE = "S4D_LANDMARKS"  # the folder that is open, handed on to processes started meanwhile
 _fingerprints: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
 
 
@@ -40,14 +36,14 @@ class Kept(NamedTuple):
     features: np.ndarray
 
 
-def recall(net: nn.Module, frames: Tensor, grid: tuple[int, int]) -> Tensor:
+def recall(net: nn.Module, frames: Tensor, grid: tuple[int, int], folder: Path | None = None) -> Tensor:
     """Frames `[n 3 h w]` → landmark features on the token grid `[n c gh gw]`, float32.
 
-    Without an open memory these are the network's own features, resized bilinearly. With one they are rounded to half
-    precision whether a frame was found or not: a result must not depend on what happened to be remembered.
+    Without a memory of this network and grid in `folder` these are the network's own features, resized bilinearly. With
+    one they are rounded to half precision whether a frame was found or not: a result must not depend on what happened
+    to be remembered. That makes a run with a memory another run: the setting `landmark_memory` names the folder.
     """
-    folder = os.environ.get(VARIABLE)
-    kept = _open(_place(Path(folder), net, grid)) if folder else None
+    kept = _open(_place(folder, net, grid)) if folder is not None else None
     if kept is None:
         return ask(net, frames, grid)
     marks = frame_marks(frames)
@@ -120,21 +116,6 @@ def remember(net: nn.Module, batches: Iterable[Tensor], grid: tuple[int, int], f
             np.savez(file, marks=np.array(marks, np.uint64)[order], rows=np.array(rows)[order], shape=np.array(shape))
     _open.cache_clear()
     return place
-
-
-@contextmanager
-def opened(folder: Path | None) -> Iterator[None]:
-    """Let `recall` use a memory, here and in processes that are started inside; None changes nothing."""
-    before = os.environ.get(VARIABLE)
-    if folder is not None:
-        os.environ[VARIABLE] = str(folder)
-    try:
-        yield
-    finally:
-        if before is not None:
-            os.environ[VARIABLE] = before
-        elif folder is not None:
-            del os.environ[VARIABLE]
 
 
 @lru_cache(maxsize=4)

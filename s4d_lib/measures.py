@@ -20,12 +20,12 @@ from einops import reduce
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from s4d_lib.configs import FinetuneConfig, Modality
 from s4d_lib.errors import Refused
 from s4d_lib.interference import Moments, adam_interference, affinity, moments
 from s4d_lib.measuring import measuring
 from s4d_lib.metrics import over_seeds
 from s4d_lib.similarity import cka
-from s4d_lib.stages import FinetuneConfig, Modality
 from s4d_lib.temporal_use import temporal_use
 from s4d_lib.transfer import Batch, Between, Conflict, conflict, task_gradients
 
@@ -208,12 +208,13 @@ def stop_run(config: FinetuneConfig, steps: int, of: Modality | None = None) -> 
     same chance, up to a step at which the loop is interrupted and leaves its checkpoint, weights and AdamW's state.
     Nothing is validated on the way.
     """
-    from s4d_lib import runs
-    from s4d_lib.stages import finetune_job, training_split
+    from s4d_lib.fitting import build_classifier
+    from s4d_lib.stages import finetune_job
     from s4d_lib.training import load_state, run_job
+    from s4d_lib.training_data import read_samples, training_split
 
-    samples = {m: training_split(config, m, runs.read_samples(config, m, "train"))[0] for m in config.modalities}
-    job, loop = finetune_job(config, runs.build_classifier(config), samples,
+    samples = {m: training_split(config, m, read_samples(config, m, "train"))[0] for m in config.modalities}
+    job, loop = finetune_job(config, build_classifier(config), samples,
                              {m: len(config.schema(m)) for m in config.modalities})
     order = [step.modality for epoch in range(loop.epochs) for step in job.plan(epoch)]
     last = steps if of is None else int(np.searchsorted(np.cumsum(np.array(order) == of), steps)) + (steps > 0)
@@ -256,6 +257,7 @@ def measure_cell(cell: Cell, seed: int, tier: str = "laptop", phase: str = "expl
     when the runs are there.
     """
     from s4d_lib import runs
+    from s4d_lib.fitting import build_classifier
     from s4d_lib.lab_cells import alone, run_config
 
     configs = {"joint": run_config(cell, "joint", seed, tier, phase),  # in this order their pairs are named
@@ -268,7 +270,7 @@ def measure_cell(cell: Cell, seed: int, tier: str = "laptop", phase: str = "expl
     dfer, sfer = (stop_run(configs[method], max(1, joint.counts[m]), m)
                   for method, m in (("dfer", "clip"), ("sfer", "image")))
     early = {"joint": joint.model, "dfer": dfer.model, "sfer": sfer.model}
-    start = runs.build_classifier(configs["joint"])
+    start = build_classifier(configs["joint"])
     own = {"image": moments(sfer.optimizer, sfer.model), "clip": moments(dfer.optimizer, dfer.model)}
     if again is not None:
         end["dfer again"] = runs.train(run_config(alone(cell), "dfer", again, tier, phase), root).model()
@@ -289,12 +291,11 @@ def measure_cell(cell: Cell, seed: int, tier: str = "laptop", phase: str = "expl
 def lab_probe(config: FinetuneConfig, draws: int = DRAWS, people: int = PEOPLE, stills: int = STILLS,
               seed: int = 0) -> ProbeBatches:
     """The first `stills` people's stills and the first `people` people's clips of a configuration's test lists."""
-    from s4d_lib import runs
-    from s4d_lib.stages import views
+    from s4d_lib.training_data import read_samples, views
 
     batch, shown = {}, {}
     for m, most in (("image", stills), ("clip", people)):
-        samples = runs.read_samples(config, m, "test")
+        samples = read_samples(config, m, "test")
         names = [sample.group or sample.id for sample in samples]
         chosen = set(list(dict.fromkeys(names))[:most])
         rows = [i for i, name in enumerate(names) if name in chosen]

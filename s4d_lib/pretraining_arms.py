@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from s4d_lib.configs import FinetuneConfig, PretrainConfig
 from s4d_lib.lab_cells import READING, Cell, faces, run_config
 from s4d_lib.lab_records import lab_record
 from s4d_lib.laboratory import plan
 from s4d_lib.records import Record
 from s4d_lib.runs import Run, train
-from s4d_lib.stages import FinetuneConfig, PretrainConfig
 from s4d_lib.study_grid import run_grid
 from s4d_lib.weight_files import SHIPPED
 

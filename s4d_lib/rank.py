@@ -15,8 +15,8 @@ from contextlib import redirect_stdout
 from pathlib import Path
 
 from s4d_lib import distributed, runs
+from s4d_lib.configs import FinetuneConfig, PretrainConfig
 from s4d_lib.launch import ABOVE, STOPPED, stop_without
-from s4d_lib.stages import FinetuneConfig, PretrainConfig
 
 
 def rank(folder: Path) -> None:

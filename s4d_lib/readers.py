@@ -312,17 +312,21 @@ READERS: dict[str, Callable[..., list[Sample]]] = {
 }
 
 
+def options_of(name: str) -> tuple[str, ...]:
+    """What the reader of a name in READERS takes beside folder and split; ValueError for another name."""
+    if name not in READERS:
+        raise Refused(f"no reader is called {name!r}; there are {', '.join(READERS)}")
+    return tuple(option for option in inspect.signature(READERS[name]).parameters if option not in ("root", "split"))
+
+
 def read_dataset(root: str | Path, name: str, split: Split, fold: int | None = None, **options) -> list[Sample]:
     """The samples of a data set by its plain name in READERS; `options` are those of its reader.
 
     ValueError for a name, an option or a fold that it does not have.
     """
-    if name not in READERS:
-        raise Refused(f"no reader is called {name!r}; there are {', '.join(READERS)}")
-    known = inspect.signature(READERS[name]).parameters
+    known = options_of(name)
     if fold is not None:
         options["fold"] = fold
     if unknown := [option for option in options if option not in known]:
-        taken = ", ".join(option for option in known if option not in ("root", "split"))
-        raise Refused(f"the reader {name!r} has no {', '.join(unknown)}; it takes {taken}")
+        raise Refused(f"the reader {name!r} has no {', '.join(unknown)}; it takes {', '.join(known)}")
     return READERS[name](root, split, **options)

@@ -21,7 +21,8 @@ from s4d_lib.weight_files import SHIPPED
 
 # Models are imported when one is built: they import timm themselves, and this file runs while timm's import ends.
 
-RELEASED_BLOCKS = tuple(range(6, 12))  # of every size; in the large one this is a quarter (science §1.5)
+# Of every size, also of the large one with its 24: released finetune/run_class_finetuning.py:441 has a fixed 12.
+RELEASED_BLOCKS = tuple(range(6, 12))
 # timm's word → ours. "size", whose fields these are, is what the name of a model stands for.
 SIZE_WORDS = {"img_size": "image_size", "num_frames": "frames", "patch_size": "patch", "tubelet_size": "tubelet"}
 WORDS = {"num_classes": "classes", "drop_rate": "dropout", "global_pool": "pool"}
@@ -65,7 +66,8 @@ def unilearn_vit_base_patch16_160(pretrained: bool = False, **kwargs: Any) -> nn
 
     Shared with `s4d_vit_base_patch16_160`: architecture, keys, training, headline numbers; the authors' package was
     renamed with its model file unchanged. The second version adds how the method is explained and an analysis of how
-    the two tasks correlate. UniLearn has neither code nor weights of its own (science §0; chapter 13).
+    the two tasks correlate. UniLearn has neither code nor weights of its own (github.com/MSA-LMC/UniLearn is a
+    README; chapter 13).
     """
     return _s4d("unilearn_vit_base_patch16_160", pretrained, "base", {"moae_blocks": RELEASED_BLOCKS}, kwargs)
 

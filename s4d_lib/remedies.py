@@ -28,13 +28,18 @@ class Remedy:
 
     make    (tasks, **settings) → (TorchJD scalariser or weighting, factor); the factor makes every method give the
             plain sum for tasks that do not differ, so that one learning rate means the same for all
-    needs   what the training loop owes it besides `backward`
+    What a training loop owes it besides `backward` and a place in the optimiser for its parameters:
+    looks_again   after_step(losses of the same batches after the step): one more forward pass a task
+    by_epochs     end_epoch()
+    forgets       what it remembers is in no state dict of TorchJD: a stopped run of it starts from the beginning
     """
 
     kind: Kind
     source: str
     make: Callable[..., tuple[nn.Module, float]]
-    needs: str = ""
+    looks_again: bool = False
+    by_epochs: bool = False
+    forgets: bool = False
 
 
 def _scalariser(name: str, factor: Callable[[int], float], sized: bool) -> Callable[..., tuple[nn.Module, float]]:
@@ -90,14 +95,14 @@ REMEDIES: dict[str, Remedy] = {
     "weighted": Remedy("scalarisation", "constant weights, to be tuned (Kurin et al. 2022, Xin et al. 2022)",
                        _weighted),
     "uncertainty": Remedy("scalarisation", "Kendall et al. 2018: Σ ½ exp(-sᵢ) Lᵢ + ½ sᵢ",
-                          _scalariser("UW", lambda m: 2.0, True), needs="its parameters in the optimiser"),
+                          _scalariser("UW", lambda m: 2.0, True), forgets=True),
     "dwa": Remedy("scalarisation", "Liu, Johns and Davison 2019, dynamic weight average",
-                  _scalariser("DWA", lambda m: 1.0, False), needs="end_epoch()"),
+                  _scalariser("DWA", lambda m: 1.0, False), by_epochs=True, forgets=True),
     "famo": Remedy("scalarisation", "Liu et al. 2023, FAMO", _scalariser("FAMO", float, True),
-                   needs="after_step(losses of the same batches after the step): one more forward pass a task"),
+                   looks_again=True, forgets=True),
     "pcgrad": Remedy("aggregation", "Yu et al. 2020, algorithm 1", _weighting("PCGrad", lambda m: 1.0)),
     "gradvac": Remedy("aggregation", "Wang et al. 2021; its targets are running means",
-                      _weighting("GradVac", lambda m: 1.0)),
+                      _weighting("GradVac", lambda m: 1.0), forgets=True),
     "cagrad": Remedy("aggregation", "Liu et al. 2021, algorithm 1, divided by 1 + c", _cagrad),
     "mgda": Remedy("aggregation", "Désidéri 2012; Sener and Koltun 2018", _weighting("MGDA", float)),
     "imtl_g": Remedy("aggregation", "Liu et al. 2021 (IMTL-G), generalised in Quinton and Rey 2024",
@@ -126,6 +131,16 @@ class Combiner(nn.Module):
         self.method, self.kind, self.tasks = method, REMEDIES[method].kind, tasks
         self.rule, self.factor = REMEDIES[method].make(tasks, **settings)
 
+    @property
+    def looks_again(self) -> bool:
+        """Whether `after_step` wants the losses of the same batches after the step."""
+        return REMEDIES[self.method].looks_again
+
+    @property
+    def forgets(self) -> bool:
+        """Whether it remembers what no state dict holds."""
+        return REMEDIES[self.method].forgets
+
     def scalar(self, losses: Tensor) -> Tensor:
         """Losses `[m]` → the one loss to differentiate. Scalarisations only."""
         return self.factor * self.rule(losses)
@@ -147,12 +162,12 @@ class Combiner(nn.Module):
 
     def after_step(self, losses: Tensor) -> None:
         """FAMO learns from the losses `[m]` of the same batches after the optimiser's step; others ignore them."""
-        if self.method == "famo":
+        if self.looks_again:
             self.rule.update(losses.detach())
 
     def end_epoch(self) -> None:
         """DWA compares epochs; others do not."""
-        if self.method == "dwa":
+        if REMEDIES[self.method].by_epochs:
             self.rule.step()
 
 

@@ -16,6 +16,8 @@ from typing import Any, Literal
 import numpy as np
 from torch import Tensor, nn
 
+from s4d_lib.configs import FinetuneConfig
+from s4d_lib.fitting import build_classifier
 from s4d_lib.lab_cells import Cell, run_config
 from s4d_lib.lab_records import encode, lab_record
 from s4d_lib.laboratory import plan, run_lab
@@ -33,8 +35,8 @@ from s4d_lib.routing import (
     token_groups,
     token_load,
 )
-from s4d_lib.runs import Run, build_classifier, read_samples
-from s4d_lib.stages import FinetuneConfig, training_split, views
+from s4d_lib.runs import Run
+from s4d_lib.training_data import read_samples, training_split, views
 
 LOOKS = 400  # samples of each modality whose routes are kept; answers are of all test samples
 

@@ -7,31 +7,28 @@ processes it was computed. The record names the protocol beside the published on
 from __future__ import annotations
 
 import hashlib
-import os
 from pathlib import Path
 
 import torch
 
 from s4d_lib import distributed
-from s4d_lib.landmark_memory import VARIABLE
+from s4d_lib.configs import Config, FinetuneConfig, geometry
+from s4d_lib.later import unused
 from s4d_lib.protocols import PROTOCOLS, Protocol, compare
 from s4d_lib.records import DataUse, Record, code_state, device_state, fingerprint, peak_memory_mb
 from s4d_lib.run_state import Progressed
-from s4d_lib.stages import Config, FinetuneConfig, geometry
 from s4d_lib.weight_files import SHIPPED
 
-# Settings that came after the first runs: they count in a fingerprint where they are used, so that those stay loadable.
-LATER = ("stills_as", "clips_as", "stills_schema", "clips_schema", "label_base", "clip_steps", "still_ratio",
-         "still_weight", "still_labels", "shuffle_stills", "leave_out", "optimizer_states", "remedy", "router",
-         "local_contrast", "expert_spread", "system", "prompts", "tma_init", "freeze", "landmarks", "sdl", "sdl_slots",
-         "sdl_neighbours", "sdl_update_every")
+TEST_VIEWS = ("two temporal views, mean softmax (arXiv 2409.06154v2; released finetune/datasets/kinetics.py:449-464 "
+              "and finetune/engine_for_finetuning.py:368-436)")
 
 
 def run_mark(config: Config, data: dict[str, DataUse]) -> str:
-    """The fingerprint of a run: its settings and the content of its data. Not in it: places, and how it is computed."""
-    fields = type(config).model_fields
-    unused = {name for name in LATER if name in fields and getattr(config, name) == fields[name].default}
-    apart = {"stills", "clips", "init", "workers", "cache", "checkpoint_minutes"} | unused
+    """The fingerprint of a run: its settings and the content of its data. Not in it: places, and how it is computed.
+
+    Settings that came after the first runs (`later.py`) count where they are used, so that those stay loadable.
+    """
+    apart = {"stills", "clips", "init", "workers", "cache", "checkpoint_minutes", "landmark_memory"} | unused(config)
     s2d = getattr(config, "system", "s4d") == "s2d"
     apart |= {"landmarks"} if s2d else set()  # like data and `init` it counts by its content, not by its place
     content = [config.model_dump(exclude=apart), [use.model_dump() for use in data.values()], _init_hash(config)]
@@ -53,7 +50,7 @@ def landmarks_hash(config: FinetuneConfig) -> str | None:
         return "random"
     path = SHIPPED["landmarks"] if config.landmarks == "shipped" else Path(config.landmarks)
     # Remembered features are rounded, so a run with a memory is another run (landmark_memory.py).
-    return hashlib.sha256(path.read_bytes()).hexdigest() + ("+memory" if os.environ.get(VARIABLE) else "")
+    return hashlib.sha256(path.read_bytes()).hexdigest() + ("+memory" if config.landmark_memory else "")
 
 
 def init_path(init: str) -> Path:
@@ -72,7 +69,7 @@ def finetune_headline(config: FinetuneConfig, outcome: dict) -> str:
 def run_record(config: Config, kind: str, headline: str, where: Progressed, outcome: dict, data: dict[str, DataUse],
             counts: dict[str, dict[str, int]], skipped: dict[str, list[str]]) -> Record:
     device = "cuda" if config.device == "auto" and torch.cuda.is_available() else "cpu"
-    protocol = {"test": "two temporal views, mean softmax (science 4.5)"}
+    protocol = {"test": TEST_VIEWS}
     if isinstance(config, FinetuneConfig):
         protocol |= {"epoch_rule": config.epoch_rule, "fold": config.fold, "validation": config.validation,
                      "split_seed": config.split_seed, "select": config.select}
@@ -109,6 +106,8 @@ def _names(config: Config) -> dict[str, str | None]:
     named = {"init": _init_name(config), "frames": Path(config.frames).name}
     if getattr(config, "system", "s4d") == "s2d" and config.landmarks:
         named["landmarks"] = f"{Path(config.landmarks).name} ({(landmarks_hash(config) or 'unused')[:16]})"
+    if getattr(config, "landmark_memory", None):
+        named["landmark_memory"] = Path(config.landmark_memory).name
     return named
 
 

@@ -11,7 +11,9 @@ import math
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -21,6 +23,11 @@ from s4d_lib import distributed
 from s4d_lib.errors import Refused
 from s4d_lib.files import replacing, write_atomically
 from s4d_lib.steps import full, part_like
+
+if TYPE_CHECKING:
+    from timm.utils import ModelEmaV3
+    from torch.amp import GradScaler
+    from torch.optim import Optimizer
 
 
 @dataclass
@@ -73,8 +80,16 @@ class MetricsLog:
         self.waiting = []
 
 
-def save_state(folder: Path, fingerprint: str, model: nn.Module, averaged, optimizer, scaler, where: Progressed,
-               keep: dict[str, nn.Module] | None = None) -> None:
+def read_losses(folder: Path, modality: str | None = None) -> np.ndarray:
+    """(update, loss) of every step in a run's metrics.jsonl `[steps 2]`, of one modality or of both."""
+    lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+    kept = [(line["update"], line["loss"]) for line in lines
+            if "loss" in line and modality in (None, line["modality"])]
+    return np.array(kept).reshape(-1, 2)
+
+
+def save_state(folder: Path, fingerprint: str, model: nn.Module, averaged: ModelEmaV3 | None, optimizer: Optimizer,
+               scaler: GradScaler | None, where: Progressed, keep: dict[str, nn.Module] | None = None) -> None:
     """checkpoint.safetensors: weights, their average, optimiser state and `keep` in one file, replaced in one step.
 
     Rank 0 writes it. Where each rank holds a part of every weight, all of them must call this.
@@ -95,8 +110,8 @@ def save_state(folder: Path, fingerprint: str, model: nn.Module, averaged, optim
         save_file(tensors, part, metadata=header)
 
 
-def load_state(folder: Path, fingerprint: str, model: nn.Module, averaged, optimizer, scaler,
-               keep: dict[str, nn.Module] | None = None) -> Progressed | None:
+def load_state(folder: Path, fingerprint: str, model: nn.Module, averaged: ModelEmaV3 | None, optimizer: Optimizer,
+               scaler: GradScaler | None, keep: dict[str, nn.Module] | None = None) -> Progressed | None:
     """Put a checkpoint back, or return None when the folder holds none. ValueError when it is another run's.
 
     RuntimeError when it lacks a part of `keep`: a run that goes on without what it had learned would be another run.

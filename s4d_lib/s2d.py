@@ -7,6 +7,7 @@ trained (arXiv 2312.05447). State-dict keys and shapes equal those of the releas
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -85,6 +86,7 @@ class S2DClassifier(nn.Module, HubModel):
         hidden = int(adapter_ratio * dim)
         _check_config(height, width, hidden, **self.config)
         self.temporal, self.prompts, self._reader = temporal, prompts, None
+        self._memory: Path | None = None
         self.image_size, self.frames, self.grid = (height, width), frames, (height // patch, width // patch)
         self.num_classes, self.num_features, self.landmark_channels = num_classes, dim, landmark_channels
         self.grad_checkpointing = False
@@ -152,6 +154,14 @@ class S2DClassifier(nn.Module, HubModel):
         self.__dict__["_reader"] = reader  # a module set in the usual way would enter the state dict
         return self
 
+    def use_memory(self, folder: str | Path | None) -> "S2DClassifier":
+        """Take what `landmark_memory.remember` kept in a folder in place of asking the landmark network. Returns self.
+
+        Where and whether it is used is no part of the model and its files. None: ask the network.
+        """
+        self._memory = None if folder is None else Path(folder)
+        return self
+
     def _layer(self, i: int, x: Tensor, prompt: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Block i with its prompter: tokens `[(b t) (1+n) d]`, prompt `[(b t) n d]` → the same."""
         if i:
@@ -202,7 +212,7 @@ class S2DClassifier(nn.Module, HubModel):
                 raise Refused("landmarks are missing and this model has no landmark network; pass "
                               "LandmarkNet().features(frames), or build the model with landmark_net=True")
             with torch.no_grad():
-                landmarks = (recall(self.landmark_net, frames, self.grid) if self._reader is None else
+                landmarks = (recall(self.landmark_net, frames, self.grid, self._memory) if self._reader is None else
                              getattr(self._reader, "features", self._reader)(frames))
         clips = len(frames) // self.frames
         if landmarks.ndim == 5 and landmarks.shape[:2] == (clips, self.frames):

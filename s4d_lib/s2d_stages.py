@@ -3,7 +3,7 @@
 Stage 1 (mode sfer) trains an image transformer with landmark prompts on stills. Its code is not released: this follows
 the paper ("ViT and MCPs only", arXiv 2312.05447) and its authors' word that the temporal modules are removed. Stage 2
 (mode dfer) starts from its weights, adds time, and trains only what S2D adds (released
-`run_class_finetuning.py:377-381`). Both run through `training.py`; `runs.train` calls what stands here. Derived in
+`run_class_finetuning.py:377-381`). Both run through `training.py`; `fitting.py` calls what stands here. Derived in
 chapter 11.
 """
 
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from s4d_lib.clips import MixupCutmix
+from s4d_lib.configs import HEAD, FinetuneConfig
 from s4d_lib.datasets import Sample
 from s4d_lib.distributed import gather_rows
 from s4d_lib.landmarks import LandmarkNet, load_landmarks
@@ -26,8 +27,9 @@ from s4d_lib.plans import Mixed
 from s4d_lib.s2d import SIZES, S2DClassifier
 from s4d_lib.s2d_weights import load_image_model
 from s4d_lib.self_distillation import RELEASED_UPDATE, AnchorSchedule, EmotionAnchors, collect, read
-from s4d_lib.stages import HEAD, FinetuneConfig, finetune_plan, shuffle_patches, views
+from s4d_lib.stages import finetune_plan, shuffle_patches
 from s4d_lib.training import Job, Loop
+from s4d_lib.training_data import views
 
 UNTRAINED = 0.25  # width of the landmark network of landmarks="random": that of the shipped one
 
@@ -50,6 +52,7 @@ def build_s2d(config: FinetuneConfig, init: Path | None = None, report_to: Path 
         model = S2DClassifier(**shape)
     if landmarks is not None:
         model.landmark_net.load_state_dict(landmarks.state_dict())
+    model.use_memory(config.landmark_memory)
     if init is not None:
         # As released, the head of the image stage never reaches the video stage: its key has another name there.
         report = load_image_model(model, init, schema.classes if config.behaviour == "clean" else None)

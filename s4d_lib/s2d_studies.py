@@ -20,7 +20,9 @@ from torch import Tensor, nn
 
 from s4d_lib import landmark_memory
 from s4d_lib.clips import EVAL, augment
+from s4d_lib.configs import FinetuneConfig, geometry
 from s4d_lib.files import RESULTS
+from s4d_lib.fitting import build_classifier
 from s4d_lib.frames import open_frames
 from s4d_lib.lab_cells import Cell, run_config
 from s4d_lib.lab_records import lab_record
@@ -28,11 +30,11 @@ from s4d_lib.landmark_training import untrained_landmarks
 from s4d_lib.landmarks import load_landmarks
 from s4d_lib.local_contrast import local_contrast
 from s4d_lib.records import Record, fingerprint
-from s4d_lib.runs import Run, build_classifier, data_use, read_samples
+from s4d_lib.runs import Run
 from s4d_lib.s2d import S2DClassifier
 from s4d_lib.s2d_stages import describe_s2d
-from s4d_lib.stages import FinetuneConfig, geometry, training_split, views
 from s4d_lib.study_grid import run_grid
+from s4d_lib.training_data import data_use, read_samples, training_split, views
 from s4d_lib.weight_files import SHIPPED, save_model
 
 PROTOCOL = RESULTS / "protocol_s2d.yaml"
@@ -232,17 +234,23 @@ def train_arms(arms: Sequence[str], seeds: Sequence[int], tier: str, jobs: int, 
              for seed in seeds for arm in arms if arm in VIDEO}
     memory = remember_faces([c for (arm, _), c in (first | later).items()  # every landmark network once a seed
                              if arm in ("image", "image_untrained", "s2d", "s2d_untrained")])
-    with landmark_memory.opened(memory):
-        images = _grid(first, jobs)
-        wanted = {}
-        for arm, seed in ((arm, seed) for seed in seeds for arm in arms if arm not in IMAGE):
-            if arm in VIDEO:
-                wanted[arm, seed] = video_config(arm, seed, _init(VIDEO[arm][0], images, seed, tier), tier,
-                                                 lr=rates["s2d"])
-            else:
-                wanted[arm, seed] = s4d_config(arm, seed, tier, lr=rates["s4d"])
-        runs = images | _grid(wanted, jobs)
+    images = _grid(_with_memory(first, memory), jobs)
+    wanted = {}
+    for arm, seed in ((arm, seed) for seed in seeds for arm in arms if arm not in IMAGE):
+        if arm in VIDEO:
+            wanted[arm, seed] = video_config(arm, seed, _init(VIDEO[arm][0], images, seed, tier), tier,
+                                             lr=rates["s2d"])
+        else:
+            wanted[arm, seed] = s4d_config(arm, seed, tier, lr=rates["s4d"])
+    runs = images | _grid(_with_memory(wanted, memory), jobs)
     return {(cell(tier), arm, seed): run for (arm, seed), run in runs.items()}
+
+
+def _with_memory(configs: Mapping[tuple[str, int], FinetuneConfig], folder: Path
+                 ) -> dict[tuple[str, int], FinetuneConfig]:
+    """The configurations, those that ask for landmarks with the folder of what is remembered."""
+    return {one: config.model_copy(update={"landmark_memory": str(folder)}) if config.system == "s2d" and config.prompts
+            else config for one, config in configs.items()}
 
 
 def _init(parent: str, images: Mapping[tuple[str, int], Run], seed: int, tier: str) -> Path:

@@ -15,9 +15,9 @@ from statistics import median
 import torch
 from torch import Tensor, nn
 
+from s4d_lib.configs import Config, PretrainConfig, geometry
 from s4d_lib.losses import soft_target_cross_entropy
 from s4d_lib.masking import random_mask
-from s4d_lib.stages import Config, PretrainConfig, geometry
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def make_step(config: Config, modality: str, batch: int, device: str = "cpu") ->
                         (model.size.grid, config.mask_clips))
         mask = random_mask(batch, grid, hidden).to(device)
         return model, lambda: model(x, mask).loss
-    from s4d_lib.runs import build_classifier
+    from s4d_lib.fitting import build_classifier
 
     model = build_classifier(config.model_copy(update={"init": None})).to(device).train()
     target = torch.full((batch, len(config.schema(modality))), 1 / len(config.schema(modality)), device=device)

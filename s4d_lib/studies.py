@@ -11,12 +11,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from s4d_lib.calibration import TARGET_ACCURACY, apply_temperature, fit_abstention, fit_temperature, selective
+from s4d_lib.configs import HEAD, FinetuneConfig
 from s4d_lib.floors import floors
 from s4d_lib.metrics import expected_calibration_error
 from s4d_lib.records import Record, code_state
-from s4d_lib.runs import Run, predict, read_samples, train
-from s4d_lib.stages import HEAD, FinetuneConfig, training_split, views
+from s4d_lib.runs import Run, train
+from s4d_lib.scoring import probabilities
 from s4d_lib.study_grid import Grid, paired, run_grid, study_record, summarise
+from s4d_lib.training_data import read_samples, training_split, views
 from s4d_lib.weight_files import SHIPPED, save_model
 
 LEARNING_RATES = (1e-3, 3e-3)
@@ -127,7 +129,7 @@ def _calibrate(run: Run, config: FinetuneConfig) -> tuple[dict[str, dict], dict[
     for m in config.modalities:
         _, validation = training_split(config, m, read_samples(config, m, "train"))
         sampling = "centre" if m == "image" else "test"
-        p, labels = predict(run.model(), views(config, validation, sampling, 0), config)
+        p, labels = probabilities(run.model(), views(config, validation, sampling, 0), config)
         temperature = fit_temperature(p, labels)
         threshold = fit_abstention(apply_temperature(p, temperature), labels)
         test = apply_temperature(saved[f"{m}_probabilities"], temperature)

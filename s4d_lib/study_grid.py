@@ -15,11 +15,12 @@ from pathlib import Path
 
 import numpy as np
 
+from s4d_lib.configs import FinetuneConfig
+from s4d_lib.files import runs_root
 from s4d_lib.metrics import over_seeds
 from s4d_lib.progress import Progress
 from s4d_lib.records import Record, code_state, device_state, peak_memory_mb
-from s4d_lib.runs import Run, runs_root, train
-from s4d_lib.stages import FinetuneConfig
+from s4d_lib.runs import Run, train
 
 Grid = dict[str, list[Run]]  # cell → one run a seed
 

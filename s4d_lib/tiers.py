@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from s4d_lib.configs import FinetuneConfig, PretrainConfig
 from s4d_lib.errors import Refused
 from s4d_lib.files import data_root
-from s4d_lib.stages import FinetuneConfig, PretrainConfig
 
 if TYPE_CHECKING:
     from s4d_lib.launch import Launch

@@ -12,11 +12,11 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -33,11 +33,12 @@ from s4d_lib.run_state import MetricsLog, Progressed, load_state, save_state
 from s4d_lib.steps import LossOf, Part, StepShare, full, meeting, shard
 
 if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from timm.scheduler import CosineLRScheduler
+    from timm.utils import ModelEmaV3
+    from torch.optim import Optimizer
+
     from s4d_lib.remedies import Combiner
-
-
-# What these remedies remember is in no state dict of TorchJD: a stopped run of theirs starts from the beginning.
-UNSAVED = ("uncertainty", "famo", "dwa", "gradvac")
 
 
 @dataclass
@@ -63,7 +64,11 @@ class Loop:
 
 @dataclass
 class Job:
-    """What the loop runs. `loss(model, modality, batch, rng, part)` returns the loss of one micro-batch."""
+    """What the loop runs.
+
+    `prepare(batch, rng)` makes of a batch what the loss reads; `loss(model, modality, batch)` is the mean loss, a
+    scalar, of one micro-batch of it.
+    """
 
     model: nn.Module
     groups: list[dict]               # parameter groups; `lr_scale` in a group scales its learning rate
@@ -77,6 +82,7 @@ class Job:
     save_best: Callable[[nn.Module], None] | None = None
     label: str = "training"
     combiner: Combiner | None = None  # a remedy: two neighbouring steps become one, their gradients combined by it
+    heads: Mapping[str, Sequence[nn.Parameter]] = field(default_factory=dict)  # modality → what it alone trains, for it
     separate: bool = False           # AdamW keeps a state for each modality
     begin_epoch: Callable[[int], None] | None = None  # called with the epoch's number, also after resuming inside it
     after_step: Callable[[nn.Module, str, dict], None] | None = None  # called with what the step was taken on
@@ -196,7 +202,7 @@ class _Training:
 
         Then the one before stands.
         """
-        forgetful = self.job.combiner is not None and self.job.combiner.method in UNSAVED
+        forgetful = self.job.combiner is not None and self.job.combiner.forgets
         if self.torn or forgetful or (self.plain is not None and not self.agreed):
             return
         self.where.seconds = self.before + time.monotonic() - self.started
@@ -252,8 +258,8 @@ def _together(steps: Iterable[tuple[Step, dict]], job: Job) -> Iterator[list[tup
             waiting = []
 
 
-def _update(job: Job, loop: Loop, accelerator, model: nn.Module, optimizer, group: list[tuple[Step, dict]],
-            update: int) -> float:
+def _update(job: Job, loop: Loop, accelerator: Accelerator, model: nn.Module, optimizer: Optimizer,
+            group: list[tuple[Step, dict]], update: int) -> float:
     """One optimiser step; returns its loss (the sum over tasks under a remedy)."""
     model.train()
     with seeded(loop.seed, update) as rng:
@@ -281,14 +287,14 @@ def _update(job: Job, loop: Loop, accelerator, model: nn.Module, optimizer, grou
                 of_step, batch = share.own(batch)
                 with accelerator.autocast(), distributed.sharing(of_step):
                     job.after_step(job.model, modality, batch)
-        if job.combiner is not None and job.combiner.method == "famo":  # it learns from the losses after the step
+        if job.combiner is not None and job.combiner.looks_again:  # it learns from the losses after the step
             with torch.no_grad():
                 job.combiner.after_step(torch.stack([job.loss(model, m, batch) for m, batch in ready]))
     return total
 
 
-def _backward(job: Job, loop: Loop, accelerator, model: nn.Module, modality: str, parts: list[Part],
-              update: int) -> float:
+def _backward(job: Job, loop: Loop, accelerator: Accelerator, model: nn.Module, modality: str,
+              parts: list[Part], update: int) -> float:
     """Gradients of one batch, micro-batch by micro-batch; returns its loss over all processes."""
     total = 0.0
     for i, part in enumerate(parts):
@@ -304,18 +310,17 @@ def _backward(job: Job, loop: Loop, accelerator, model: nn.Module, modality: str
     return distributed.total([total], accelerator.device)[0]
 
 
-def _combined_backward(job: Job, accelerator, model: nn.Module, ready: list[tuple[str, dict]]) -> float:
+def _combined_backward(job: Job, accelerator: Accelerator, model: nn.Module, ready: list[tuple[str, dict]]) -> float:
     """Gradients of one batch of each task, combined by the job's remedy; returns the sum of the losses."""
     from s4d_lib.remedies import backward
 
     with accelerator.autocast():
         losses = {modality: job.loss(model, modality, batch) for modality, batch in ready}
-    own = {"image": "head.image.", "clip": "head.video."}
-    heads = {m: [p for name, p in job.model.named_parameters() if name.startswith(own[m])] for m in losses}
-    shared = [p for name, p in job.model.named_parameters() if p.requires_grad and not name.startswith("head.")]
+    own = {id(p) for head in job.heads.values() for p in head}
+    shared = [p for p in job.model.parameters() if p.requires_grad and id(p) not in own]
     total = float(sum(loss.detach() for loss in losses.values()))
     if math.isfinite(total):
-        backward(losses, shared, heads, job.combiner)
+        backward(losses, shared, job.heads, job.combiner)
     return total
 
 
@@ -340,7 +345,7 @@ def _share(job: Job, loop: Loop, step: Step) -> StepShare:
     return StepShare(len(step.indices), repeats, loop.accumulate, job.mixes)
 
 
-def _accelerator(loop: Loop):
+def _accelerator(loop: Loop) -> Accelerator:
     from accelerate import Accelerator, DistributedDataParallelKwargs
     from accelerate.state import AcceleratorState
 
@@ -355,7 +360,7 @@ def _accelerator(loop: Loop):
     return accelerator
 
 
-def _scheduler(optimizer, loop: Loop, total: int):
+def _scheduler(optimizer: Optimizer, loop: Loop, total: int) -> CosineLRScheduler:
     from timm.scheduler import CosineLRScheduler
 
     warmup = round(total * loop.warmup_epochs / loop.epochs)
@@ -366,12 +371,12 @@ def _scheduler(optimizer, loop: Loop, total: int):
     )
 
 
-def scheduler_lr(optimizer) -> float:
+def scheduler_lr(optimizer: Optimizer) -> float:
     """The learning rate of the least scaled group: the one the schedule speaks of."""
     return max(group["lr"] for group in optimizer.param_groups)
 
 
-def _averaged(model: nn.Module, loop: Loop):
+def _averaged(model: nn.Module, loop: Loop) -> ModelEmaV3 | None:
     if loop.ema is None:
         return None
     from timm.utils import ModelEmaV3
@@ -385,5 +390,5 @@ def _loader(job: Job, loop: Loop, steps: list[Step], epoch: int) -> DataLoader:
     return DataLoader(job.data, batch_sampler=keys(steps, epoch), num_workers=loop.workers, collate_fn=collate)
 
 
-def _to(value, device: torch.device):
+def _to(value: Any, device: torch.device) -> Any:
     return value.to(device, non_blocking=True) if isinstance(value, Tensor) else value

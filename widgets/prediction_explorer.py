@@ -33,7 +33,7 @@ class PredictionExplorer(Explorer):
     @classmethod
     def record(cls) -> dict[str, Any]:
         """Calibrated probabilities of every window, smoothed in five ways, the truth, and frames of the film."""
-        from s4d_lib.figures import COLOURS
+        from s4d_lib.figure_base import COLOURS
         from s4d_lib.timelines import smooth_in_time
 
         frames, truth = film()
@@ -92,8 +92,7 @@ def facts(dials: dict[str, Any], kept: dict[str, Any]) -> dict[str, float]:
 
 def draw_prediction(dials: dict[str, Any]) -> Any:
     """Stacked probabilities over time with the answer and the truth below, at some dials."""
-    from s4d_lib.figure_base import PALETTE, new_figure
-    from s4d_lib.figures import COLOURS
+    from s4d_lib.figure_base import COLOURS, PALETTE, new_figure
 
     dials = settle("prediction_explorer", dials)
     kept = recorded("prediction_explorer")

@@ -84,7 +84,7 @@ def test_a_sweep_whose_runner_is_killed_again_and_again_ends_as_if_it_had_not_be
 TRAINS = """
 import os, pathlib
 from s4d_lib import runs
-from s4d_lib.stages import FinetuneConfig
+from s4d_lib.configs import FinetuneConfig
 pathlib.Path(os.environ["S4D_RUNS"], "kernel").write_text(str(os.getpid()))
 config = FinetuneConfig(name="toy", mode="dfer", size="tiny", clips=clips, frames="clip_mp4", stride=2, epochs=4,
                         warmup_epochs=0.2, batch_clips=6, validation=0.2, augment_clips="LIGHT", device="cpu", lr=1e-3,

@@ -248,9 +248,10 @@ def test_nothing_is_recomputed_without_gradients_and_encoders_can_do_it_too(monk
 
 def test_the_balance_loss_of_fine_tuning_reaches_the_router(faces):
     """What the training loop differentiates, and not only what it prints."""
-    from s4d_lib.runs import build_classifier, read_samples
+    from s4d_lib.fitting import build_classifier
     from s4d_lib.stages import finetune_job
     from s4d_lib.tiers import finetuning
+    from s4d_lib.training_data import read_samples
 
     settings = {"stills": str(faces / "stills"), "clips": str(faces / "clips"), "experts": 4}
     config = finetuning("smoke", "moae", **settings)

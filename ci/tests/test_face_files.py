@@ -23,7 +23,7 @@ from s4d_lib.labels import FOLDS
 from s4d_lib.readers import read_affectnet, read_dfew
 from s4d_lib.synthetic_faces import RECIPES, make_clips, make_stills
 
-AFFECTNET7 = ["Neutral", "Happiness", "Sadness", "Surprise", "Fear", "Disgust", "Anger"]    # science of the data set
+AFFECTNET7 = ["Neutral", "Happiness", "Sadness", "Surprise", "Fear", "Disgust", "Anger"]  # the data set's own order
 RECIPE = replace(RECIPES["default"], name="tiny", size=32,
                  clip=replace(RECIPES["default"].clip, frames=(3, 5), clips_per_identity=2))
 STILLS, CLIPS, SEED = 7, 11, 3

@@ -16,9 +16,8 @@ from s4d_lib.floors import (
     ridge,
 )
 from s4d_lib.labels import SCHEMAS
-from s4d_lib.runs import read_samples
-from s4d_lib.stages import training_split
 from s4d_lib.tiers import finetuning
+from s4d_lib.training_data import read_samples, training_split
 
 
 def blobs(shift: float, seed: int = 0) -> tuple[dict, dict]:

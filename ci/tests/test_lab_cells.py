@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from s4d_lib import lab_cells
+from s4d_lib.configs import FinetuneConfig
 from s4d_lib.lab_cells import METHODS, Cell, Method, config_on, run_config
-from s4d_lib.stages import FinetuneConfig
 
 # Made by the code that trained the recorded runs: one configuration whole, of the others what differs from it.
 FROZEN = json.loads((Path(__file__).parent / "data" / "lab_configs.json").read_text())

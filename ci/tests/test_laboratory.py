@@ -11,6 +11,8 @@ from pydantic import ValidationError
 
 from s4d_lib import lab_cells, lab_reading, runs, stages, transfer_studies
 from s4d_lib.adapters import FixedRouter, MixtureOfAdapterExperts
+from s4d_lib.configs import HEAD, FinetuneConfig
+from s4d_lib.fitting import build_classifier
 from s4d_lib.lab_cells import METHODS, Cell, Scale, alone, as_long, run_config
 from s4d_lib.lab_records import LabRecord, lab_record
 from s4d_lib.laboratory import run_lab
@@ -20,6 +22,7 @@ from s4d_lib.plans import steady_plan
 from s4d_lib.remedies import Combiner
 from s4d_lib.rerun import rerun
 from s4d_lib.training import Progressed, load_state, save_state
+from s4d_lib.training_data import read_samples, training_split
 from s4d_lib.transfer_studies import FACTORS, GENERATORS, screening_design, transfer_harm
 from s4d_lib.weight_files import SHIPPED
 
@@ -100,21 +103,21 @@ def test_paired_steps_take_turns():
 def test_random_labels_keep_the_counts_and_lose_the_task(lab):
     wanted = run_config(Cell(clips=20), "random_labels", 0, "smoke")
     plain = wanted.model_copy(update={"still_labels": "listed"})
-    listed = runs.read_samples(wanted, "image", "train")
-    kept, dealt = (sum(stages.training_split(one, "image", listed), []) for one in (plain, wanted))
+    listed = read_samples(wanted, "image", "train")
+    kept, dealt = (sum(training_split(one, "image", listed), []) for one in (plain, wanted))
     before, after = ({sample.id: sample.label for sample in several} for several in (kept, dealt))
     assert sorted(before.values()) == sorted(after.values()) and before != after
-    clips = runs.read_samples(wanted, "clip", "train")
-    assert stages.training_split(wanted, "clip", clips) == stages.training_split(plain, "clip", clips)
+    clips = read_samples(wanted, "clip", "train")
+    assert training_split(wanted, "clip", clips) == training_split(plain, "clip", clips)
 
 
 def test_merged_and_left_out_classes(lab):
-    merged = runs.read_samples(run_config(Cell(clips=20, schema="merged"), "joint", 0, "smoke"), "image", "train")
-    plain = runs.read_samples(run_config(Cell(clips=20), "joint", 0, "smoke"), "image", "train")
+    merged = read_samples(run_config(Cell(clips=20, schema="merged"), "joint", 0, "smoke"), "image", "train")
+    plain = read_samples(run_config(Cell(clips=20), "joint", 0, "smoke"), "image", "train")
     assert {(a.label, b.label) for a, b in zip(plain, merged)} == {  # affectnet7 → Positive Negative Surprise Neutral
         (0, 3), (1, 0), (2, 1), (3, 2), (4, 1), (5, 1), (6, 1)}
     without = run_config(Cell(clips=20), "without_happiness", 0, "smoke")
-    train, validation = stages.training_split(without, "image", plain)
+    train, validation = training_split(without, "image", plain)
     assert {sample.label for sample in train + validation} == {0, 2, 3, 4, 5, 6}
 
 
@@ -127,17 +130,17 @@ def test_eleven_classes_are_the_seven_with_four_cut_in_two_by_strength(lab):
     with np.load(stills / "truth.npz") as truth:
         strength = dict(zip(truth["ids"].tolist(), truth["action_units"].sum(1).tolist()))
     for part in ("train", "test"):
-        fine, plain = (runs.read_samples(one, "image", part) for one in (fine_config, plain_config))
+        fine, plain = (read_samples(one, "image", part) for one in (fine_config, plain_config))
         assert [a.path for a in fine] == [b.path for b in plain] and [a.group for a in fine] == [b.group for b in plain]
         for a, b in zip(fine, plain):
             coarse = plain_config.schema("image").classes[b.label]
             assert fine_config.schema("image").classes[a.label] in split.get(coarse, (coarse,))
     every = {sample.id: fine_config.schema("image").classes[sample.label] for part in ("train", "test")
-             for sample in runs.read_samples(fine_config, "image", part)}
+             for sample in read_samples(fine_config, "image", part)}
     for weak, strong in split.values():
         halves = [[strength[id] for id, name in every.items() if name == one] for one in (weak, strong)]
         assert max(halves[0]) < min(halves[1]) and len(halves[1]) - len(halves[0]) in (0, 1)
-    model = runs.build_classifier(fine_config)
+    model = build_classifier(fine_config)
     assert model.head["image"].out_features == 11 and model.head["video"].out_features == 7
 
 
@@ -283,7 +286,8 @@ def test_a_paired_plain_sum_is_the_gradient_of_the_sum(lab):
             return torch.autocast("cpu", enabled=False)
 
     ready = [("image", {"x": torch.randn(5, 4)}), ("clip", {"x": torch.randn(6, 4)})]
-    job = type("Job", (), {"loss": staticmethod(loss), "model": model, "combiner": Combiner("sum", 2)})
+    job = type("Job", (), {"loss": staticmethod(loss), "model": model, "combiner": Combiner("sum", 2),
+                           "heads": {m: list(model["head"][h].parameters()) for m, h in HEAD.items()}})
     total = _combined_backward(job, Plain(), model, ready)
     found = {name: p.grad.clone() for name, p in model.named_parameters()}
     model.zero_grad()
@@ -300,7 +304,7 @@ def test_a_paired_plain_sum_is_the_gradient_of_the_sum(lab):
 def test_impossible_combinations_are_refused(lab, change, words):
     base = {"name": "x", "mode": "dfer"} | ({"mode": "joint"} if "accumulate" in change else {})
     with pytest.raises(ValidationError, match=words):
-        stages.FinetuneConfig(**base | change)
+        FinetuneConfig(**base | change)
 
 
 # --- runs and records ------------------------------------------------------------------------------------------------
@@ -365,7 +369,7 @@ def test_the_cell_with_harm_changes_one_thing_a_method(lab, monkeypatch):
 
 
 def test_loud_experts_start_loud(lab):
-    quiet, loud = (runs.build_classifier(run_config(Cell(clips=20, init="random"), method, 0, "smoke"))
+    quiet, loud = (build_classifier(run_config(Cell(clips=20, init="random"), method, 0, "smoke"))
                    for method in ("moae_clean", "loud_experts"))
     spread = [model.blocks[3].moe_layer.experts[0].fc1.weight.detach().std() for model in (quiet, loud)]
     assert float(spread[1] / spread[0]) == pytest.approx(0.077 / 0.02, rel=1e-4)
@@ -374,9 +378,9 @@ def test_loud_experts_start_loud(lab):
 def test_the_encoder_of_the_laboratory_loads_whole(lab):
     from s4d_lib.checkpoints import load_encoder
 
-    model = runs.build_classifier(run_config(Cell(clips=20, init="random"), "joint", 0, "smoke"))
+    model = build_classifier(run_config(Cell(clips=20, init="random"), "joint", 0, "smoke"))
     report = load_encoder(model, SHIPPED["nano_encoder"])
     assert "54 tensors matched" in str(report)
     tiny = run_config(Cell(clips=20, init="random", size="tiny"), "joint", 0, "smoke")
     with pytest.raises(ValueError, match="build the model in the Size"):
-        load_encoder(runs.build_classifier(tiny), SHIPPED["nano_encoder"])
+        load_encoder(build_classifier(tiny), SHIPPED["nano_encoder"])

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from s4d_lib.landmark_memory import VARIABLE, ask, fingerprint, frame_marks, opened, recall, remember
+from s4d_lib.landmark_memory import ask, fingerprint, frame_marks, recall, remember
 
 GRID = (2, 3)
 
@@ -40,8 +40,7 @@ def test_known_frames_are_not_asked_again_and_the_answers_are_those_of_the_netwo
     assert eye.asked == 5, "the frame that both batches hold was asked twice"
     eye.asked = 0
     order = [4, 0, 6, 2, 5]
-    with opened(tmp_path):
-        found = recall(eye, frames[order], GRID)
+    found = recall(eye, frames[order], GRID, tmp_path)
     assert eye.asked == 2, "frames 5 and 6 are unknown, the others known"
     assert torch.equal(found, ask(eye, frames[order], GRID).half().float())
 
@@ -50,10 +49,8 @@ def test_an_answer_does_not_depend_on_what_was_remembered(tmp_path, frames):
     eye = Eye()
     remember(eye, [frames[:1]], GRID, tmp_path / "one")
     remember(eye, [frames], GRID, tmp_path / "all")
-    with opened(tmp_path / "one"):
-        few = recall(eye, frames, GRID)
-    with opened(tmp_path / "all"):
-        assert torch.equal(recall(eye, frames, GRID), few)
+    few = recall(eye, frames, GRID, tmp_path / "one")
+    assert torch.equal(recall(eye, frames, GRID, tmp_path / "all"), few)
     assert not torch.equal(ask(eye, frames, GRID), few), "control: half precision must be visible, or equality is idle"
 
 
@@ -61,9 +58,8 @@ def test_a_memory_belongs_to_one_network_and_one_grid(tmp_path, frames):
     eye, other = Eye(), Eye(2.0)
     assert fingerprint(eye) == fingerprint(Eye()) != fingerprint(other)
     remember(eye, [frames], GRID, tmp_path)
-    with opened(tmp_path):
-        assert torch.equal(recall(other, frames, GRID), ask(other, frames, GRID))
-        assert torch.equal(recall(eye, frames, (4, 5)), ask(eye, frames, (4, 5)))
+    assert torch.equal(recall(other, frames, GRID, tmp_path), ask(other, frames, GRID))
+    assert torch.equal(recall(eye, frames, (4, 5), tmp_path), ask(eye, frames, (4, 5)))
 
 
 def test_a_frame_is_known_by_every_byte(frames):
@@ -89,19 +85,6 @@ def test_a_memory_grows_and_a_stopped_call_leaves_it_as_it_was(tmp_path, frames)
         remember(eye, breaks(), GRID, tmp_path)
     remember(eye, [frames[4:6]], GRID, tmp_path)
     eye.asked = 0
-    with opened(tmp_path):
-        found = recall(eye, frames, GRID)
+    found = recall(eye, frames, GRID, tmp_path)
     assert eye.asked == 3, "frames 2, 3 and 6 are unknown"
     assert torch.equal(found, ask(eye, frames, GRID).half().float())
-
-
-def test_opening_ends_where_it_began(tmp_path, monkeypatch):
-    import os
-
-    with opened(tmp_path), opened(None):
-        assert os.environ[VARIABLE] == str(tmp_path)
-    assert VARIABLE not in os.environ
-    monkeypatch.setenv(VARIABLE, "before")
-    with opened(tmp_path):
-        pass
-    assert os.environ[VARIABLE] == "before"

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from s4d_lib import runs
+from s4d_lib.configs import FinetuneConfig
+from s4d_lib.fitting import build_classifier
 from s4d_lib.foretelling import PREDICTORS, predictors, rank_correlations
 from s4d_lib.interference import moments
 from s4d_lib.measures import (
@@ -22,8 +23,9 @@ from s4d_lib.measures import (
     use_of_time,
 )
 from s4d_lib.models import S4DClassifier, Size
-from s4d_lib.stages import FinetuneConfig, finetune_job, training_split
+from s4d_lib.stages import finetune_job
 from s4d_lib.training import run_job
+from s4d_lib.training_data import read_samples, training_split
 
 SIZE = Size(image_size=(16, 24), frames=4, patch=8, tubelet=2, dim=12, depth=3, heads=2, decoder_dim=8,
             decoder_depth=1, decoder_heads=2, positions="separable")
@@ -172,8 +174,8 @@ def configured(faces, mode: str = "joint", **more) -> FinetuneConfig:
 
 def whole_run(config: FinetuneConfig, folder, at: int) -> tuple[dict, list[str]]:
     """The same job through the training loop in one go; weights before step `at` (from 0), modalities of all steps."""
-    split = {m: training_split(config, m, runs.read_samples(config, m, "train"))[0] for m in config.modalities}
-    job, loop = finetune_job(config, runs.build_classifier(config), split, {"image": 7, "clip": 7})
+    split = {m: training_split(config, m, read_samples(config, m, "train"))[0] for m in config.modalities}
+    job, loop = finetune_job(config, build_classifier(config), split, {"image": 7, "clip": 7})
     inner, seen, kept = job.loss, [], {}
 
     def loss(network, modality, batch):

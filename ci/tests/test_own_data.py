@@ -10,8 +10,8 @@ from s4d_lib import batch, book_command, tiers
 from s4d_lib.batch_status import look_back, write_status
 from s4d_lib.chapters import chapter_parameters, code_cells
 from s4d_lib.own_data import data_folder, data_settings, pretraining_settings
-from s4d_lib.runs import read_samples
 from s4d_lib.tiers import finetuning, pretraining
+from s4d_lib.training_data import read_samples
 
 CHAPTER = Path(__file__).resolve().parents[2] / "chapters" / "07_single_task_baselines.md"
 

@@ -26,7 +26,8 @@ def test_pretraining_epoch_sees_every_image_and_a_quarter_of_the_clip_batches():
 
 
 def test_fine_tuning_epoch_follows_the_released_counts():
-    # science 4.2, two GPUs as one process: DFEW 292 video steps and 2217 image steps an epoch.
+    # As released finetune/s4d/data/concat_dataset.py:65-256 counts them on two GPUs, here one process:
+    # DFEW 292 video steps and 2217 image steps an epoch.
     labels = {"image": np.zeros(283_901, int), "clip": np.zeros(9356, int)}
     steps = epoch_plan(labels, {"image": 64, "clip": 32}, {"image": 0.5, "clip": 1.0}, 0, 0, True)
     assert sum(step.modality == "clip" for step in steps) == 292

@@ -26,7 +26,7 @@ from s4d_lib.datasets import FaceDataset, Sample
 from s4d_lib.frames import UnreadableMedia, open_frames
 from s4d_lib.models import S4DClassifier, Size
 from s4d_lib.predict import predict, predict_one
-from s4d_lib.runs import predict as predict_run
+from s4d_lib.scoring import probabilities as predict_run
 from s4d_lib.streams import Chunk, find_media, iter_frames
 from s4d_lib.timelines import NO_FACE, STILL, TWO_VIEWS, WHOLE, Judge, judge_clip, smooth_in_time, to_csv, to_json
 from s4d_lib.weight_files import save_model

@@ -19,11 +19,13 @@ from test_training import finetuning, pretraining, weights
 
 from s4d_lib import adapters, distributed, steps, training
 from s4d_lib.adapters import MixtureOfAdapterExperts
+from s4d_lib.fitting import build_classifier
 from s4d_lib.launch import Launch, RankLost
 from s4d_lib.records import read_record
 from s4d_lib.run_state import reached
-from s4d_lib.runs import Run, build_classifier, predict, read_samples, train
-from s4d_lib.stages import views
+from s4d_lib.runs import Run, train
+from s4d_lib.scoring import probabilities
+from s4d_lib.training_data import read_samples, views
 
 PATIENCE = 300  # seconds; a machine that is busy with other things may take that long to start Python
 
@@ -119,16 +121,16 @@ def test_every_sample_is_evaluated_once_however_uneven_the_shares(faces, monkeyp
     config = finetuning(faces)
     samples = read_samples(config, "clip", "train")[:count]
     dataset, model = views(config, samples, "test", 0), build_classifier(config)
-    probabilities, labels = predict(model, dataset, config)
+    alone, labels = probabilities(model, dataset, config)
     seen, handed, get = [], [], type(dataset).__getitem__
     monkeypatch.setattr(type(dataset), "__getitem__", lambda self, i: seen.append(i) or get(self, i))
     monkeypatch.setattr(distributed, "size", lambda: size)
     monkeypatch.setattr(distributed, "gathered", lambda found: handed.append(found) or list(handed))
     for rank in range(size):
         monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
-        again, known = predict(model, dataset, config)
+        again, known = probabilities(model, dataset, config)
     assert sorted(seen) == list(range(count))
-    np.testing.assert_allclose(again, probabilities, rtol=1e-4)
+    np.testing.assert_allclose(again, alone, rtol=1e-4)
     assert np.array_equal(known, labels) and np.array_equal(labels, [sample.label for sample in samples])
 
 
@@ -337,7 +339,7 @@ def test_an_unreadable_file_is_named_by_whoever_finds_it(faces, tmp_path):
 CALLER = """
 import sys; from pathlib import Path
 from s4d_lib.runs import train
-from s4d_lib.stages import FinetuneConfig
+from s4d_lib.configs import FinetuneConfig
 run = train(FinetuneConfig.model_validate_json(Path(sys.argv[1]).read_text()), Path(sys.argv[2]))
 print("trained to", run.record.results["updates"])
 """

@@ -8,8 +8,9 @@ from s2d_runs import config
 from safetensors.torch import load_file
 
 from s4d_lib import s2d_stages, training
-from s4d_lib.runs import read_samples, train, training_split
+from s4d_lib.runs import train
 from s4d_lib.s2d_stages import Distillation, build_s2d
+from s4d_lib.training_data import read_samples, training_split
 
 SDL = {"sdl": True, "prompts": False, "epochs": 5, "sdl_slots": 3, "dropout": 0.2, "landmarks": None}
 

@@ -8,17 +8,18 @@ import torch
 from pydantic import ValidationError
 from s2d_runs import config
 
+from s4d_lib.configs import FinetuneConfig
 from s4d_lib.containers import BadCheckpoint
 from s4d_lib.labels import SCHEMAS, canonical
 from s4d_lib.landmarks import LandmarkNet
 from s4d_lib.layouts import to_released
 from s4d_lib.loading import load_model
 from s4d_lib.models import DualModalMAE, resolve_size
-from s4d_lib.runs import read_samples, train
+from s4d_lib.runs import train
 from s4d_lib.s2d import SIZES, S2DClassifier
 from s4d_lib.s2d_stages import build_s2d, s2d_job
 from s4d_lib.s2d_weights import load_image_model
-from s4d_lib.stages import FinetuneConfig
+from s4d_lib.training_data import read_samples
 from s4d_lib.weight_files import save_model
 
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 import yaml
 
-from s4d_lib import lab_cells, lab_reading, landmark_memory, runs, s2d_studies
+from s4d_lib import lab_cells, lab_reading, landmark_memory, s2d_studies
+from s4d_lib.fitting import build_classifier
 from s4d_lib.lab_cells import Scale
 from s4d_lib.lab_records import LabRecord
 from s4d_lib.landmark_training import unsettled
@@ -31,7 +32,7 @@ from s4d_lib.s2d_studies import (
     train_arms,
     video_config,
 )
-from s4d_lib.stages import training_split, views
+from s4d_lib.training_data import read_samples, training_split, views
 from s4d_lib.weight_files import SHIPPED, save_model
 
 ENCODER = SHIPPED["nano_encoder"]
@@ -69,11 +70,11 @@ def test_both_systems_read_the_same_samples_in_the_same_way(lab):
     ours, other = video_config("s2d", 3, ENCODER, "smoke"), s4d_config("s4d", 3, "smoke")
     stills = image_config("image", 3, "smoke")
     for modality, one in (("clip", ours), ("image", stills)):
-        split = [[[s.id for s in part] for part in training_split(c, modality, runs.read_samples(c, modality, "train"))]
+        split = [[[s.id for s in part] for part in training_split(c, modality, read_samples(c, modality, "train"))]
                  for c in (one, other)]
         assert split[0] == split[1] and len(split[0][0]) > len(split[0][1]) > 0
         assert step_count(one, modality) == step_count(other, modality)
-        x = [views(c, runs.read_samples(c, modality, "train"), "train", 3)[(1, 5)]["x"] for c in (one, other)]
+        x = [views(c, read_samples(c, modality, "train"), "train", 3)[(1, 5)]["x"] for c in (one, other)]
         assert torch.equal(*x)
     assert s4d_config("s4d_long", 3, "smoke").epochs == same_compute("smoke")
 
@@ -152,7 +153,7 @@ def test_the_longer_s4d_costs_what_s2d_costs(lab):
 def test_every_frame_that_training_and_testing_meet_is_remembered(lab, modality):
     config = (image_config("image", 3, "smoke") if modality == "image" else video_config("s2d", 3, ENCODER, "smoke"))
     marks = np.concatenate([landmark_memory.frame_marks(frames) for frames in frames_of(config)])
-    train, validation = training_split(config, modality, runs.read_samples(config, modality, "train"))
+    train, validation = training_split(config, modality, read_samples(config, modality, "train"))
 
     def met(recipe):
         found = views(config.model_copy(update={"augment_stills": recipe, "augment_clips": recipe}), train, "train", 3)
@@ -161,7 +162,7 @@ def test_every_frame_that_training_and_testing_meet_is_remembered(lab, modality)
 
     assert np.isin(met("FLIPS"), marks).all()
     assert not np.isin(met("MOVES"), marks).all(), "control: faces that are moved are met for the first time"
-    tested = views(config, runs.read_samples(config, modality, "test"), "centre" if modality == "image" else "test", 0)
+    tested = views(config, read_samples(config, modality, "test"), "centre" if modality == "image" else "test", 0)
     for one in [views(config, validation, "centre", 0)[0], tested[0]]:
         assert np.isin(landmark_memory.frame_marks(folded(one["x"])), marks).all()
 
@@ -187,10 +188,10 @@ def folded(x):
 @torch.no_grad()
 def test_a_loud_start_is_the_image_model_and_loud_adapters(lab, tmp_path):
     config = image_config("image", 3, "smoke")
-    image = runs.build_classifier(config)
+    image = build_classifier(config)
     weights = save_model(tmp_path / "model.safetensors", image, describe_s2d(config))
     run = SimpleNamespace(folder=tmp_path, weights=weights)
-    built = {arm: runs.build_classifier(video_config(arm, 3, weights if arm == "s2d_released_start" else
+    built = {arm: build_classifier(video_config(arm, 3, weights if arm == "s2d_released_start" else
                                                      loud_start(run, 3, "smoke"), "smoke"))
              for arm in ("s2d_released_start", "s2d_loud_start")}
     released, loud = (model.state_dict() for model in built.values())

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from s4d_lib.configs import FinetuneConfig
 from s4d_lib.runs import Run
-from s4d_lib.stages import FinetuneConfig
 from s4d_lib.study_grid import paired, run_grid, scores, study_record, summarise
 from s4d_lib.tiers import finetuning
 
@@ -70,9 +70,9 @@ def test_a_study_record_says_what_it_ran(grid):
 def test_a_run_reads_other_data_sets_and_says_how_its_protocol_differs(tmp_path, layout):
     from PIL import Image
 
+    from s4d_lib.configs import FinetuneConfig
     from s4d_lib.labels import SCHEMAS
     from s4d_lib.runs import train
-    from s4d_lib.stages import FinetuneConfig
 
     classes, rng = SCHEMAS["ferv39k"].classes, np.random.default_rng(0)
     folder_of = {"Anger": "Angry", "Happiness": "Happy", "Sadness": "Sad"}

@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from s4d_lib import tiers
-from s4d_lib.stages import FinetuneConfig, PretrainConfig
+from s4d_lib.configs import FinetuneConfig, PretrainConfig
 from s4d_lib.tiers import FINETUNE, LABELLED, PRETRAIN, UNLABELLED, finetuning, pretraining, s2d
 
 TIERS = ("smoke", "laptop", "full")
@@ -74,7 +74,7 @@ def test_nobody_is_both_in_the_labelled_and_the_unlabelled_faces():
 
 
 def test_the_full_tier_is_the_released_recipe():
-    """The numbers of science 3.5 and 4.1, for two GPUs taken as one process."""
+    """The numbers of the released pretrain/omnivision/config and finetune/run.sh, for two GPUs taken as one process."""
     pretrain = PretrainConfig(name="p", stills="s", clips="c", **PRETRAIN["full"])
     assert (pretrain.epochs, pretrain.lr, pretrain.betas, pretrain.batch_stills) == (100, 1.2e-3, (0.9, 0.95), 384)
     assert pretrain.batch_clips * pretrain.replicate == 384

@@ -14,14 +14,14 @@ import torch
 from broken_runs import interrupted
 from pydantic import ValidationError
 
-from s4d_lib import runs as runs_module
-from s4d_lib import training
+from s4d_lib import fitting, training
 from s4d_lib.cards import open_model
+from s4d_lib.configs import FinetuneConfig, PretrainConfig
 from s4d_lib.frames import UnreadableMedia
 from s4d_lib.run_state import reached
-from s4d_lib.runs import read_samples, train
-from s4d_lib.stages import FinetuneConfig, PretrainConfig, training_split
+from s4d_lib.runs import train
 from s4d_lib.training import Loop, Progressed
+from s4d_lib.training_data import read_samples, training_split
 from s4d_lib.weight_files import read_metadata
 
 
@@ -167,7 +167,7 @@ def test_a_validation_that_the_checkpoint_does_not_know_is_cut_from_the_log(tmp_
 
 def failing_once(config, runs, monkeypatch, name):
     """Train, let one function of the loop's job fail the second time it is called, and train again."""
-    inner, calls = getattr(runs_module, name), []
+    inner, calls = getattr(fitting, name), []
 
     def failing(*args):
         calls.append(1)
@@ -176,13 +176,13 @@ def failing_once(config, runs, monkeypatch, name):
         return inner(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(runs_module, name, failing)
+        patch.setattr(fitting, name, failing)
         with pytest.raises(OSError, match="no space"):
             train(config, runs)
     return train(config, runs)
 
 
-@pytest.mark.parametrize("name", ["_validation_scores", "save_model"])
+@pytest.mark.parametrize("name", ["validation_scores", "save_model"])
 def test_a_validation_that_fails_is_done_again(faces, runs, monkeypatch, name):
     """Neither an error in validating nor a full disk while the best weights are written loses an epoch's score."""
     config = finetuning(faces, epochs=3, epoch_rule="last")
