@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from s4d_lib import encoder
 from s4d_lib.adapters import MixtureOfAdapterExperts
 from s4d_lib.models import DualModalEncoder, S4DClassifier, Size
 
@@ -227,21 +228,29 @@ def test_records_hold_no_recomputed_graph():
     assert copy.deepcopy(model).blocks[3].moe_layer.balance_loss is None
 
 
-def test_nothing_is_recomputed_without_gradients_and_encoders_can_do_it_too(monkeypatch):
-    calls = []
-    real = torch.utils.checkpoint.checkpoint
-    monkeypatch.setattr("s4d_lib.encoder.checkpoint", lambda *a, **k: calls.append(1) or real(*a, **k))
-    encoder = DualModalEncoder(SMALL)
-    encoder.set_grad_checkpointing()
-    clip = inputs()[1]
+def test_an_encoder_computes_every_block_again_in_the_backward_pass_if_asked_to_and_not_otherwise():
+    model, clip, calls = DualModalEncoder(SMALL), inputs()[1], []
+    for block in model.blocks:
+        block.register_forward_pre_hook(lambda *_: calls.append(1))
+    for recompute, forward, both in ((True, 4, 8), (False, 4, 4)):
+        calls.clear()
+        model.set_grad_checkpointing(recompute)
+        loss = model(clip).sum()
+        assert len(calls) == forward
+        loss.backward()
+        assert len(calls) == both
+
+
+def test_no_block_is_checkpointed_without_gradients(monkeypatch):
+    model, calls = DualModalEncoder(SMALL), []
+    real = encoder.checkpoint
+    monkeypatch.setattr(encoder, "checkpoint", lambda *words, **named: calls.append(1) or real(*words, **named))
+    model.set_grad_checkpointing()
     with torch.no_grad():
-        encoder(clip)
+        model(inputs()[1])
     assert not calls
-    encoder(clip).sum().backward()
-    assert len(calls) == 4
-    encoder.set_grad_checkpointing(False)
-    encoder(clip)
-    assert len(calls) == 4
+    model(inputs()[1])
+    assert len(calls) == 4, "control: with gradients every block is"
 
 
 # The loss of fine-tuning -------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from test_frames import turned
 from test_predict import StubCropper, moving, reader, weights, write_video  # noqa: F401
 from typer.testing import CliRunner
 
+from s4d_lib import crop_files as cropping
 from s4d_lib import predict as predicting
 from s4d_lib.backends import PyAV, repeats_picture
 from s4d_lib.cli import app
@@ -196,15 +197,15 @@ def test_reports_are_tried_before_hours_of_work(tmp_path, monkeypatch, weights):
     assert isinstance(run.exception, OSError)
 
 
-@pytest.mark.parametrize("command, where", [
-    (["predict", "a.mp4"], "s4d_lib.predict.predict"),
-    (["crop", "a.mp4", "b.mp4"], "s4d_lib.crop_files.crop_files"),
+@pytest.mark.parametrize("command, module, work", [
+    (["predict", "a.mp4"], predicting, "predict"),
+    (["crop", "a.mp4", "b.mp4"], cropping, "crop_files"),
 ])
-def test_interrupted_commands_say_what_is_left(monkeypatch, command, where):
+def test_interrupted_commands_say_what_is_left(monkeypatch, command, module, work):
     def stop(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(where, stop)
+    monkeypatch.setattr(module, work, stop)
     run = CliRunner().invoke(app, command)
     assert run.exit_code == 130 and "interrupted" in run.stderr
 
