@@ -43,8 +43,8 @@ class Job:
     def _start(self, chapters: Path, out: Path) -> subprocess.Popen:
         run, folder = self.run, Path(self.run.folder)
         left = "chapter.ipynb", "source.ipynb", "record.json", "log.txt", "progress.json", "outcome.json"
-        for name in left:
-            (folder / name).unlink(missing_ok=True)
+        for path in (*(folder / name for name in left), *folder.glob(".*.tmp")):  # those: of a writer that was killed
+            path.unlink(missing_ok=True)
         run.status, run.started = "running", datetime.now(timezone.utc).isoformat(timespec="seconds")
         run.host, run.pid, run.cause, run.reason = socket.gethostname(), os.getpid(), "", ""
         write_status(run)

@@ -1,8 +1,9 @@
 """words → calls     the `s4d` command: draw faces, look after data, train, convert, predict, run the book.
 
 Every command imports what it needs when it is called, so that `s4d --help` answers at once. What this library refuses
-(an unknown recipe, an unreadable video, a wrong configuration) is printed in one sentence, with exit code 2; an error
-that comes from anywhere else keeps its traceback, because it is a defect and not an answer.
+(an unknown recipe, an unreadable video, a wrong configuration) and what the system does (a file that is not there, a
+full disk) is printed in one sentence, with exit code 2; any other error keeps its traceback, because it is a defect and
+not an answer.
 """
 
 import sys
@@ -16,6 +17,7 @@ from s4d_lib import __version__
 from s4d_lib.book_command import book
 from s4d_lib.cost_command import cost
 from s4d_lib.curves_command import curves
+from s4d_lib.errors import Refused
 
 if TYPE_CHECKING:
     from s4d_lib.launch import Launch
@@ -29,24 +31,19 @@ def main() -> None:
     try:
         app()
     except (ValueError, OSError) as error:
-        if not _is_ours(error):
+        if not isinstance(error, Refused | OSError) and not _is_of_pydantic(error):
             raise
         print(f"s4d: {_one_line(error)}", file=sys.stderr)
         sys.exit(2)
 
 
-def _is_ours(error: Exception) -> bool:
-    """Whether a file of this library raised the error, or pydantic did on behalf of one of its configurations."""
-    if type(error).__module__.startswith("pydantic"):
-        return True
-    trace = error.__traceback__
-    while trace.tb_next:
-        trace = trace.tb_next
-    return Path(trace.tb_frame.f_code.co_filename).parent == Path(__file__).parent
+def _is_of_pydantic(error: Exception) -> bool:
+    """Whether pydantic raised the error, on behalf of a configuration."""
+    return type(error).__module__.startswith("pydantic")
 
 
 def _one_line(error: Exception) -> str:
-    if type(error).__module__.startswith("pydantic"):
+    if _is_of_pydantic(error):
         found = [f"{'.'.join(map(str, item['loc'])) or 'configuration'}: {item['msg']}" for item in error.errors()]
         return f"{error.title}: {'; '.join(found)}"
     from s4d_lib.text import printable
@@ -86,7 +83,7 @@ def faces(
     from s4d_lib.synthetic_faces import RECIPES
 
     if recipe not in RECIPES:
-        raise ValueError(f"unknown recipe {recipe!r}; there are: {', '.join(RECIPES)}")
+        raise Refused(f"unknown recipe {recipe!r}; there are: {', '.join(RECIPES)}")
     chosen = RECIPES[recipe] if size is None else replace(RECIPES[recipe], size=size)
     card = write_faces(out, chosen, stills, clips, seed, frames=tuple(frames.split(",")))
     print(f"{out}: {stills} stills and {clips} clips of recipe {recipe}, content {card['content_sha256'][:16]}")
@@ -98,7 +95,7 @@ def data(tier: Annotated[str, typer.Option(help="smoke, laptop or full.")] = "sm
     from s4d_lib.batch import TIERS
 
     if tier not in TIERS:
-        raise ValueError(f"unknown tier {tier!r}; the tiers are {', '.join(TIERS)}")
+        raise Refused(f"unknown tier {tier!r}; the tiers are {', '.join(TIERS)}")
     from s4d_lib.tiers import prepare_data
 
     prepare_data(tier)
@@ -155,7 +152,7 @@ def study(
     from s4d_lib.study_names import ALL_STUDIES
 
     if name not in ALL_STUDIES:
-        raise ValueError(f"unknown study {name!r}; there are: {', '.join(ALL_STUDIES)}")
+        raise Refused(f"unknown study {name!r}; there are: {', '.join(ALL_STUDIES)}")
     own = signature(ALL_STUDIES[name]).parameters["seeds"].default
     record = ALL_STUDIES[name](tier, own if seeds is None else own[:seeds] if seeds <= len(own) else range(seeds), jobs)
     print(f"{write_record(out / f'{name}.json', record)}: {record.headline}")
@@ -271,21 +268,25 @@ def predict(
     wanted = {".csv": csv, ".json": json, ".html": html}
     for suffix, out in wanted.items():
         if out is not None and (out.suffix.lower() != suffix or out.is_dir()):
-            raise ValueError(f"{out}: the {suffix[1:]} report needs a file name that ends in {suffix}")
+            raise Refused(f"{out}: the {suffix[1:]} report needs a file name that ends in {suffix}")
     heads = [words.partition("=") for words in schema or []]
     if strange := [task for task, equals, name in heads if task not in ("image", "video") or not name]:
-        raise ValueError(f"--schema takes image=NAME or video=NAME, not {strange[0]!r}")
+        raise Refused(f"--schema takes image=NAME or video=NAME, not {strange[0]!r}")
     from s4d_lib import pages, timelines
     from s4d_lib.files import require_writable, write_text
     from s4d_lib.predict import predict as predict_files
+    from s4d_lib.streams import find_media
 
     for out in filter(None, wanted.values()):
         require_writable(out)
     try:
+        media = find_media(paths, frame_folders)
+        if media.others:
+            print(f"left out, being neither video nor image: {media.others}", file=sys.stderr)
         found = predict_files(
-            paths, model, crop={None: "auto", True: "face", False: "none"}[crop], stride=stride, hop=hop, batch=batch,
+            media, model, crop={None: "auto", True: "face", False: "none"}[crop], stride=stride, hop=hop, batch=batch,
             smooth=smooth, device=device, schema={task: name for task, _, name in heads}, abstain=abstain,
-            thumbnails=timelines.THUMBNAILS if html else 0, frame_folders=frame_folders, progress=True)
+            thumbnails=timelines.THUMBNAILS if html else 0, progress=True)
     except KeyboardInterrupt:
         print("s4d: interrupted; no report was written", file=sys.stderr)
         raise typer.Exit(130) from None
@@ -353,7 +354,7 @@ def pack(
         print("\n".join(wrong) or f"{verify}: every file is as it was packed")
         raise typer.Exit(bool(wrong))
     if source is None or out is None or as_ is None:
-        raise ValueError("say SRC OUT --as NAME, or --verify OUT")
+        raise Refused("say SRC OUT --as NAME, or --verify OUT")
     from s4d_lib.pack import pack as pack_folder
     from s4d_lib.text import printable
 
@@ -377,13 +378,13 @@ def _settings(config: Path) -> dict:
     import yaml
 
     if not config.is_file():
-        raise ValueError(f"{config}: there is no such file")
+        raise Refused(f"{config}: there is no such file")
     try:
         settings = yaml.safe_load(config.read_text())
     except yaml.YAMLError as error:
-        raise ValueError(f"{config} is not YAML: {error}") from error
+        raise Refused(f"{config} is not YAML: {error}") from error
     if not isinstance(settings, dict) or settings.get("stage") not in ("pretrain", "finetune"):
-        raise ValueError(f"{config} must set stage: pretrain or stage: finetune")
+        raise Refused(f"{config} must set stage: pretrain or stage: finetune")
     return settings
 
 

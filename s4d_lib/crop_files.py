@@ -16,7 +16,6 @@ import csv
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -96,7 +95,7 @@ def crop_files(source: Path | str, out: Path | str, size: int = 224, cropper: Fa
     manifest.check(items, settings)
     report, sheet = Report(manifest=manifest.path), Preview()
     chosen = set(spread_indices(len(items), TILES)) if preview and items else set()
-    with Progress(len(items), "cropping faces") if progress and not alone else nullcontext() as bar:
+    with Progress(len(items), "cropping faces", silent=alone or not progress) as bar:
         for number, item in enumerate(items):
             row = manifest.rows.get(item.name)
             if row and not row["error"] and item.target.exists():
@@ -105,8 +104,7 @@ def crop_files(source: Path | str, out: Path | str, size: int = 224, cropper: Fa
                 tiles = (TILES // 2 if alone else 1) if number in chosen else 0
                 row = _one(item, size, cropper, settings, manifest, sheet, tiles, progress and alone, report)
             report.rows.append(row)
-            if bar:
-                bar.update(1)
+            bar.update(1)
     manifest.tidy()
     if preview and sheet.tiles:
         sheet.save(Path(preview))
@@ -255,7 +253,7 @@ def _one(item: Item, size: int, cropper: FaceCropper, settings: str, manifest: M
         row["error"] = words if str(item.source) in words else f"{item.source}: {words}"
         manifest.add(row)
     finally:
-        shutil.rmtree(part, ignore_errors=True) if part.is_dir() else part.unlink(missing_ok=True)
+        _remove(part)
     return row
 
 
@@ -277,15 +275,14 @@ def _write(reader: FrameReader, part: Path, item: Item, size: int, cropper: Face
     counts, first_missing, writer, pending = np.zeros(len(STATES), int), None, None, []
     part.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with Progress(length, "cropping frames") if progress else nullcontext() as bar:
+        with Progress(length, "cropping frames", silent=not progress) as bar:
             for crops in cropper.stream(chunks(), size):
                 writer = writer or _writer(part, item.target, reader.fps)
                 writer.add(crops.frames)
                 counts += np.fromiter(crops.counts.values(), int)
                 first_missing = crops.first_missing if first_missing is None else first_missing
                 pending += [(originals.pop(at), crops, at) for at in sorted(originals) if at < crops.first + len(crops)]
-                if bar:
-                    bar.update(len(crops))
+                bar.update(len(crops))
     finally:
         if writer:
             writer.close()
@@ -298,6 +295,14 @@ def _write(reader: FrameReader, part: Path, item: Item, size: int, cropper: Face
     return {"frames": str(length), "found": str(found), "share": f"{found / length:.4f}",
             "first_missing": "" if first_missing is None else str(first_missing),
             **{STATES[state]: str(counts[state]) for state in (HELD, REPEATED, WHOLE, SKIPPED)}}
+
+
+def _remove(part: Path) -> None:
+    """Delete a part file or a part folder, as far as it is there."""
+    if part.is_dir():
+        shutil.rmtree(part, ignore_errors=True)
+    else:
+        part.unlink(missing_ok=True)
 
 
 def _part_of(target: Path) -> str:
@@ -318,7 +323,7 @@ def _remove_leftovers(target: Path) -> None:
             os.kill(int(number), 0)
         except ProcessLookupError:
             part = target.parent / name
-            shutil.rmtree(part) if part.is_dir() else part.unlink(missing_ok=True)
+            _remove(part)
         except PermissionError:  # alive under another user
             continue
 

@@ -18,7 +18,6 @@ import os
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -139,7 +138,7 @@ def check_samples(
             entry[1].append(example)
 
     ids, files, schemas = set(), {}, {}
-    with Progress(len(samples), "checking") if progress else nullcontext() as bar:
+    with Progress(len(samples), "checking", silent=not progress) as bar:
         for sample in samples:
             if sample.id in ids:
                 note("id twice", sample.id)
@@ -150,8 +149,7 @@ def check_samples(
             if sample.schema is not None and not 0 <= sample.label < len(schema_named(sample.schema)):
                 note("label outside the schema", f"{sample.id} ({sample.label} of {sample.schema})")
             schemas.setdefault(sample.schema, sample.id)
-            if bar:
-                bar.update(1)
+            bar.update(1)
     groups = {sample.group for sample in samples} - {None}
     for other in against:
         schemas.setdefault(other.schema, other.id)

@@ -15,7 +15,6 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable
-from contextlib import nullcontext
 from dataclasses import replace
 from inspect import signature
 from pathlib import Path
@@ -213,11 +212,11 @@ class Frames:
             kind = layout.kind or (None if any("." in id for id in ids) else "clip")
             depth = max((id.count("/") for id in ids), default=2) + (kind != "image")
             looker = Looker(self._root_of_frames(root), kind, depth, deep, sampled(len(ids) or 1000), named)
-            with Progress(len(ids), "looking at clips") if progress else nullcontext() as bar:
+            with Progress(len(ids), "looking at clips", silent=not progress) as bar:
                 for clip in inventory(looker, root / self.folder, jobs):
                     if (id := clip.name if walked and clip.kind != "link" else _id_of(clip.name, named)) is not None:
                         self._one(id, clip)
-                        bar and bar.update(1)
+                        bar.update(1)
                     elif clip.kind == "link":
                         self.note("link out of the folder", clip.name)
                     else:

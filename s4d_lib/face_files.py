@@ -32,7 +32,6 @@ import tempfile
 import uuid
 import zipfile
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
@@ -75,12 +74,11 @@ def write_faces(out: Path, recipe: str | FaceRecipe, stills: int, clips: int, se
     part = out.parent / f".{out.name}.{_machine()}.{os.getpid()}.{uuid.uuid4().hex}.part"
     part.mkdir(parents=True)
     try:
-        with Progress(stills + clips, "drawing faces") if progress else nullcontext() as bar:
+        with Progress(stills + clips, "drawing faces", silent=not progress) as bar:
 
             def done(count: int) -> None:
                 os.utime(part)  # a sign of life for writers on other machines
-                if bar:
-                    bar.update(count)
+                bar.update(count)
 
             card = _build(part, recipe, stills, clips, seed, frames, done)
         card = {"request": request} | card

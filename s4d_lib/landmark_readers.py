@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from s4d_lib.clips import denormalise
-from s4d_lib.landmarks import LANDMARK_CHANNELS, to_landmark_size
+from s4d_lib.landmarks import to_landmark_size
 
 GRID = 14                                # places along each axis, as MobileFaceNet's stage has them
 WAVELENGTHS = (4.0, 6.0, 9.0, 14.0)      # pixels of 112: from the rim of an eye to a whole brow
@@ -75,6 +75,3 @@ def gabor(wavelength: float, directions: int) -> Tensor:
             wave = wave - bell * (wave.sum() / bell.sum())
             found.append(wave / wave.abs().sum())
     return torch.stack(found)[:, None]
-
-
-assert 2 * 2 * DIRECTIONS * len(WAVELENGTHS) == LANDMARK_CHANNELS

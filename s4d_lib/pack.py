@@ -31,7 +31,6 @@ import warnings
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -105,7 +104,7 @@ def pack(
     known = known_parts(out, request)
     writer = _Writer(out, size, format, quality, int(shard_mb * 2**20), jobs)
     parts, start, kept = [], 0, 0
-    with held(out), Progress(len(items), "packing") if progress else nullcontext() as bar:
+    with held(out), Progress(len(items), "packing", silent=not progress) as bar:
         remove_leftovers(out)
         while start < len(items):
             part = known.get(start)
@@ -115,7 +114,7 @@ def pack(
             else:
                 part = writer.part(len(parts), items, start, bar)
             parts.append(part)
-            if bar and bar.done < part["stop"]:
+            if bar.done < part["stop"]:
                 bar.update(part["stop"] - bar.done)
             start = part["stop"]
             write_json(out / "manifest.json", _manifest(request, parts, items, errors, start == len(items)))
@@ -215,7 +214,7 @@ class _Writer:
     def name(self, number: int) -> str:
         return f"shard-{number:06d}.tar" if self.format == "tar" else f"part-{number:06d}"
 
-    def part(self, number: int, items: Sequence[Item], start: int, bar: Progress | None) -> dict[str, Any]:
+    def part(self, number: int, items: Sequence[Item], start: int, bar: Progress) -> dict[str, Any]:
         """Write the part that begins with item `start`; returns its entry in the manifest."""
         index, errors, suffixes = {}, [], set()
         path, hidden = self.out / self.name(number), self.out / f".{self.name(number)}.part"
@@ -223,7 +222,7 @@ class _Writer:
         with open(hidden, "wb") as file, tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar:
             for item, encoded in self._encoded(items, start):
                 stop += 1
-                bar and bar.update(1)
+                bar.update(1)
                 if isinstance(encoded, str):
                     errors.append(encoded)
                 else:

@@ -17,7 +17,6 @@ Derived in chapter 12.
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,7 +28,8 @@ from torch import Tensor
 
 from s4d_lib.cards import ModelCard, Reader, open_model
 from s4d_lib.frames import UnreadableMedia, open_frames
-from s4d_lib.streams import REMEDY, Chunk, find_media, is_image, iter_frames, pictures_in
+from s4d_lib.progress import Progress
+from s4d_lib.streams import REMEDY, Chunk, Found, find_media, is_image, iter_frames, pictures_in
 from s4d_lib.timelines import NO_FACE, STILL, THUMBNAILS, Judge, Prediction, judge_clip
 from s4d_lib.windows import Cropper, Filmstrip, Shown, sliding_windows
 
@@ -37,14 +37,14 @@ CROPS = ("auto", "face", "none")
 SMOOTH = 1.0            # seconds, see timelines.smooth_in_time
 
 
-def predict(paths: str | os.PathLike | Sequence[str | os.PathLike], model: Any = None, *,
+def predict(paths: str | os.PathLike | Sequence[str | os.PathLike] | Found, model: Any = None, *,
             crop: str | Cropper = "auto", stride: int | None = None, hop: float | None = None, batch: int = 16,
             smooth: float = SMOOTH, device: str = "auto", schema: Mapping[str, str] | None = None,
             abstain: float | None = None, thumbnails: int = THUMBNAILS, frame_folders: bool = False,
             progress: bool = False) -> list[Prediction]:
     """What a model says about videos and images: one `Prediction` a file, in the order given.
 
-    paths       files; folders stand for the media inside them (`streams.find_media`)
+    paths       files; folders stand for the media inside them; or what `streams.find_media` has found there
     model       None (the shipped one), a file, a folder, a Hub-style model in memory, or a `Reader`: `cards.open_model`
     crop        "auto" cuts out the largest face and takes the middle square of frames without one, "face" calls a file
                 without any face an error, "none" squares the whole frame by resizing, as the papers' protocol does
@@ -60,15 +60,13 @@ def predict(paths: str | os.PathLike | Sequence[str | os.PathLike], model: Any =
     """
     reader = model if isinstance(model, Reader) else open_model(model, schema)
     plan = _plan(reader.card, crop, stride, hop, batch, smooth, device, abstain, thumbnails)
-    given = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
-    found = find_media(given, frame_folders)
+    paths = [paths] if isinstance(paths, (str, os.PathLike)) else paths
+    found = paths if isinstance(paths, Found) else find_media(paths, frame_folders)
     if not found.media and not found.refused:
-        raise ValueError(f"{', '.join(map(str, given)) or 'nothing'}: no video or image there")
-    if progress and found.others:
-        print(f"left out, being neither video nor image: {found.others}", file=sys.stderr)
+        raise ValueError(f"{', '.join(found.given) or 'nothing'}: no video or image there")
     queues = {task: _Queue(reader, plan) for task in reader.card.classes}
     jobs = [_Job(path, reader.card, plan, found.refused.get(path, "")) for path in [*found.media, *found.refused]]
-    with _progress(len(jobs), progress) as bar:
+    with Progress(len(jobs), "files", silent=not progress) as bar:
         for job in jobs:
             job.read(queues, lambda seconds: bar.update(0, seconds=seconds))
             bar.update(1)
@@ -144,18 +142,6 @@ def _cropper(stride: int) -> Cropper:
     except DetectorMissing as error:
         raise ValueError(f"{error}; or read whole frames with --no-crop (crop=\"none\")") from error
     return cropper
-
-
-def _progress(total: int, shown: bool) -> Any:
-    from contextlib import nullcontext
-
-    from s4d_lib.progress import Progress
-
-    class Silent:
-        def update(self, steps: int = 1, **values: float) -> None:
-            pass
-
-    return Progress(total, "files") if shown else nullcontext(Silent())
 
 
 class _Queue:

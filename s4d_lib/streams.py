@@ -224,6 +224,7 @@ class Found(NamedTuple):
     media: list[Path]
     refused: dict[Path, str]  # path → why it is not read
     others: int               # files in the folders that are no media
+    given: tuple[str, ...]    # what was asked for
 
 
 def is_image(path: Path) -> bool:
@@ -271,4 +272,4 @@ def find_media(paths: Sequence[str | os.PathLike], frame_folders: bool = False) 
             empty[given] = "no video or image is in this folder"
     if media or refused:  # where nothing is found anywhere, the caller says so
         refused |= empty
-    return Found(list(dict.fromkeys(media)), refused, others)
+    return Found(list(dict.fromkeys(media)), refused, others, tuple(map(str, paths)))

@@ -10,9 +10,12 @@ import pytest
 from PIL import Image
 
 import s4d_lib.lists as lists
-from s4d_lib.frames import open_frames
+from s4d_lib.backends import VIDEO_SUFFIXES
+from s4d_lib.frames import open_frames, write_mp4
 from s4d_lib.labels import SCHEMAS, ReaderNote
 from s4d_lib.lists import RowError, encoding_of, word_rows
+from s4d_lib.pack import pack
+from s4d_lib.packed import read_packed
 from s4d_lib.readers import (
     READERS,
     mafw_captions,
@@ -27,6 +30,7 @@ from s4d_lib.readers import (
     read_table,
     read_voxceleb2,
 )
+from s4d_lib.streams import find_media
 
 BOM = "\ufeff"
 
@@ -322,6 +326,32 @@ def test_voxceleb2_walk_and_links(tmp_path):
     (tmp_path / "elsewhere/again").symlink_to(tmp_path / "data/mp4")
     with pytest.raises(ValueError, match="read already"):
         read_voxceleb2(tmp_path / "data", links="follow")
+
+
+@pytest.mark.parametrize("suffix", [".m4v", ".mov"])
+def test_a_video_that_can_be_predicted_can_be_read_as_data(tmp_path, suffix):
+    """Once two lists of endings differed: `s4d predict` took a .m4v that readers passed over."""
+    film = tmp_path / "sfew" / "train" / "Happy" / f"film{suffix}"
+    film.parent.mkdir(parents=True)
+    write_mp4(film.with_suffix(".mp4"), np.full((5, 16, 16, 3), 80, np.uint8), 10)
+    film.with_suffix(".mp4").rename(film)
+    assert find_media([tmp_path]).media == [film]
+    (found,) = read_class_folders(tmp_path / "sfew", "train", "sfew2")
+    assert found.path == film and found.kind == "clip" and shown(found.path) == [8] * 5
+    pack(tmp_path / "sfew", tmp_path / "packed", "sfew2", split="train")
+    (again,) = read_packed(tmp_path / "packed", "train")
+    assert again.kind == "clip" and shown(again.path) == [8] * 5
+
+
+def test_every_ending_that_is_predicted_is_read_and_no_other(tmp_path):
+    happy = tmp_path / "train" / "Happy"
+    happy.mkdir(parents=True)
+    for suffix in (*VIDEO_SUFFIXES, ".txt"):
+        (happy / f"film{suffix}").write_bytes(b"x")
+    with pytest.warns(ReaderNote, match="1 files that are neither pictures nor videos are not read, such as film.txt"):
+        found = read_class_folders(tmp_path, "train", "sfew2")
+    assert {sample.path for sample in found} == set(find_media([tmp_path]).media)
+    assert len(found) == len(VIDEO_SUFFIXES)
 
 
 def test_caer_and_sfew_class_folders(tmp_path):
