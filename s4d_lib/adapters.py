@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from s4d_lib.errors import Refused
 from s4d_lib.losses import load_balance_loss
 from s4d_lib.ranks import draw, gather_rows, own_rows, shared
 
@@ -62,7 +63,7 @@ class NoisyTopKRouter(nn.Module):
     def __init__(self, dim: int, experts: int, top_k: int, behaviour: str, noise: bool = True) -> None:
         super().__init__()
         if not 1 <= top_k <= experts:
-            raise ValueError(f"top_k must be from 1 to the number of experts ({experts}), got {top_k}")
+            raise Refused(f"top_k must be from 1 to the number of experts ({experts}), got {top_k}")
         self.topkroute_linear = nn.Linear(dim, experts)
         self.noise_linear = nn.Linear(dim, experts)
         self.top_k, self.behaviour, self.noise = top_k, behaviour, noise
@@ -89,7 +90,7 @@ class FixedRouter(nn.Module):
     def __init__(self, kind: str, experts: int, places: int | None) -> None:
         super().__init__()
         if kind == "task" and (experts != 2 or places is None):
-            raise ValueError("router 'task' has one expert a task: set experts=2")
+            raise Refused("router 'task' has one expert a task: set experts=2")
         self.kind, self.experts, self.places = kind, experts, places
         self.top_k = 1 if kind == "task" else experts
 
@@ -114,11 +115,11 @@ class MixtureOfAdapterExperts(nn.Module):
                  behaviour: str = "clean", router: str = "learned", places: int | None = None) -> None:
         super().__init__()
         if router not in ROUTERS:
-            raise ValueError(f"router must be one of {ROUTERS}, got {router!r}")
+            raise Refused(f"router must be one of {ROUTERS}, got {router!r}")
         if behaviour not in BEHAVIOURS:
             raise ValueError(f"behaviour must be one of {BEHAVIOURS}, got {behaviour!r}")
         if not capacity_factor > 0:
-            raise ValueError(f"capacity_factor must be positive, got {capacity_factor}")
+            raise Refused(f"capacity_factor must be positive, got {capacity_factor}")
         fixed = router in ("task", "uniform")
         self.router = (FixedRouter(router, experts, places) if fixed else
                        NoisyTopKRouter(dim, experts, top_k, behaviour, noise=router == "learned"))

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 import numpy as np
 
+from s4d_lib.errors import Refused
 from s4d_lib.text import natural_order
 
 if TYPE_CHECKING:
@@ -71,12 +72,12 @@ def require_whole(path: Path) -> None:
                 return
             start += size
     if start > length:
-        raise ValueError(f"the file is cut short: {length} of at least {start} bytes")
+        raise Refused(f"the file is cut short: {length} of at least {start} bytes")
 
 
 def _require_display_times(path: Path) -> None:
     if not _stores_display_times(path):
-        raise ValueError("only MP4, QuickTime and Matroska files give it exact frames; pyav reads the others")
+        raise Refused("only MP4, QuickTime and Matroska files give it exact frames; pyav reads the others")
 
 
 def _require_plain_turns(path: Path) -> None:
@@ -89,7 +90,7 @@ def _require_plain_turns(path: Path) -> None:
         else:
             odd = any(a * d - b * c < 0 for a, b, c, d in _track_matrices(file))
     if odd:
-        raise ValueError("it is to be shown turned or mirrored in a way that decord ignores; pyav reads it")
+        raise Refused("it is to be shown turned or mirrored in a way that decord ignores; pyav reads it")
 
 
 def _track_matrices(file: BinaryIO) -> Iterator[tuple[int, int, int, int]]:
@@ -144,7 +145,7 @@ class PyAV:
         self.fps = float(rate) if rate else None
         packets = [p for p in self.container.demux(self.stream) if p.size and not p.is_discard]
         if any(p.is_corrupt for p in packets):
-            raise ValueError("it ends in the middle of a frame")
+            raise Refused("it ends in the middle of a frame")
         self.times = sorted(p.pts for p in packets if p.pts is not None)
         self.timed = _stores_display_times(path) and len(set(self.times)) == len(packets)
         if self.timed:
@@ -193,7 +194,7 @@ class PyAV:
             while reached < wanted:
                 reached, frame = next(frames, (self.length, None))
             if reached > wanted:
-                raise ValueError(f"frame {wanted} of {self.length} cannot be decoded")
+                raise Refused(f"frame {wanted} of {self.length} cannot be decoded")
             pictures.append(upright(frame))
         self.going = frames, reached, frame  # who reads on from here need not decode the same frames again
         return np.stack(pictures)
@@ -224,7 +225,7 @@ def moving_pictures(container: av.container.InputContainer) -> av.VideoStream:
 
     streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
     if not streams:
-        raise ValueError("it has no video stream")
+        raise Refused("it has no video stream")
     return max(streams, key=lambda s: bool(s.disposition & Disposition.default))  # the first of equals
 
 
@@ -287,7 +288,7 @@ class Folder:
     def __init__(self, path: Path):
         names = [n for n in os.listdir(path) if n.lower().endswith(IMAGE_SUFFIXES) and not n.startswith(".")]
         if not names:
-            raise ValueError(f"no image in this directory (looked for {', '.join(IMAGE_SUFFIXES)})")
+            raise Refused(f"no image in this directory (looked for {', '.join(IMAGE_SUFFIXES)})")
         self.files = [path / name for name in sorted(names, key=natural_order)]
         self.length = len(self.files)
 
@@ -300,7 +301,7 @@ class Folder:
         for i, picture in zip(indices, pictures):
             if picture.shape != first.shape:
                 sizes = [f"{height}x{width} px" for height, width, _ in (picture.shape, first.shape)]
-                raise ValueError(f"{self.files[i].name} is {sizes[0]}, {first_name} is {sizes[1]}")
+                raise Refused(f"{self.files[i].name} is {sizes[0]}, {first_name} is {sizes[1]}")
         return np.stack(pictures)
 
     def close(self) -> None:
@@ -340,7 +341,7 @@ def _read_image(path: Path) -> np.ndarray:
                 return np.array(picture.convert("RGB"))
     # PIL reports broken PNG chunks as SyntaxError.
     except (OSError, SyntaxError, ValueError, PIL.Image.DecompressionBombError) as error:
-        raise ValueError(f"{path.name} is not a readable image ({error})") from error
+        raise Refused(f"{path.name} is not a readable image ({error})") from error
 
 
 def installed_backends() -> list[str]:

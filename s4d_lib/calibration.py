@@ -7,6 +7,8 @@ than answered: the threshold is where the answers that are still given are right
 
 import numpy as np
 
+from s4d_lib.errors import Refused
+
 TARGET_ACCURACY = 0.8  # of the answers that are given
 LEAST_COVERAGE = 0.1   # a threshold that silences more than nine in ten is no use
 
@@ -17,7 +19,7 @@ def apply_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarr
     For one view this is the softmax of logits / T. It also works on a mean over views, whose logits do not exist.
     """
     if not temperature > 0:
-        raise ValueError(f"temperature must be positive, got {temperature}")
+        raise Refused(f"temperature must be positive, got {temperature}")
     tempered = np.log(np.clip(probabilities, 1e-12, 1.0)) / temperature
     tempered = np.exp(tempered - tempered.max(-1, keepdims=True))
     return tempered / tempered.sum(-1, keepdims=True)

@@ -24,6 +24,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from s4d_lib.errors import Refused
 from s4d_lib.labels import SCHEMAS
 
 SHIPPED = Path(__file__).with_name("weights") / "tiny_s4d_classifier.safetensors"
@@ -112,12 +113,12 @@ def _describe(model: Any, name: str) -> tuple[dict[str, int], int, tuple[int, in
         return dict(config["classes"]), model.size.frames, (model.size.height, model.size.width)
     if kind == "S2DClassifier" and config["num_classes"]:
         if model.prompts and not config["landmark_net"]:
-            raise ValueError(f"{name}: this S2DClassifier has no landmark network of its own, and a video does not "
-                             "bring landmark features along; build it with landmark_net=True")
+            raise Refused(f"{name}: this S2DClassifier has no landmark network of its own, and a video does not "
+                          "bring landmark features along; build it with landmark_net=True")
         task = "image" if model.frames == 1 else "video"  # its image stage reads stills
         return {task: config["num_classes"]}, model.frames, tuple(model.image_size)
-    raise ValueError(f"{name} holds a {kind} without heads, which names no expression; fine-tune it first, or give a "
-                     "fine-tuned S4DClassifier or S2DClassifier")
+    raise Refused(f"{name} holds a {kind} without heads, which names no expression; fine-tune it first, or give a "
+                  "fine-tuned S4DClassifier or S2DClassifier")
 
 
 def _behaviour(model: Any) -> tuple[str, ...]:
@@ -133,7 +134,7 @@ def read_card(name: str, heads: Mapping[str, int], frames: int, image_size: tupl
     """The card of a model with these heads (task → number of classes) from its metadata and from `schema`."""
     given = dict(schema or {})
     if strange := sorted(set(given) - set(heads)):
-        raise ValueError(f"{name} has no {strange[0]} head to give a schema to; it has {', '.join(heads)}")
+        raise Refused(f"{name} has no {strange[0]} head to give a schema to; it has {', '.join(heads)}")
     recorded = {task: text for task, text in _mapping(name, known, "schemas").items() if task in heads}
     schemas, classes, remarks = {}, {}, list(notes)
     for task, count in heads.items():
@@ -145,7 +146,7 @@ def read_card(name: str, heads: Mapping[str, int], frames: int, image_size: tupl
             schemas[task] = recorded.get(task, "its own")
             classes[task] = tuple(map(str, spelled))
             if len(classes[task]) != count:
-                raise ValueError(f"{name}: class_names lists {len(classes[task])} {task} classes, the head has {count}")
+                raise Refused(f"{name}: class_names lists {len(classes[task])} {task} classes, the head has {count}")
         else:
             classes[task] = tuple(f"class {i}" for i in range(count))
             remarks.append(f"the file does not say in which order its {count} {task} classes stand: they are "
@@ -154,7 +155,7 @@ def read_card(name: str, heads: Mapping[str, int], frames: int, image_size: tupl
             remarks.append(f"read as {given[task]}, although the file says {recorded[task]} for {task}")
     stride = known.get("stride", RELEASED_STRIDE)
     if not isinstance(stride, int) or isinstance(stride, bool) or stride < 1:
-        raise ValueError(f"{name}: its metadata sets stride to {stride!r}; it must be a whole number above 0")
+        raise Refused(f"{name}: its metadata sets stride to {stride!r}; it must be a whole number above 0")
     if "stride" not in known and "video" in heads:
         remarks.append(f"the file does not say at which stride it was trained: {RELEASED_STRIDE} as released")
     if known.get("local_contrast"):
@@ -162,7 +163,7 @@ def read_card(name: str, heads: Mapping[str, int], frames: int, image_size: tupl
                        "apply: its answers on plain frames mean little")
     fps = known.get("fps")
     if fps is not None and not (isinstance(fps, (int, float)) and 0 < fps < 10_000):
-        raise ValueError(f"{name}: its metadata sets fps to {fps!r}; it must be frames a second")
+        raise Refused(f"{name}: its metadata sets fps to {fps!r}; it must be frames a second")
     return ModelCard(
         name, classes, schemas, stride, _numbers(name, known, "temperature", heads, 0.05, 20.0),
         _numbers(name, known, "abstain_below", heads, 0.0, 1.0), str(known.get("trained_on") or UNKNOWN),
@@ -171,18 +172,18 @@ def read_card(name: str, heads: Mapping[str, int], frames: int, image_size: tupl
 
 def _classes(name: str, task: str, schema: str, count: int) -> tuple[str, ...]:
     if schema not in SCHEMAS:
-        raise ValueError(f"{name}: no label schema is called {schema!r}; there are {', '.join(SCHEMAS)}")
+        raise Refused(f"{name}: no label schema is called {schema!r}; there are {', '.join(SCHEMAS)}")
     if len(SCHEMAS[schema].classes) != count:
         fitting = [key for key, one in SCHEMAS.items() if len(one.classes) == count]
-        raise ValueError(f"{name}: schema {schema} has {len(SCHEMAS[schema].classes)} classes and the {task} head "
-                         f"{count}; with {count} there are {', '.join(fitting) or 'none'}")
+        raise Refused(f"{name}: schema {schema} has {len(SCHEMAS[schema].classes)} classes and the {task} head "
+                      f"{count}; with {count} there are {', '.join(fitting) or 'none'}")
     return SCHEMAS[schema].classes
 
 
 def _mapping(name: str, known: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     value = known.get(key) or {}
     if not isinstance(value, Mapping):
-        raise ValueError(f"{name}: its metadata sets {key} to {value!r}; it must map {' and '.join(TASKS)} to values")
+        raise Refused(f"{name}: its metadata sets {key} to {value!r}; it must map {' and '.join(TASKS)} to values")
     return value
 
 
@@ -193,6 +194,6 @@ def _numbers(name: str, known: Mapping[str, Any], key: str, heads: Mapping[str, 
     found = dict.fromkeys(heads, value) if isinstance(value, (int, float)) else _mapping(name, known, key)
     for task, number in found.items():
         if not isinstance(number, (int, float)) or not low <= number <= high:
-            raise ValueError(f"{name}: its metadata sets {key} of {task} to {number!r}; it must lie between {low:g} "
-                             f"and {high:g}")
+            raise Refused(f"{name}: its metadata sets {key} of {task} to {number!r}; it must lie between {low:g} "
+                          f"and {high:g}")
     return {task: float(number) for task, number in found.items() if task in heads}

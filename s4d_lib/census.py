@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 from s4d_lib.backends import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from s4d_lib.errors import Refused
 from s4d_lib.labels import LabelSchema, ReaderNote, canonical, schema_named
 from s4d_lib.lists import (
     Bad,
@@ -175,7 +176,7 @@ def read_census(
     """All lists of a data set, or those of one fold. ValueError for a table without a schema or columns."""
     data, layout = DataRoot(root, links="follow"), LAYOUTS[dataset]
     if schema is None and layout.schema is None:
-        raise ValueError(f"{root}: a table does not say its class order; say its schema, as in --schema dfew")
+        raise Refused(f"{root}: a table does not say its class order; say its schema, as in --schema dfew")
     census = Census(dataset, schema_named(schema or layout.schema))
     found = _table_lists(data, listing, fold, note) if dataset == "table" else (
         _class_folders(data) if not layout.names else _named_lists(data, layout, listing, fold, note))

@@ -7,10 +7,12 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from s4d_lib.errors import Refused
+
 Value = bool | int | float | str | list | dict | tuple | None
 
 
-class ChapterError(ValueError):
+class ChapterError(Refused):
     """A chapter, or a request about chapters, that cannot be run as it stands."""
 
 

@@ -19,6 +19,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from s4d_lib.containers import BadCheckpoint, Contents, open_safetensors, read_contents
+from s4d_lib.errors import Refused
 from s4d_lib.files import write_atomically
 from s4d_lib.landmarks import LandmarkNet
 from s4d_lib.layouts import (
@@ -151,7 +152,7 @@ def place(contents: Contents, layout: str | None = None, tubelet: int = 2) -> tu
     """
     path = contents.path
     if layout is not None and layout not in LAYOUTS:
-        raise ValueError(f"layout must be one of {', '.join(LAYOUTS)}, got {layout!r}")
+        raise Refused(f"layout must be one of {', '.join(LAYOUTS)}, got {layout!r}")
     if own_model(path, contents.header):
         return "", Placed(contents.tensors, {key: key for key in contents.tensors})
     try:

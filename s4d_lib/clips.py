@@ -24,6 +24,8 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from s4d_lib.errors import Refused
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -75,7 +77,7 @@ def test_views(n_frames: int, clip_frames: int, stride: int, segments: int = 2) 
     """
     _check_sampling(n_frames, clip_frames, stride)
     if segments < 1:
-        raise ValueError(f"segments must be at least 1, got {segments}")
+        raise Refused(f"segments must be at least 1, got {segments}")
     strided = list(range(0, n_frames, stride))
     strided += strided[-1:] * (clip_frames - len(strided))
     room = len(strided) - clip_frames
@@ -159,11 +161,11 @@ class AugmentRecipe:
     def __post_init__(self) -> None:
         for name in ("flip", "erase"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must be a probability, got {getattr(self, name)}")
+                raise Refused(f"{name} must be a probability, got {getattr(self, name)}")
         for name, known in (("erase_mode", ("noise", "black")), ("interpolation", ("bilinear", "bicubic"))):
             if getattr(self, name) not in known:
                 choices = " or ".join(map(repr, known))
-                raise ValueError(f"{name} must be {choices}, got {getattr(self, name)!r}")
+                raise Refused(f"{name} must be {choices}, got {getattr(self, name)!r}")
 
 
 PAPER_CLIP_TRAIN = AugmentRecipe(
@@ -366,7 +368,7 @@ class MixupCutmix:
         batch = len(x)
         if x.ndim not in (4, 5) or labels.shape != (batch,):
             shapes = f"{list(x.shape)} and {list(labels.shape)}"
-            raise ValueError(f"x must be [b c h w] or [b c t h w] and labels [b], got {shapes}")
+            raise Refused(f"x must be [b c h w] or [b c t h w] and labels [b], got {shapes}")
         if labels.min() < 0 or labels.max() >= self.classes:
             raise ValueError(f"labels must lie in 0..{self.classes - 1}, got {labels.tolist()}")
         middle, odd = batch // 2, batch % 2

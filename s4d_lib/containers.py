@@ -21,6 +21,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from s4d_lib.errors import Refused
+
 # Where training scripts keep the weights, in the order in which we look.
 CONTAINERS = ("model", "module", "state_dict", "model_state_dict", "net", "model_ema", "ema")
 HARMLESS_BUILTINS = {"dict", "list", "tuple", "int", "float", "str", "bytes", "bool", "set", "frozenset", "complex",
@@ -34,7 +36,7 @@ STARTS_PROGRAMS = {"os", "posix", "nt", "sys", "subprocess", "shutil", "socket",
 FIRST_PICKLES = 4  # a file written before PyTorch 1.6 is: magic number, protocol, platform, object
 
 
-class BadCheckpoint(ValueError):
+class BadCheckpoint(Refused):
     """A file that cannot be used as a checkpoint; the message names the file, what it is, and what to do."""
 
     def __init__(self, path: Path, reason: str, remedy: str) -> None:

@@ -35,6 +35,7 @@ from typing import Any
 
 import numpy as np
 
+from s4d_lib.errors import Refused
 from s4d_lib.metrics import Interval, over_seeds
 
 ALPHA = 0.05
@@ -119,13 +120,13 @@ def _people_draws(hits: np.ndarray, labels: np.ndarray, people: np.ndarray, metr
     both are linear in the hits once the people are drawn, so differences need no other code than scores.
     """
     if metric not in ("war", "uar"):
-        raise ValueError(f"metric {metric!r}: choose war or uar")
+        raise Refused(f"metric {metric!r}: choose war or uar")
     labels, person = np.asarray(labels), np.unique(np.asarray(people), return_inverse=True)[1]
     if not hits.shape[1] == len(labels) == len(person):
         raise ValueError(f"{hits.shape[1]} answers, {len(labels)} labels and {len(person)} people: give one a clip")
     keep = np.ones(len(labels), bool) if subset is None else np.asarray(subset, dtype=bool)
     if not keep.any():
-        raise ValueError("the subset holds no clip")
+        raise Refused("the subset holds no clip")
     group = np.zeros(len(labels), int) if metric == "war" else np.unique(labels, return_inverse=True)[1]
     seeds, count, groups = len(hits), person.max() + 1, group.max() + 1
     place = person[keep] * groups + group[keep]
@@ -148,7 +149,7 @@ def _combine(values: np.ndarray, drawn: np.ndarray, rule: tuple[str, str, int]) 
     """Every seed's value `[seeds]`, and on drawn people `[draws seeds]` → the bootstrap values of a rule `[draws]`."""
     interval, over, seed = rule
     if interval not in ("crossed", "added") or over not in ("both", "people", "seeds"):
-        raise ValueError(f"interval {interval!r} over {over!r}: choose crossed or added, over both, people or seeds")
+        raise Refused(f"interval {interval!r} over {over!r}: choose crossed or added, over both, people or seeds")
     (draws, n), rng = drawn.shape, np.random.default_rng([seed, 1])  # its own stream: people do not depend on seeds
     if over == "people" or n == 1:
         return drawn.mean(1)
@@ -189,7 +190,7 @@ def difference(first: Contrast, second: Contrast) -> Contrast:
 def combination(contrasts: Sequence[Contrast], weights: Sequence[float]) -> Contrast:
     """Weighted sum of contrasts over the same seeds, test people and rule, with intervals of its own."""
     if len({(one.drawn.shape, one.rule) for one in contrasts}) > 1:
-        raise ValueError("the contrasts need the same seeds, the same number of draws and the same rule")
+        raise Refused("the contrasts need the same seeds, the same number of draws and the same rule")
     values, drawn = (sum(w * np.asarray(part) for w, part in zip(weights, parts))
                      for parts in zip(*((one.values, one.drawn) for one in contrasts)))
     return _summarise(values, drawn, contrasts[0].rule)
@@ -218,7 +219,7 @@ def cell_contrast(record: Any, cell: str, method_a: str, method_b: str, metric: 
     seeds = [list(methods[name]["seeds"]) for name in (method_a, method_b)]
     common = [s for s in seeds[0] if s in seeds[1]]
     if not common:
-        raise ValueError(f"{method_a} and {method_b} have no seed in common in cell {cell}: {seeds[0]} and {seeds[1]}")
+        raise Refused(f"{method_a} and {method_b} have no seed in common in cell {cell}: {seeds[0]} and {seeds[1]}")
     rows = [answers(record, cell, name)[[own.index(s) for s in common]]
             for name, own in zip((method_a, method_b), seeds)]
     return contrast(*rows, test["labels"], test["people"], metric, subset, draws, seed, over, interval)

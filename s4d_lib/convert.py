@@ -28,6 +28,7 @@ from s4d_lib.checkpoints import (
     save_model,
 )
 from s4d_lib.containers import BadCheckpoint, Contents, open_safetensors, read_contents
+from s4d_lib.errors import Refused
 from s4d_lib.files import sha256_of, write_atomically
 from s4d_lib.layouts import LAYOUTS, TRUNK, UNKNOWN, BadTensor, Placed, to_released
 from s4d_lib.models import SIZES, Size
@@ -100,15 +101,15 @@ def convert(source: str | Path, target: str | Path, layout: str | None = None, h
     """
     source, target = Path(source), Path(target)
     if layout is not None and layout not in LAYOUTS:
-        raise ValueError(f"layout must be one of {', '.join(LAYOUTS)}, got {layout!r}")
+        raise Refused(f"layout must be one of {', '.join(LAYOUTS)}, got {layout!r}")
     if source.exists() and target.exists() and source.samefile(target):
-        raise ValueError(f"{target} is the source itself; name another file to write")
+        raise Refused(f"{target} is the source itself; name another file to write")
     if target.exists() and not overwrite:
         raise FileExistsError(f"{target} is there already; name another file, or overwrite it with --overwrite")
     if kind := _kind_of_ours(source):
         return _restore(source, target, layout, kind)
     if target.suffix != ".safetensors":
-        raise ValueError(f"{target}: weights are converted to safetensors; give the target the suffix .safetensors")
+        raise Refused(f"{target}: weights are converted to safetensors; give the target the suffix .safetensors")
     model, report = load_released(source, layout, hints)
     save_model(target, model, {
         "source": source.name, "source_sha256": sha256_of(source), "source_bytes": source.stat().st_size,
@@ -122,14 +123,14 @@ def _restore(source: Path, target: Path, layout: str | None, kind: str) -> KeyRe
     fitting = [name for name, one in LAYOUTS.items() if one.model == kind]
     layout = layout or read_metadata(source).get("layout") or fitting[0]
     if layout not in fitting:
-        raise ValueError(f"{source} holds a {kind}, which can be written as {', '.join(fitting)}, not as {layout}")
+        raise Refused(f"{source} holds a {kind}, which can be written as {', '.join(fitting)}, not as {layout}")
     if target.suffix not in (".safetensors", *PICKLED):
-        raise ValueError(f"{target}: its suffix decides how it is written; use .safetensors or {', '.join(PICKLED)}")
+        raise Refused(f"{target}: its suffix decides how it is written; use .safetensors or {', '.join(PICKLED)}")
     contents = read_contents(source)
     try:
         placed = to_released(layout, contents.tensors)
     except BadTensor as error:
-        raise ValueError(f"{source} cannot be written as {layout}: {error}") from error
+        raise Refused(f"{source} cannot be written as {layout}: {error}") from error
     target.parent.mkdir(parents=True, exist_ok=True)
     tensors = {key: value.contiguous() for key, value in placed.tensors.items()}
     if target.suffix == ".safetensors":

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from s4d_lib.errors import Refused
 from s4d_lib.labels import canonical
 from s4d_lib.levels import orders_of
 from s4d_lib.metrics import Interval, over_seeds
@@ -184,7 +185,7 @@ def matrix_of(record: Any, cell: str | None = None, baseline: str = "joint") -> 
     left_out = {named[word]: method for method in methods if method.startswith("without_")
                 and (word := canonical(method.removeprefix("without_"))) in named}
     if not left_out:
-        raise ValueError(f"no method of this cell leaves out a class; it holds {', '.join(methods)}")
+        raise Refused(f"no method of this cell leaves out a class; it holds {', '.join(methods)}")
     seeds = {method: list(methods[method]["seeds"]) for method in (baseline, *left_out.values())}
     common = sorted(set.intersection(*map(set, seeds.values())))
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from s4d_lib.errors import Refused
+
 if TYPE_CHECKING:
     from s4d_lib.costs import Cost
     from s4d_lib.stages import Config
@@ -38,7 +40,7 @@ def cost_table(trainings: Sequence[str] = TRAININGS, tier: str = "full", dataset
 
     for given, known in ((trainings, TRAININGS), ([gpu] if gpu else [], GPUS)):
         if strange := [name for name in given if name not in known]:
-            raise ValueError(f"no cost is known of {strange[0]!r}; there are: {', '.join(known)}")
+            raise Refused(f"no cost is known of {strange[0]!r}; there are: {', '.join(known)}")
     chosen = [gpu] if gpu else list(GPUS)
     rows = {}
     for name in trainings:
@@ -67,7 +69,7 @@ def configuration(training: str, tier: str) -> Config:
     from s4d_lib.tiers import finetuning, pretraining, s2d
 
     if tier not in ("smoke", "laptop", "full"):
-        raise ValueError(f"unknown tier {tier!r}; the tiers are smoke, laptop, full")
+        raise Refused(f"unknown tier {tier!r}; the tiers are smoke, laptop, full")
     nowhere = {"stills": "stills", "clips": "clips"}
     if training == "pretraining":
         return pretraining(tier, **nowhere)
@@ -85,11 +87,11 @@ def lengths(training: str, tier: str, dataset: str, stills: int | None, clips: i
     drawn = {"image": faces.stills, "clip": faces.clips}
     samples, tested = {m: round(0.8 * n) for m, n in drawn.items()}, {m: round(0.2 * n) for m, n in drawn.items()}
     if training == "pretraining" and dataset != "drawn":
-        raise ValueError("pretraining has no labelled data set: give --stills and --clips, or name other trainings")
+        raise Refused("pretraining has no labelled data set: give --stills and --clips, or name other trainings")
     if dataset != "drawn":
         known = EXPECTED.get(dataset)
         if known is None or known.folds[1].train is None:
-            raise ValueError(f"how many clips {dataset!r} has is not known here; give --clips (and --stills)")
+            raise Refused(f"how many clips {dataset!r} has is not known here; give --clips (and --stills)")
         samples["clip"], tested["clip"] = known.folds[1].train, known.folds[1].test
     given = {"image": stills, "clip": clips}
     return {m: given[m] or n for m, n in samples.items()}, tested

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 from types import SimpleNamespace
 
+from s4d_lib.errors import Refused
 from s4d_lib.files import RESULTS
 from s4d_lib.records import read_record
 from s4d_lib.stages import Config, FinetuneConfig, PretrainConfig, _plan, finetune_plan
@@ -103,7 +104,7 @@ def estimate(config: Config, samples: Mapping[str, int], gpu: Gpu, tested: Mappi
     ValueError if a list that the configuration needs has no length.
     """
     if missing := [m for m in config.modalities if not samples.get(m)]:
-        raise ValueError(f"{config.name}: say how many training samples there are of {' and '.join(missing)}")
+        raise Refused(f"{config.name}: say how many training samples there are of {' and '.join(missing)}")
     workers = max(1, config.workers if workers is None else workers)
     steps, basis = steps_of(config, samples), set()
     lasting = waiting = operations = 0.0

@@ -29,6 +29,7 @@ from s4d_lib.backends import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from s4d_lib.clips import spread_indices
 from s4d_lib.crop_preview import Preview
 from s4d_lib.crops import HELD, REPEATED, SKIPPED, STATES, WHOLE, FaceCropper
+from s4d_lib.errors import Refused
 from s4d_lib.files import replacing
 from s4d_lib.frames import FrameReader, open_frames
 from s4d_lib.progress import Progress
@@ -42,7 +43,7 @@ CHUNK_BYTES = 48_000_000    # of frames read at a time
 TILES = 24                  # of a preview, at most
 
 
-class NoFace(ValueError):
+class NoFace(Refused):
     """A file in which no frame shows a face."""
 
 
@@ -86,10 +87,10 @@ def crop_files(source: Path | str, out: Path | str, size: int = 224, cropper: Fa
     """
     source, out, cropper = Path(source), Path(out), cropper or FaceCropper()
     if preview is not None and Path(preview).suffix.lower() not in IMAGE_SUFFIXES:
-        raise ValueError(f"{preview}: a preview is a picture; name it .jpg or .png")
+        raise Refused(f"{preview}: a preview is a picture; name it .jpg or .png")
     items, alone = plan(source, out, images)
     if size < 16 or (size % 2 and any(item.target.suffix == ".mp4" for item in items)):
-        raise ValueError(f"size is {size} px; crops need at least 16 px, and an even number for video")
+        raise Refused(f"size is {size} px; crops need at least 16 px, and an even number for video")
     settings = fingerprint(cropper.as_dict() | {"size": size})
     manifest = Manifest(out.with_name(f"{out.name}.{MANIFEST}") if alone else out / MANIFEST)
     manifest.check(items, settings)
@@ -123,36 +124,36 @@ def plan(source: Path, out: Path, images: bool = False) -> tuple[list[Item], boo
     target, or a folder of frames also holds something else.
     """
     if not source.exists():
-        raise ValueError(f"{source}: no such file or directory")
+        raise Refused(f"{source}: no such file or directory")
     here, there = source.resolve(), out.resolve()
     if here == there or here in there.parents:
-        raise ValueError(f"{out}: lies in {source}; choose a place outside of it")
+        raise Refused(f"{out}: lies in {source}; choose a place outside of it")
     if source.is_file():
         return [Item(source, _target(source, out, source.suffix.lower() in IMAGE_SUFFIXES), source.name)], True
     found = {path.relative_to(source): kind for path, kind in _walk(source, images)}
     if not found:
-        raise ValueError(f"{source}: holds no video and no picture ({', '.join((*VIDEO_SUFFIXES, *IMAGE_SUFFIXES))})")
+        raise Refused(f"{source}: holds no video and no picture ({', '.join((*VIDEO_SUFFIXES, *IMAGE_SUFFIXES))})")
     if list(found) == [Path(".")]:
         return [Item(source, _target(source, out, False), source.resolve().name)], True
     for path, kind in found.items():
         others = [other for other in found if path in other.parents] if kind == "frames" else []
         if others:
-            raise ValueError(f"{source / path}: holds pictures beside {others[0]}, so it is no folder of frames; move "
-                             "one of them away, or take every picture by itself (--images)")
+            raise Refused(f"{source / path}: holds pictures beside {others[0]}, so it is no folder of frames; move "
+                          "one of them away, or take every picture by itself (--images)")
     items, taken = [], {}
     for path, kind in sorted(found.items()):
         target = out / (path.with_suffix(".mp4") if kind == "video" else path)
         if (first := taken.setdefault(target, path)) != path:
-            raise ValueError(f"{source / first} and {source / path}: both would become {target}; rename one")
+            raise Refused(f"{source / first} and {source / path}: both would become {target}; rename one")
         items.append(Item(source / path, target, path.as_posix()))
     return items, False
 
 
 def _target(source: Path, out: Path, picture: bool) -> Path:
     if picture and out.suffix.lower() not in IMAGE_SUFFIXES:
-        raise ValueError(f"{out}: {source} is a picture; name the target .png or .jpg")
+        raise Refused(f"{out}: {source} is a picture; name the target .png or .jpg")
     if not picture and out.suffix.lower() not in (".mp4", ""):
-        raise ValueError(f"{out}: {source} becomes a video (name it .mp4) or a folder of frames (no suffix)")
+        raise Refused(f"{out}: {source} becomes a video (name it .mp4) or a folder of frames (no suffix)")
     return out
 
 
@@ -168,7 +169,7 @@ def _walk(root: Path, images: bool) -> Iterator[tuple[Path, str]]:
             if name.startswith(".") or suffix not in VIDEO_SUFFIXES + IMAGE_SUFFIXES:
                 continue
             if path.is_symlink() and inside not in Path(os.path.realpath(path)).parents:
-                raise ValueError(f"{path}: is a link that leads out of {root}; replace it by a file")
+                raise Refused(f"{path}: is a link that leads out of {root}; replace it by a file")
             if suffix in VIDEO_SUFFIXES:
                 yield path, "video"
             elif images:
@@ -190,7 +191,7 @@ class Manifest:
         with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
             reader = csv.reader(file)
             if (head := next(reader, None)) is not None and tuple(head) != COLUMNS:
-                raise ValueError(f"{path}: its columns are not those of a manifest of crops; move it away")
+                raise Refused(f"{path}: its columns are not those of a manifest of crops; move it away")
             for values in reader:
                 if len(values) == len(COLUMNS):  # a row that a killed writer cut short is made again
                     name = values[0].removeprefix("./")
@@ -201,8 +202,8 @@ class Manifest:
         for item in items:
             row = self.rows.get(item.name)
             if row and not row["error"] and row["settings"] != settings and item.target.exists():
-                raise ValueError(f"{item.target}: was cropped with other settings ({row['detector']}, "
-                                 f"{row['size']} px, {row['settings']} in {self.path.name}); choose another place")
+                raise Refused(f"{item.target}: was cropped with other settings ({row['detector']}, "
+                              f"{row['size']} px, {row['settings']} in {self.path.name}); choose another place")
         self.tidy()
 
     def add(self, row: dict[str, str]) -> None:
@@ -237,7 +238,7 @@ def _one(item: Item, size: int, cropper: FaceCropper, settings: str, manifest: M
     part = item.target.with_name(f"{_part_of(item.target)}{os.getpid()}.part")
     try:
         if item.target.exists():
-            raise ValueError(f"{item.target} is there and {manifest.path.name} does not know it; move it away")
+            raise Refused(f"{item.target} is there and {manifest.path.name} does not know it; move it away")
         _remove_leftovers(item.target)
         with open_frames(item.source) as reader:
             counted = _write(reader, part, item, size, cropper, sheet, tiles, progress)

@@ -29,6 +29,7 @@ from torch.nn import functional as F
 
 from s4d_lib.alignment import ALIGN, cut_square, eye_places, square_of, to_crop, whole_square
 from s4d_lib.detectors import Detector, Faces, open_detector
+from s4d_lib.errors import Refused
 
 MISSING = ("hold", "skip", "full", "raise")
 # What was done with a frame: the first two show a face that was seen, the rest do not.
@@ -37,7 +38,7 @@ CUT = 35  # grey levels by which two coarse pictures differ, on average, where a
 FOUND, BETWEEN, HELD, REPEATED, WHOLE, SKIPPED = range(len(STATES))
 
 
-class MissingFace(ValueError):
+class MissingFace(Refused):
     """A frame shows no face and the policy is "raise"; the message has the frame and the remedies."""
 
 
@@ -107,7 +108,7 @@ class Crops:
         """The parts of one stream as one. ValueError for none."""
         parts = list(parts)
         if not parts:
-            raise ValueError("no frames were given")
+            raise Refused("no frames were given")
         rest = {"policy": parts[0].policy, "detector": parts[0].detector, "first": parts[0].first}
         return Crops(**{f.name: rest[f.name] if f.name in rest else torch.cat([getattr(p, f.name) for p in parts])
                         for f in fields(Crops)})
@@ -145,12 +146,12 @@ class FaceCropper:
     def __post_init__(self) -> None:
         for name, allowed in (("align", ALIGN), ("missing", MISSING)):
             if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; choose one of {', '.join(allowed)}")
+                raise Refused(f"{name} is {getattr(self, name)!r}; choose one of {', '.join(allowed)}")
         for name, least, most in (("every", 1, 1e6), ("margin", 0, 10), ("smooth", 0, 1000), ("patience", 0, 1e6),
                                   ("confident", 0, 1), ("overlap", 0, 1)):
             value = getattr(self, name)
             if not (least <= value <= most if value is not None else name == "confident"):
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be from {least:g} to {most:g}")
+                raise Refused(f"{name} is {getattr(self, name)}; it must be from {least:g} to {most:g}")
 
     @property
     def eyes(self) -> tuple[tuple[float, float], tuple[float, float]]:
@@ -188,7 +189,7 @@ class FaceCropper:
         after it are known, and no more than these and one chunk are held. Errors as `crop`.
         """
         if size < 1:
-            raise ValueError(f"size is {size} px; crops need at least 1 px")
+            raise Refused(f"size is {size} px; crops need at least 1 px")
         run = _Run(self, size)
         for chunk in chunks:
             if (part := run.take(torch.as_tensor(chunk))) is not None:

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from s4d_lib.errors import Refused
+
 
 def curves(
     run: Annotated[Path, typer.Argument(help="Folder of a run, finished or at work.")],
@@ -19,5 +21,5 @@ def curves(
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
     except ModuleNotFoundError as error:
-        raise ValueError(str(error)) from error
+        raise Refused(str(error)) from error
     print(f"{tensorboard / run.name}: {count} numbers")

@@ -28,6 +28,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from s4d_lib.clips import AugmentRecipe, augment, centre_indices, pretrain_indices, test_views, train_indices
+from s4d_lib.errors import Refused
 from s4d_lib.frame_cache import SHARED
 from s4d_lib.frames import UnreadableMedia, open_frames
 from s4d_lib.labels import MARK, schema_named, translate
@@ -60,7 +61,7 @@ def check_one_schema(samples: Iterable[Sample]) -> str | None:
         seen.setdefault(sample.schema, sample)
     if len(seen) > 1:
         named = ", ".join(f"{schema or 'none stated'} (such as {sample.id})" for schema, sample in seen.items())
-        raise ValueError(
+        raise Refused(
             f"samples of different class orders: {named}. The same number means another expression in each: bring them "
             "into one with translate_samples(samples, target)")
     return next(iter(seen), None)
@@ -74,10 +75,10 @@ def translate_samples(
     Nothing is dropped unless `missing="drop"` says so: otherwise a class without a counterpart is a ValueError.
     """
     if missing not in ("raise", "drop"):
-        raise ValueError(f"missing must be 'raise' or 'drop', got {missing!r}")
+        raise Refused(f"missing must be 'raise' or 'drop', got {missing!r}")
     source = check_one_schema(samples)
     if samples and source is None:
-        raise ValueError("the samples carry no schema, so their labels cannot be translated; build them with schema=")
+        raise Refused("the samples carry no schema, so their labels cannot be translated; build them with schema=")
     if not samples:
         return [], Counter()
     labels = translate([s.label for s in samples], source, target, "raise" if missing == "raise" else "mark").tolist()
@@ -218,10 +219,10 @@ def split_validation(
     sample.
     """
     if not 0 < fraction < 1:
-        raise ValueError(f"fraction must lie between 0 and 1, got {fraction}")
+        raise Refused(f"fraction must lie between 0 and 1, got {fraction}")
     grouped = sum(sample.group is not None for sample in samples)
     if grouped not in (0, len(samples)):
-        raise ValueError(f"{grouped} of {len(samples)} samples have a group; give one to all or to none")
+        raise Refused(f"{grouped} of {len(samples)} samples have a group; give one to all or to none")
     labels = np.array([sample.label for sample in samples])
     if grouped:
         chosen = _grouped_validation(labels, [sample.group for sample in samples], fraction, seed)
@@ -230,7 +231,7 @@ def split_validation(
         order = order[(rank < count - 1)[order]]
         chosen = set(order[: round(fraction * len(samples))].tolist())
     if not chosen:
-        raise ValueError(f"fraction {fraction} of {len(samples)} samples leaves no validation sample")
+        raise Refused(f"fraction {fraction} of {len(samples)} samples leaves no validation sample")
     train = [sample for i, sample in enumerate(samples) if i not in chosen]
     return train, [samples[i] for i in sorted(chosen)]
 
@@ -239,7 +240,7 @@ def _grouped_validation(labels: np.ndarray, groups: list[str], fraction: float, 
     from sklearn.model_selection import GroupShuffleSplit
 
     if len(set(groups)) < 2:
-        raise ValueError("all samples are in one group, which cannot be on both sides of a split")
+        raise Refused("all samples are in one group, which cannot be on both sides of a split")
     wanted = fraction * np.bincount(labels)
     divide = GroupShuffleSplit(n_splits=64, test_size=fraction, random_state=seed)
     held_out = [validation for _, validation in divide.split(labels, groups=groups)]
@@ -255,7 +256,7 @@ def few_labels(samples: Sequence[Sample], count: int, seed: int) -> list[Sample]
     labels = np.array([sample.label for sample in samples])
     classes = len(set(labels.tolist()))
     if not classes <= count <= len(samples):
-        raise ValueError(f"count must lie between {classes} (one per class) and {len(samples)}, got {count}")
+        raise Refused(f"count must lie between {classes} (one per class) and {len(samples)}, got {count}")
     order, rank, _ = _proportional_order(labels, seed)
     firsts_first = np.concatenate([order[rank[order] == 0], order[rank[order] > 0]])
     return [samples[i] for i in sorted(firsts_first[:count].tolist())]
@@ -306,7 +307,7 @@ class FaceDataset(Dataset):
     ):
         kinds = sorted({sample.kind for sample in samples})
         if len(kinds) != 1:
-            raise ValueError(f"a FaceDataset holds stills or clips and at least one, got {kinds}")
+            raise Refused(f"a FaceDataset holds stills or clips and at least one, got {kinds}")
         # Pretraining looks at no label, so it may read labelled and unlabelled clips together.
         self.schema = None if sampling == "pretrain" else check_one_schema(samples)
         if sampling not in ("train", "pretrain", "centre", "test"):
@@ -314,7 +315,7 @@ class FaceDataset(Dataset):
         if on_error not in ("raise", "drop"):
             raise ValueError(f"on_error must be 'raise' or 'drop', got {on_error!r}")
         if replicate < 1 or (replicate > 1 and sampling == "test"):
-            raise ValueError(f"replicate must be at least 1, and 1 for test views; got {replicate}")
+            raise Refused(f"replicate must be at least 1, and 1 for test views; got {replicate}")
         self.samples, self.kind, self.unreadable = list(samples), kinds[0], []
         self.recipe, self.size, self.clip_frames, self.stride = recipe, size, clip_frames, stride
         self.sampling, self.seed, self.replicate = sampling, seed, replicate

@@ -33,6 +33,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from s4d_lib.errors import Refused
+
 LANDMARKS = ("left eye", "right eye", "nose", "left mouth corner", "right mouth corner")
 DETECTORS = ("mtcnn", "yunet", "mediapipe")
 BATCH = 16          # frames that pass through the networks together
@@ -64,7 +66,7 @@ class Detector(Protocol):
     def __call__(self, frames: Tensor) -> list[Faces]: ...
 
 
-class DetectorMissing(ValueError):
+class DetectorMissing(Refused):
     """A detector cannot be used because a package or its model file is not there; the message says what to install."""
 
 
@@ -76,12 +78,12 @@ def open_detector(name: str = "mtcnn", model: str | Path | None = None, min_face
     package or the model file is absent.
     """
     if name not in DETECTORS:
-        raise ValueError(f"no detector is called {name!r}; there are {', '.join(DETECTORS)}")
+        raise Refused(f"no detector is called {name!r}; there are {', '.join(DETECTORS)}")
     if min_face is not None and not min_face >= 1:
-        raise ValueError(f"min_face is {min_face}; give the smallest face in pixels, at least 1, or none")
+        raise Refused(f"min_face is {min_face}; give the smallest face in pixels, at least 1, or none")
     if name == "mtcnn":
         if model is not None:
-            raise ValueError(f"{model}: mtcnn brings its own weights; choose yunet or mediapipe to use a model file")
+            raise Refused(f"{model}: mtcnn brings its own weights; choose yunet or mediapipe to use a model file")
         return Mtcnn(min_face)
     if model is None or not Path(model).is_file():
         raise DetectorMissing(f"{name} needs its model file, and {model or 'none'} is not one; name the file "
@@ -385,7 +387,7 @@ def _reading(model: Path, whose: str) -> Iterator[None]:
         yield
     except Exception as error:
         words = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"{model}: is no model that {whose} can read ({words})") from error
+        raise Refused(f"{model}: is no model that {whose} can read ({words})") from error
 
 
 def _sorted(boxes: Tensor, landmarks: Tensor, scores: Tensor, smallest: float) -> Faces:

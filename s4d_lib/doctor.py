@@ -22,6 +22,7 @@ from typing import Literal
 
 from s4d_lib.backends import IMAGE_SUFFIXES
 from s4d_lib.census import LAYOUTS, SPLITS, Census, Layout, bit_of, read_census
+from s4d_lib.errors import Refused
 from s4d_lib.findings import Diagnosis, FrameReport, Level, ListReport, ProtocolReport, Tally
 from s4d_lib.inventory import Clip, Looker, frame_folders, inventory, sampled, spread
 from s4d_lib.labels import LabelSchema
@@ -49,16 +50,16 @@ def diagnose(
     """
     name = NAMES.get(dataset, dataset)
     if name not in LAYOUTS:
-        raise ValueError(f"no data set is called {dataset!r}; there are {', '.join(LAYOUTS)}")
+        raise Refused(f"no data set is called {dataset!r}; there are {', '.join(LAYOUTS)}")
     if base not in (None, 0, 1) or jobs < 1:
-        raise ValueError(f"base must be 0 or 1 and jobs at least 1, got {base!r} and {jobs}")
+        raise Refused(f"base must be 0 or 1 and jobs at least 1, got {base!r} and {jobs}")
     root, note = Path(root), Tally(examples, f"{root}{os.sep}")
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: no such folder; name the folder that holds lists and clips")
     if frames is not None:
         frames = os.path.normpath(frames)
         if not (os.path.isabs(frames) and os.path.isdir(frames)) and not _inside(root, frames):
-            raise ValueError(f"--frames {frames}: no such folder inside {root}; one elsewhere needs its absolute path")
+            raise Refused(f"--frames {frames}: no such folder inside {root}; one elsewhere needs its absolute path")
     census, layout = read_census(root, name, note, fold, schema, listing)
     walked = name == "voxceleb2" and not census.listings
     if walked:

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from s4d_lib.errors import Refused
+
 
 @dataclass(frozen=True)
 class Effect:
@@ -138,7 +140,7 @@ def fit_surface(x: np.ndarray, y: np.ndarray, values: np.ndarray, people_draws: 
     values = values.mean(1) if values.ndim == 2 else values
     axes = [np.asarray(axis, dtype=float) for axis in (x, y)]
     if len(values) <= 6 or any(len(set(axis)) < 3 or flag and axis.min() <= 0 for axis, flag in zip(axes, log)):
-        raise ValueError("a quadratic in two factors needs more than six cells, three levels a factor, logs above 0")
+        raise Refused("a quadratic in two factors needs more than six cells, three levels a factor, logs above 0")
     scales = [np.log(axis) if flag else axis for axis, flag in zip(axes, log)]
     ranges = [(axis.min(), axis.max()) for axis in scales]
 
@@ -184,7 +186,7 @@ def spearman(x: Sequence[float], y: Sequence[float], draws: int = 10_000, seed: 
     pair = pair[:, ~np.isnan(pair).any(0)]
     count = pair.shape[1]
     if count < 4:
-        raise ValueError(f"{count} cells are too few for a rank correlation with an interval")
+        raise Refused(f"{count} cells are too few for a rank correlation with an interval")
 
     def correlate(a: np.ndarray, b: np.ndarray) -> np.ndarray:  # rows of cells → one number a row
         a, b = (rankdata(one, axis=-1) - (count + 1) / 2 for one in (a, b))

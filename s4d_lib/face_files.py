@@ -39,6 +39,8 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from s4d_lib.errors import Refused
+
 from . import __version__
 from .face_geometry import ACTION_UNITS
 from .face_motion import EMOTIONS, KINDS
@@ -127,24 +129,24 @@ def _named(recipe: str | FaceRecipe) -> FaceRecipe:
     if isinstance(recipe, FaceRecipe):
         return recipe
     if recipe not in RECIPES:
-        raise ValueError(f"recipe {recipe!r} is not known; choose one of {sorted(RECIPES)} or pass a FaceRecipe")
+        raise Refused(f"recipe {recipe!r} is not known; choose one of {sorted(RECIPES)} or pass a FaceRecipe")
     return RECIPES[recipe]
 
 
 def _check(recipe: FaceRecipe, stills: int, clips: int, frames: tuple[str, ...]) -> None:
     if stills < 0 or clips < 0 or stills + clips == 0:
-        raise ValueError(f"asked for {stills} stills and {clips} clips; give counts from 0 on, not both 0")
+        raise Refused(f"asked for {stills} stills and {clips} clips; give counts from 0 on, not both 0")
     if not frames or set(frames) - set(FRAME_KINDS):
-        raise ValueError(f"frames is {frames!r}; choose one or both of {FRAME_KINDS}")
+        raise Refused(f"frames is {frames!r}; choose one or both of {FRAME_KINDS}")
     if recipe.size % 2:
-        raise ValueError(f"size is {recipe.size} px; H.264 needs an even size")
+        raise Refused(f"size is {recipe.size} px; H.264 needs an even size")
     people = -(-clips // recipe.clip.clips_per_identity)
     if 0 < people < FOLDS:
         least = (FOLDS - 1) * recipe.clip.clips_per_identity + 1
-        raise ValueError(f"{clips} clips show {people} people, but {FOLDS} test folds without shared people need "
-                         f"{FOLDS}: ask for at least {least} clips, or lower clips_per_identity")
+        raise Refused(f"{clips} clips show {people} people, but {FOLDS} test folds without shared people need "
+                      f"{FOLDS}: ask for at least {least} clips, or lower clips_per_identity")
     if clips > 99_999:
-        raise ValueError(f"{clips} clips do not fit DFEW's five-digit ids; write several folders with other seeds")
+        raise Refused(f"{clips} clips do not fit DFEW's five-digit ids; write several folders with other seeds")
 
 
 def _existing(out: Path, request: dict) -> dict | None:

@@ -15,6 +15,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from s4d_lib.errors import Refused
+
 from .face_features import Window, draw_eye, draw_forehead, draw_mouth, draw_nose
 from .face_geometry import PARALLAX, FaceShape, bump, coverage, fourth
 
@@ -34,7 +36,7 @@ def render(face: dict[str, Tensor], action_units: Tensor, size: int = 64,
     → frames uint8 [b h w 3] and landmarks float32 [b 68 2] as (x, y), pixel centres at integers.
     """
     if size < 16:
-        raise ValueError(f"size is {size} px; faces need at least 16 px")
+        raise Refused(f"size is {size} px; faces need at least 16 px")
     generator = generator or torch.Generator(action_units.device).manual_seed(0)
     frames, landmarks = [], []
     for start in range(0, len(action_units), CHUNK):

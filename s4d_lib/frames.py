@@ -36,6 +36,7 @@ import torch
 from torch import Tensor
 
 from s4d_lib.backends import IMAGE_SUFFIXES, MODULE_OF, SOURCES, Source, in_format, installed_backends, require_whole
+from s4d_lib.errors import Refused
 from s4d_lib.files import replacing
 from s4d_lib.shards import is_packed
 
@@ -43,7 +44,7 @@ AUTO = ("decord", "pyav")  # PyAV last: it opens most, and says best why it cann
 _REPLACE = "Fetch or extract it again, or list every such file with find_unreadable() and leave them out"
 
 
-class UnreadableMedia(ValueError):
+class UnreadableMedia(Refused):
     """A video, frame folder or image that gives no frames; the message names path, reason and remedy.
 
     `.path` and `.reason` keep the parts. Built from one text alone it keeps that text: this is how a data
@@ -148,9 +149,9 @@ class FrameReader:
                 require_whole(self.path)
             source = SOURCES[self._backends[0]](self.path)
             if source.length == 0:
-                raise ValueError("it holds no frames")
+                raise Refused("it holds no frames")
             if self._length not in (None, source.length):
-                raise ValueError(f"it announced {self._length} frames, {source.length} can be found")
+                raise Refused(f"it announced {self._length} frames, {source.length} can be found")
             self._source, self._length = source, source.length
         return self._source
 
@@ -214,9 +215,9 @@ def open_frames(path: str | os.PathLike, backend: str = "auto") -> FrameReader:
     if backend == "auto":
         return FrameReader(path, [b for b in AUTO if b in installed] if kind == "video" else [kind])
     if backend not in SOURCES:
-        raise ValueError(f"no back end is called {backend!r}; there are {', '.join(('auto', *SOURCES))}")
+        raise Refused(f"no back end is called {backend!r}; there are {', '.join(('auto', *SOURCES))}")
     if backend in MODULE_OF and backend not in installed:
-        raise ValueError(f"back end {backend!r} is not installed; installed here: {', '.join(installed)}")
+        raise Refused(f"back end {backend!r} is not installed; installed here: {', '.join(installed)}")
     return FrameReader(path, [backend])
 
 
@@ -233,10 +234,10 @@ def write_mp4(
 
     pictures = np.ascontiguousarray(frames)
     if pictures.dtype != np.uint8 or pictures.ndim != 4 or pictures.shape[-1] != 3 or not len(pictures):
-        raise ValueError(f"{path}: frames must be uint8 [t h w 3], got {pictures.dtype} {[*pictures.shape]}")
+        raise Refused(f"{path}: frames must be uint8 [t h w 3], got {pictures.dtype} {[*pictures.shape]}")
     height, width = pictures.shape[1:3]
     if height % 2 or width % 2:
-        raise ValueError(f"{path}: H.264 needs an even height and width, got {height}x{width} px")
+        raise Refused(f"{path}: H.264 needs an even height and width, got {height}x{width} px")
     path = Path(path)
     with replacing(path) as part, av.open(str(part), "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1000))

@@ -7,6 +7,8 @@ rank of the input decides which one answers. Derived in chapter 07.
 from einops import rearrange, reduce
 from torch import Tensor, nn
 
+from s4d_lib.errors import Refused
+
 POOLS = ("mean", "positions")
 TASK_OF_RANK = {4: "image", 5: "video"}
 
@@ -33,12 +35,12 @@ def task_of(tokens: int, places: int, slots: int, heads: list[str]) -> str:
     if len(heads) == 1:
         return heads[0]
     if slots == 1:
-        raise ValueError(f"an image and a clip of one time slot both make {places} tokens; say which this is with "
-                         "task='image' or task='video'")
+        raise Refused(f"an image and a clip of one time slot both make {places} tokens; say which this is with "
+                      "task='image' or task='video'")
     found = {places: "image", slots * places: "video"}.get(tokens)
     if found is None:
-        raise ValueError(f"this model makes {places} tokens of an image and {slots * places} of a clip, got "
-                         f"{tokens}; say which this is with task='image' or task='video'")
+        raise Refused(f"this model makes {places} tokens of an image and {slots * places} of a clip, got "
+                      f"{tokens}; say which this is with task='image' or task='video'")
     return found
 
 
@@ -49,11 +51,11 @@ class TaskHeads(nn.ModuleDict):
         known = set(TASK_OF_RANK.values())
         counted = all(isinstance(count, int) and count > 0 for count in classes.values())
         if not set(classes) <= known or not counted:
-            raise ValueError(f"classes maps {sorted(known)} to class counts, got {classes}")
+            raise Refused(f"classes maps {sorted(known)} to class counts, got {classes}")
         super().__init__({task: nn.Linear(features, count) for task, count in classes.items()})
 
     def forward(self, features: Tensor, task: str) -> Tensor:
         if task not in self:
-            raise ValueError(f"this model has no head for {task} input, only for {', '.join(self)}; "
-                             f"give it one with classes={{{task!r}: ...}} or reset_classifier")
+            raise Refused(f"this model has no head for {task} input, only for {', '.join(self)}; "
+                          f"give it one with classes={{{task!r}: ...}} or reset_classifier")
         return self[task](features)

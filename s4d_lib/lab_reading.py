@@ -21,6 +21,7 @@ import numpy as np
 
 from s4d_lib.contrasts import Contrast, contrast, holm, recall_differences, verdict
 from s4d_lib.effects import Effect, Surface, fit_surface, main_effects
+from s4d_lib.errors import Refused
 from s4d_lib.files import RESULTS
 from s4d_lib.laboratory import STILL_COST, answers, test_of
 from s4d_lib.records import Record, results
@@ -56,7 +57,7 @@ def converged(record: Record, cell: str) -> tuple[str, bool]:
     """(the length with the best mean validation WAR, whether a neighbour in length is within a point of it)."""
     rows = list(lengths(record, cell).items())
     if not rows:
-        raise ValueError(f"cell {cell!r} of {record.name} holds no clips-alone run")
+        raise Refused(f"cell {cell!r} of {record.name} holds no clips-alone run")
     scores = [score for _, (_, score) in rows]
     best = int(np.argmax(scores))
     beside = [scores[i] for i in (best - 1, best + 1) if 0 <= i < len(scores)]
@@ -89,11 +90,11 @@ def both(record: Record, cell: str, one: str, other: str) -> tuple[list[int], li
     known = methods_of(record, cell)
     names = [resolve(record, cell, method) for method in (one, other)]
     if missing := [name for name in names if name not in known]:
-        raise ValueError(f"cell {cell!r} of {record.name} has no {missing[0]}; it has {', '.join(known)}")
+        raise Refused(f"cell {cell!r} of {record.name} has no {missing[0]}; it has {', '.join(known)}")
     kept = [known[name] for name in names]
     common = [seed for seed in kept[0].row["seeds"] if seed in kept[1].row["seeds"]]
     if not common:
-        raise ValueError(f"{names[0]} and {names[1]} have no seed in common in cell {cell!r}")
+        raise Refused(f"{names[0]} and {names[1]} have no seed in common in cell {cell!r}")
     return common, kept
 
 

@@ -24,6 +24,8 @@ from typing import Literal
 
 import numpy as np
 
+from s4d_lib.errors import Refused
+
 # Spellings found in label files and folder names, beside the class names themselves; upper and lower case are equal.
 ALIASES = {
     "Anger": "angry", "Anxiety": "anxious", "Contempt": "contemptuous", "Disappointment": "disappointed",
@@ -64,14 +66,14 @@ class LabelSchema:
         number = self.number(text, where)
         if not base <= number < len(self) + base:
             hint = "; a list that counts from 1 is read with base=1" if base == 0 and number == len(self) else ""
-            raise ValueError(f"{where}: label {number} is not in {base}..{len(self) - 1 + base} ({self}{hint})")
+            raise Refused(f"{where}: label {number} is not in {base}..{len(self) - 1 + base} ({self}{hint})")
         return number - base
 
     def number(self, text: str, where: str) -> int:
         """The whole number written as `text`; ValueError if it is none, and no class name either."""
         if not re.fullmatch(r"[+-]?[0-9]{1,9}", text):
             more = "; a compound label is read with schema='mafw_compound'" if "_" in text and canonical(text) else ""
-            raise ValueError(f"{where}: label {text!r} is not a whole number and not a class of {self}{more}")
+            raise Refused(f"{where}: label {text!r} is not a whole number and not a class of {self}{more}")
         return int(text)
 
     def word(self, text: str) -> int | None:
@@ -140,7 +142,7 @@ def schema_named(name: str | LabelSchema) -> LabelSchema:
     if isinstance(name, LabelSchema):
         return name
     if name not in SCHEMAS:
-        raise ValueError(f"no label schema is called {name!r}; there are {', '.join(SCHEMAS)}")
+        raise Refused(f"no label schema is called {name!r}; there are {', '.join(SCHEMAS)}")
     return SCHEMAS[name]
 
 
@@ -149,7 +151,7 @@ class LabelReader:
 
     def __init__(self, schema: LabelSchema, listing: str, base: Literal[0, 1] | None = None):
         if base not in (None, 0, 1):
-            raise ValueError(f"base must be 0, 1 or None, got {base!r}")
+            raise Refused(f"base must be 0, 1 or None, got {base!r}")
         self.schema, self.listing, self.base = schema, listing, base
         self._numbers = self.zeros = 0
         self._last: str | None = None  # where the first label n stands, n being the number of classes
@@ -172,7 +174,7 @@ class LabelReader:
         if self._last:
             beside = f"{self.zeros} of its labels are 0" if self.zeros else "no label of this list is 0"
             remedy = "correct the list" if self.zeros else "so it counts from 1: read it with base=1"
-            raise ValueError(f"{self._last}: label {n} is not in 0..{n - 1} ({self.schema}); {beside}, {remedy}")
+            raise Refused(f"{self._last}: label {n} is not in 0..{n - 1} ({self.schema}); {beside}, {remedy}")
         if self._numbers and not self.zeros:
             warnings.warn(ReaderNote(
                 f"{self.listing}: no label is 0 and none is {n}, so counting from 0 and from 1 would both fit; read as "
@@ -199,20 +201,20 @@ def translate(
     """
     source, target = schema_named(source), schema_named(target)
     if missing not in ("raise", "mark"):
-        raise ValueError(f"missing must be 'raise' or 'mark', got {missing!r}")
+        raise Refused(f"missing must be 'raise' or 'mark', got {missing!r}")
     given = np.asarray(labels if isinstance(labels, np.ndarray) else list(labels))
     if given.size and not np.issubdtype(given.dtype, np.integer):
         raise ValueError(f"labels must be whole numbers, got {given.dtype}")
     given = given.astype(np.int64)
     outside = given[(given < 0) | (given >= len(source))]
     if outside.size:
-        raise ValueError(f"label {outside.flat[0]} is not in 0..{len(source) - 1} ({source})")
+        raise Refused(f"label {outside.flat[0]} is not in 0..{len(source) - 1} ({source})")
     table = np.array([MARK if label is None else label for label in counterparts(source, target)])
     found = table[given]
     if missing == "raise" and (found == MARK).any():
         lost = np.bincount(given[found == MARK], minlength=len(source))
         named = ", ".join(f"{source.classes[i]} ({lost[i]})" for i in np.flatnonzero(lost))
-        raise ValueError(
+        raise Refused(
             f"{source.name} labels without a class in {target.name}: {named}. Leave those samples out "
             "(translate_samples(..., missing='drop')), or train on the source's own classes")
     return found

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from s4d_lib.errors import Refused
 from s4d_lib.files import RESULTS, write_atomically
 from s4d_lib.floors import floors
 from s4d_lib.metrics import Scores
@@ -49,9 +50,9 @@ class Cell:
         for name, known in (("init", ("shipped", "random")), ("noise", tuple(NOISE)), ("shift", ("photos", "none")),
                             ("schema", ("same", "merged", "split"))):
             if getattr(self, name) not in known:
-                raise ValueError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
+                raise Refused(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
         if self.size != "nano" and self.init == "shipped":
-            raise ValueError(f"size={self.size!r} has no pretrained encoder: say init='random'")
+            raise Refused(f"size={self.size!r} has no pretrained encoder: say init='random'")
 
     @property
     def name(self) -> str:
@@ -203,7 +204,7 @@ def config(cell: Cell, method: str, seed: int, tier: str = "laptop", phase: str 
     from s4d_lib.tiers import FINETUNE
 
     if method not in METHODS:
-        raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
+        raise Refused(f"method must be one of {', '.join(METHODS)}, got {method!r}")
     scale, change = SCALES[tier], dict(METHODS[method])
     epochs = round(scale.epochs * change.pop("longer", 1))
     wanted = FINETUNE["laptop"] | READING | {

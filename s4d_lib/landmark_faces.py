@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
+from s4d_lib.errors import Refused
 from s4d_lib.face_people import View
 from s4d_lib.landmarks import LANDMARK_PIXELS
 from s4d_lib.local_contrast import local_contrast
@@ -96,7 +97,7 @@ class StoredFaces(Dataset):
         if part != "test":
             ids = [name for i, name in enumerate(ids) if (i % 10 == 9) == (part == "validation")]
         if not ids:
-            raise ValueError(f"{listed}: no face is left for {part}; draw more stills")
+            raise Refused(f"{listed}: no face is left for {part}; draw more stills")
         with np.load(self.folder / "truth.npz") as truth:
             row = {name: i for i, name in enumerate(truth["ids"].tolist())}
             kept = [row[name] for name in ids]

@@ -14,6 +14,7 @@ from PIL import Image, ImageColor, ImageDraw
 from torch import Tensor
 from torch.nn import functional as F
 
+from s4d_lib.errors import Refused
 from s4d_lib.figures import PALETTE, _figure
 from s4d_lib.landmark_faces import REGIONS
 from s4d_lib.pictures import sheet
@@ -119,7 +120,7 @@ def _nme(found: Mapping[str, Any], key: str | None) -> Mapping[str, float]:
 def telling_channels(features: Tensor, count: int) -> list[int]:
     """Of features `[n c gh gw]` of several faces, the channels that differ most between faces, most first."""
     if len(features) < 2:
-        raise ValueError("channels are told apart by how they differ between faces; give features of at least two")
+        raise Refused("channels are told apart by how they differ between faces; give features of at least two")
     spread = (features / features.flatten(2).std(-1).mean(0).clamp_min(1e-6)[:, None, None]).std(0).mean((1, 2))
     return spread.argsort(descending=True, stable=True)[:count].tolist()
 

@@ -16,6 +16,8 @@ from timm.models.vision_transformer import Attention
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from s4d_lib.errors import Refused
+
 LANDMARK_PIXELS = 112   # height and width of a frame the landmark network reads
 LANDMARK_CHANNELS = 128  # channels of the features it hands to the prompter
 POINTS = 68             # of a face, in the order of iBUG 300-W
@@ -37,7 +39,7 @@ class LandmarkNet(nn.Module):
     def __init__(self, width: float = 1.0) -> None:
         super().__init__()
         if not 0 < width <= 1:
-            raise ValueError(f"width must be above 0 and at most 1, the released layout; got {width}")
+            raise Refused(f"width must be above 0 and at most 1, the released layout; got {width}")
 
         def c(channels: int) -> int:
             return max(8, round(channels * width / 8) * 8)

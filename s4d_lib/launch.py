@@ -25,6 +25,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from s4d_lib.errors import Refused
 from s4d_lib.progress import RELAY, RELAYED, Progress
 from s4d_lib.ranks import METHOD
 from s4d_lib.run_state import reached
@@ -54,11 +55,11 @@ class Launch:
 
     def __post_init__(self) -> None:
         if self.processes < 1 or self.nodes < 1 or not 0 <= self.node_rank < self.nodes:
-            raise ValueError(f"processes and nodes count from 1, node_rank from 0 to below nodes; got {self}")
+            raise Refused(f"processes and nodes count from 1, node_rank from 0 to below nodes; got {self}")
         if self.method not in ("ddp", "fsdp"):
-            raise ValueError(f"method must be ddp or fsdp, got {self.method!r}")
+            raise Refused(f"method must be ddp or fsdp, got {self.method!r}")
         if self.nodes > 1 and not self.rendezvous:
-            raise ValueError(f"{self.nodes} nodes need rendezvous=, the host:port of node 0")
+            raise Refused(f"{self.nodes} nodes need rendezvous=, the host:port of node 0")
 
     @property
     def several(self) -> bool:

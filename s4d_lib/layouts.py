@@ -18,6 +18,7 @@ from einops import repeat
 from torch import Tensor
 
 from s4d_lib.containers import describe_keys
+from s4d_lib.errors import Refused
 
 RECONSTRUCTION = "serves reconstruction only"
 NO_PLACE = {"cls_token": "this encoder has no class token", "pos_embed": "positions are a formula here"}
@@ -27,11 +28,11 @@ ANCHOR = re.compile(r"(?P<prefix>(?:.*\.)?)patch_embed\.proj\.(?:1\.)?weight$")
 TRUNK = re.compile(r"(patch_embed\.proj|blocks\.\d+)\.")  # what makes an encoder
 
 
-class BadTensor(ValueError):
+class BadTensor(Refused):
     """Tensors that contradict the layout which they are said to be in."""
 
 
-class NoPlace(ValueError):
+class NoPlace(Refused):
     """The reason why a key has no counterpart."""
 
 

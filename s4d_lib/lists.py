@@ -22,6 +22,7 @@ from pathlib import Path, PureWindowsPath
 from typing import Literal, NamedTuple
 
 from s4d_lib.backends import IMAGE_SUFFIXES
+from s4d_lib.errors import Refused
 
 ASSUMED = (".mp4", ".avi")  # endings that are looked for where a list names a video without one
 CHUNK = 1 << 16
@@ -36,7 +37,7 @@ class Row(NamedTuple):
     group: str | None = None
 
 
-class RowError(ValueError):
+class RowError(Refused):
     """One bad row; `.kind` is "row", "name", "link", "duplicate", "label", "missing" or "group"."""
 
     def __init__(self, message: str, kind: str):
@@ -60,7 +61,7 @@ class DataRoot:
 
     def __init__(self, path: str | Path, links: Literal["inside", "follow"] = "inside"):
         if links not in ("inside", "follow"):
-            raise ValueError(f"links must be 'inside' or 'follow', got {links!r}")
+            raise Refused(f"links must be 'inside' or 'follow', got {links!r}")
         self.path, self.links = Path(path), links
         if not self.path.is_dir():
             raise FileNotFoundError(f"{self.path}: no such folder; name the folder that holds lists and clips")
@@ -144,7 +145,7 @@ def encoding_of(path: Path, others: Sequence[str] = ()) -> str:
         start = file.read(4)
     marked = start[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
     if b"\0" in start and not marked:
-        raise ValueError(f"{path}: holds zero bytes: UTF-16 without its mark, or no text; save the list as UTF-8")
+        raise Refused(f"{path}: holds zero bytes: UTF-16 without its mark, or no text; save the list as UTF-8")
     for encoding in ("utf-16",) if marked else ("utf-8-sig", *others):
         decoder = codecs.getincrementaldecoder(encoding)()
         try:
@@ -156,7 +157,7 @@ def encoding_of(path: Path, others: Sequence[str] = ()) -> str:
         except UnicodeDecodeError:
             continue
     said = "UTF-16, as its mark says" if marked else " or ".join(("UTF-8", *others))
-    raise ValueError(f"{path}: the text is not {said}; save the list as UTF-8")
+    raise Refused(f"{path}: the text is not {said}; save the list as UTF-8")
 
 
 def text_lines(path: Path, others: Sequence[str] = ()) -> Iterator[tuple[int, str]]:
@@ -239,7 +240,7 @@ def npy_rows(path: Path, labels: Path | None) -> Iterator[Row]:
     names = _array(path, "U")
     numbers = _array(labels, "iu") if labels else None
     if numbers is not None and len(names) != len(numbers):
-        raise ValueError(f"{path}: {len(names)} names, but {labels} holds {len(numbers)} labels")
+        raise Refused(f"{path}: {len(names)} names, but {labels} holds {len(numbers)} labels")
     for index, name in enumerate(names):
         yield Row(index + 1, str(name), None if numbers is None else str(numbers[index]))
 
@@ -251,14 +252,14 @@ def _array(path: Path, kinds: str):
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
         if "allow_pickle" in str(error) or "Python objects" in str(error):  # numpy's two ways of saying it
-            raise ValueError(
+            raise Refused(
                 f"{path}: the array holds Python objects; reading them would run what the file says. Where you trust "
                 "it, save it anew with np.save(path, np.array(names, dtype=str)), labels with dtype=int"
             ) from None
-        raise ValueError(f"{path}: not a readable .npy array ({error})") from error
+        raise Refused(f"{path}: not a readable .npy array ({error})") from error
     if array.ndim != 1 or array.dtype.kind not in kinds:
         wanted = "text" if kinds == "U" else "whole numbers"
-        raise ValueError(f"{path}: expected a list of {wanted}, got {array.dtype} {list(array.shape)}")
+        raise Refused(f"{path}: expected a list of {wanted}, got {array.dtype} {list(array.shape)}")
     return array
 
 
@@ -274,7 +275,7 @@ def _parquet_dicts(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
         from pyarrow import ArrowException
         from pyarrow.parquet import ParquetFile
     except ImportError:
-        raise ValueError(
+        raise Refused(
             f"{path}: reading Parquet needs pyarrow; pip install 's4d-book[parquet]', or save the table as CSV"
         ) from None
     try:
@@ -284,7 +285,7 @@ def _parquet_dicts(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
             for number, row in enumerate(chain.from_iterable(batches), 1):
                 yield number, {name: _written(value) for name, value in row.items()}
     except ArrowException as error:
-        raise ValueError(f"{path}: not a readable Parquet file ({error})") from error
+        raise Refused(f"{path}: not a readable Parquet file ({error})") from error
 
 
 def _written(value: object) -> str:
@@ -306,7 +307,7 @@ def frame_files(folder: str | Path) -> Iterator[os.DirEntry]:
 def require_columns(path: Path, header: Mapping[str, str], columns: Iterable[str]) -> None:
     """ValueError naming the columns that a table lacks and those it has."""
     if lacking := [name for name in columns if name not in header]:
-        raise ValueError(f"{path}:1: no column {', '.join(lacking)}; the table has {', '.join(header) or 'none'}")
+        raise Refused(f"{path}:1: no column {', '.join(lacking)}; the table has {', '.join(header) or 'none'}")
 
 
 def _short(text: str) -> str:

@@ -6,6 +6,8 @@ All three are computed in float32, whatever precision the model ran in.
 from torch import Tensor
 from torch.nn import functional as F
 
+from s4d_lib.errors import Refused
+
 
 def masked_mse(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     """Squared error, mean over the pixels of a tubelet and then over hidden tokens: Σ mask·error / Σ mask.
@@ -15,7 +17,7 @@ def masked_mse(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     """
     hidden = mask.sum()
     if hidden == 0:
-        raise ValueError("the mask hides no token, so there is nothing to reconstruct; raise the mask ratio")
+        raise Refused("the mask hides no token, so there is nothing to reconstruct; raise the mask ratio")
     error = (prediction.float() - target.float()).square().mean(dim=-1)
     return (error * mask).sum() / hidden
 

@@ -8,6 +8,7 @@ import torch
 from einops import repeat
 from torch import Tensor
 
+from s4d_lib.errors import Refused
 from s4d_lib.tokens import Grid
 
 
@@ -45,19 +46,19 @@ def visible_index(mask: Tensor) -> Tensor:
     counts = (~mask).sum(dim=1)
     fewest, most = counts.aminmax()
     if fewest != most:
-        raise ValueError(f"every sample must show the same number of tokens, got {fewest} to {most}")
+        raise Refused(f"every sample must show the same number of tokens, got {fewest} to {most}")
     if fewest == 0:
-        raise ValueError("the mask hides every token and leaves nothing to read; lower the mask ratio")
+        raise Refused("the mask hides every token and leaves nothing to read; lower the mask ratio")
     return mask.to(torch.uint8).argsort(dim=1, stable=True)[:, :fewest]
 
 
 def _hide(batch: int, cells: int, ratio: float, generator: torch.Generator | None, what: str) -> Tensor:
     if not 0 <= ratio < 1:
-        raise ValueError(f"mask ratio must be in [0, 1), got {ratio}")
+        raise Refused(f"mask ratio must be in [0, 1), got {ratio}")
     hidden = int(ratio * cells)
     if hidden == 0 and ratio > 0:
-        raise ValueError(f"a ratio of {ratio} hides int({ratio}·{cells}) = 0 of {cells} {what}; "
-                         "raise the ratio, or use random_mask, which counts single tokens")
+        raise Refused(f"a ratio of {ratio} hides int({ratio}·{cells}) = 0 of {cells} {what}; "
+                      "raise the ratio, or use random_mask, which counts single tokens")
     device = generator.device if generator is not None else None
     # Ranks of random scores are a permutation, so every sample hides the exact count, ties included.
     ranks = torch.rand(batch, cells, generator=generator, device=device).argsort(dim=1).argsort(dim=1)

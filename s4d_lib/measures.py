@@ -20,6 +20,7 @@ from einops import reduce
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from s4d_lib.errors import Refused
 from s4d_lib.interference import Moments, adam_interference, affinity, moments
 from s4d_lib.metrics import over_seeds
 from s4d_lib.similarity import cka
@@ -64,7 +65,7 @@ def make_probe(stills: Batch, clips: Batch, people: Mapping[str, Sequence] | Non
     for task, (x, y) in (("image", stills), ("clip", clips)):
         known = people.setdefault(task, np.arange(len(x)))
         if (found := len(np.unique(known))) < 2 * draws:
-            raise ValueError(f"{2 * draws} batches without shared people need as many people, the {task}s show {found}")
+            raise Refused(f"{2 * draws} batches without shared people need as many people, the {task}s show {found}")
         several = np.array_split(rng.permutation(np.unique(known)), 2 * draws)
         parts[task] = [(x[rows], y[rows]) for rows in (torch.from_numpy(np.isin(known, some)) for some in several)]
     # Dealt anew inside each batch: the class counts stay, so agreement with them is agreement without expressions.

@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from s4d_lib.errors import Refused
+
 
 @dataclass(frozen=True)
 class Interval:
@@ -44,7 +46,7 @@ def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, classes: int) 
     for name, values in (("label", labels), ("prediction", predictions)):
         if values.size and (values.min() < 0 or values.max() >= classes):
             bad = values[(values < 0) | (values >= classes)][0]
-            raise ValueError(f"{name} {bad} is outside 0 … {classes - 1}; check the label schema of the data set")
+            raise Refused(f"{name} {bad} is outside 0 … {classes - 1}; check the label schema of the data set")
     return np.bincount(labels * classes + predictions, minlength=classes**2).reshape(classes, classes)
 
 
@@ -96,7 +98,7 @@ def score(probabilities: np.ndarray, labels: np.ndarray, classes: tuple[str, ...
     """Class probabilities `[n classes]` and labels `[n]` → every number the book reports about them."""
     probabilities, labels = np.asarray(probabilities, dtype=np.float64), np.asarray(labels)
     if len(labels) == 0:
-        raise ValueError("there is nothing to score: the set of labels is empty")
+        raise Refused("there is nothing to score: the set of labels is empty")
     if probabilities.shape != (len(labels), len(classes)):
         raise ValueError(
             f"probabilities have shape {probabilities.shape}, expected ({len(labels)}, {len(classes)}): "

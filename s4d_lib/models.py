@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from s4d_lib.adapters import MixtureOfAdapterExperts, Routing
 from s4d_lib.decoder import RELEASED_EPSILON, Decoder, normalised_target, paste_prediction, place_mask_tokens
 from s4d_lib.encoder import Encoder, MoAEBlock, TransformerBlock, layer_norm
+from s4d_lib.errors import Refused
 from s4d_lib.heads import POOLS, TASK_OF_RANK, TaskHeads, pool_latents, task_of
 from s4d_lib.hub import HubModel
 from s4d_lib.losses import masked_mse
@@ -52,9 +53,9 @@ class Size:
                             ("decoder_dim", "decoder_heads")):
             a, b = getattr(self, whole), getattr(self, part)
             if any(side % b for side in (a if isinstance(a, tuple) else (a,))):
-                raise ValueError(f"{whole} must be a multiple of {part}, got {a} and {b}")
+                raise Refused(f"{whole} must be a multiple of {part}, got {a} and {b}")
         if self.positions not in POSITIONS:
-            raise ValueError(f"positions must be one of {POSITIONS}, got {self.positions!r}")
+            raise Refused(f"positions must be one of {POSITIONS}, got {self.positions!r}")
 
     @property
     def height(self) -> int:
@@ -107,7 +108,7 @@ def resolve_size(size: str | Size | Mapping[str, Any]) -> Size:
     if isinstance(size, Mapping):
         return Size(**size)
     if size not in SIZES:
-        raise ValueError(f"size must be one of {', '.join(SIZES)} or a Size, got {size!r}")
+        raise Refused(f"size must be one of {', '.join(SIZES)} or a Size, got {size!r}")
     return SIZES[size]
 
 
@@ -321,14 +322,14 @@ def _plain_blocks(size: Size) -> list[TransformerBlock]:
 
 def _check_pool(pool: str) -> None:
     if pool not in POOLS:
-        raise ValueError(f"pool must be one of {POOLS}, got {pool!r}")
+        raise Refused(f"pool must be one of {POOLS}, got {pool!r}")
 
 
 def _moae_blocks(blocks: Sequence[int] | str, depth: int) -> tuple[int, ...]:
     if blocks == "last_half":
         return tuple(range(depth // 2, depth))
     if isinstance(blocks, str) or not all(isinstance(i, int) and 0 <= i < depth for i in blocks):
-        raise ValueError(f"moae_blocks is 'last_half' or block numbers from 0 to {depth - 1}, got {blocks!r}")
+        raise Refused(f"moae_blocks is 'last_half' or block numbers from 0 to {depth - 1}, got {blocks!r}")
     return tuple(sorted(set(blocks)))
 
 

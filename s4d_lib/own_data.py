@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from s4d_lib.census import LAYOUTS, Layout
+from s4d_lib.errors import Refused
 from s4d_lib.labels import FOLDS
 from s4d_lib.places import list_places
 from s4d_lib.protocols import PROTOCOLS
@@ -39,13 +40,13 @@ def data_settings(tier: str, dataset: str = DRAWN, data_root: str = "", fold: in
     """
     for name, given, known in (("dataset", dataset, CLIP_READERS), ("still_dataset", still_dataset, STILL_READERS)):
         if given not in (DRAWN, *known, *([""] if name == "still_dataset" else [])):
-            raise ValueError(f"{name} must be {DRAWN!r} or one of {', '.join(known)}, got {given!r}")
+            raise Refused(f"{name} must be {DRAWN!r} or one of {', '.join(known)}, got {given!r}")
     stills = still_dataset or (DRAWN if dataset == DRAWN else "")
     if {dataset, stills} <= {DRAWN, ""}:
         if data_root:
-            raise ValueError(f"data_root={data_root!r} is for data of your own: say which with dataset=, such as dfew")
+            raise Refused(f"data_root={data_root!r} is for data of your own: say which with dataset=, such as dfew")
     elif not data_root:
-        raise ValueError(f"dataset={dataset!r}, still_dataset={still_dataset!r}: say where they lie with data_root=")
+        raise Refused(f"dataset={dataset!r}, still_dataset={still_dataset!r}: say where they lie with data_root=")
     found = {"clip": {} if dataset == DRAWN else _settings(tier, "clips", dataset, Path(data_root))}
     found["clip"]["fold"] = _checked_fold(dataset, fold)
     if stills:
@@ -62,7 +63,7 @@ def pretraining_settings(tier: str, dataset: str = DRAWN, data_root: str = "",
     """
     if dataset == "voxceleb2":
         if not data_root:
-            raise ValueError("dataset='voxceleb2': say where it lies with data_root=")
+            raise Refused("dataset='voxceleb2': say where it lies with data_root=")
         clips = _settings(tier, "clips", dataset, Path(data_root))
         beside = data_settings(tier, DRAWN, data_root, 1, still_dataset) if still_dataset not in ("", DRAWN) else {}
         found = {"clip": clips} | ({"image": beside.get("image", {})} if still_dataset else {})
@@ -132,7 +133,7 @@ PROTOCOLS_OF = {protocol.dataset: protocol for name, protocol in PROTOCOLS.items
 def _checked_fold(dataset: str, fold: int) -> int:
     most = FOLDS if dataset == DRAWN else LAYOUTS.get(dataset, _ANY).folds
     if fold < 1 or (fold > most and dataset not in ("table", "packed")):
-        raise ValueError(f"fold={fold}: {dataset} has {f'folds 1 to {most}' if most > 1 else 'one split: fold=1'}")
+        raise Refused(f"fold={fold}: {dataset} has {f'folds 1 to {most}' if most > 1 else 'one split: fold=1'}")
     return fold
 
 

@@ -41,6 +41,7 @@ from s4d_lib.backends import IMAGE_SUFFIXES, SOURCES
 from s4d_lib.census import LAYOUTS, read_census
 from s4d_lib.datasets import Sample
 from s4d_lib.doctor import NAMES
+from s4d_lib.errors import Refused
 from s4d_lib.files import sha256_of
 from s4d_lib.frames import UnreadableMedia, open_frames, write_mp4
 from s4d_lib.inventory import picture_size
@@ -98,7 +99,7 @@ def pack(
         warnings.simplefilter("always", ReaderNote)
         items, errors = collect(source, name, split, fold, options)
     if format == "mp4" and any(item.sample.kind == "image" for item in items):
-        raise ValueError(f"{source}: stills cannot be packed as mp4; pack them as tar")
+        raise Refused(f"{source}: stills cannot be packed as mp4; pack them as tar")
     request = _request(name, items, dict(split=split, fold=fold, size=size, format=format, shard_mb=shard_mb,
                                          quality=quality, **options))  # fmt: skip
     known = known_parts(out, request)
@@ -124,17 +125,17 @@ def pack(
 
 def _check(name: str, size: int | None, format: str, shard_mb: float, quality: int | None) -> None:
     if name not in LAYOUTS:
-        raise ValueError(f"no data set is called {name!r}; there are {', '.join(LAYOUTS)}")
+        raise Refused(f"no data set is called {name!r}; there are {', '.join(LAYOUTS)}")
     if format not in ("tar", "mp4"):
-        raise ValueError(f"format must be tar or mp4, got {format!r}")
+        raise Refused(f"format must be tar or mp4, got {format!r}")
     if size is not None and size < 8:
-        raise ValueError(f"size must be at least 8 px, got {size}")
+        raise Refused(f"size must be at least 8 px, got {size}")
     if shard_mb <= 0:
-        raise ValueError(f"shard_mb must be above 0, got {shard_mb}")
+        raise Refused(f"shard_mb must be above 0, got {shard_mb}")
     if quality is not None and format == "tar" and (size is None or not 1 <= quality <= 95):
-        raise ValueError(f"quality {quality} of tar needs a size and lies between 1 and 95")
+        raise Refused(f"quality {quality} of tar needs a size and lies between 1 and 95")
     if quality is not None and format == "mp4" and not 0 <= quality <= 51:
-        raise ValueError(f"quality of mp4 is the crf of H.264, 0 to 51, got {quality}")
+        raise Refused(f"quality of mp4 is the crf of H.264, 0 to 51, got {quality}")
 
 
 # -------------------------------------------------------------------------------- what is packed
@@ -159,7 +160,7 @@ def collect(
                 item.members.append([part, number])
         errors += kept
     if not found:
-        raise ValueError(f"{source}: no sample can be packed" + (f", such as {errors[0]}" if errors else ""))
+        raise Refused(f"{source}: no sample can be packed" + (f", such as {errors[0]}" if errors else ""))
     order = sorted(found.values(), key=lambda item: natural_order(item.key))
     return order, sorted({str(error) for error in errors})
 

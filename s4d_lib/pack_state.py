@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from s4d_lib.errors import Refused
 from s4d_lib.files import Lock, write_atomically
 from s4d_lib.packed import is_whole, read_manifest
 
@@ -64,12 +65,12 @@ def known_parts(out: Path, request: dict) -> dict[int, dict]:
         others = [p.name for p in out.iterdir() if not p.name.startswith((".", "shard-", "part-", "clips"))
                   ] if out.is_dir() else []  # fmt: skip
         if others:
-            raise ValueError(f"{out}: the folder holds {others[0]} and no manifest.json; name another folder")
+            raise Refused(f"{out}: the folder holds {others[0]} and no manifest.json; name another folder")
         return {}
     held = read_manifest(out)
     if held.get("request") != request:
         keys = [key for key in request if held.get("request", {}).get(key) != request[key]]
-        raise ValueError(f"{out}: holds a pack of another request ({', '.join(keys)} differ); name another folder")
+        raise Refused(f"{out}: holds a pack of another request ({', '.join(keys)} differ); name another folder")
     return {part["start"]: part for part in held["parts"]}
 
 

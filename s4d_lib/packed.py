@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from s4d_lib.datasets import Sample
+from s4d_lib.errors import Refused
 from s4d_lib.files import sha256_of
 from s4d_lib.frames import open_frames
 from s4d_lib.labels import schema_named
@@ -43,21 +44,21 @@ def read_manifest(root: Path) -> dict[str, Any]:
     try:
         manifest = json.loads(path.read_text(encoding="ascii"))
         if manifest["format"] != FORMAT:
-            raise ValueError(f"format {manifest['format']!r}, this library reads {FORMAT}")
+            raise Refused(f"format {manifest['format']!r}, this library reads {FORMAT}")
         for part in manifest["parts"]:
             for name in (part["name"], *part["files"]):
                 if not (_FILE.fullmatch(name) or _PART.fullmatch(name)) or os.path.islink(root / name):
-                    raise ValueError(f"{name!r} is a link, or not the name of a packed file")
+                    raise Refused(f"{name!r} is a link, or not the name of a packed file")
             if not (type(part["start"]) is type(part["stop"]) is int and part["start"] < part["stop"]):
-                raise ValueError(f"{part['name']}: it has no start and stop")
+                raise Refused(f"{part['name']}: it has no start and stop")
         bounds = [0, *(part["stop"] for part in manifest["parts"])]
         if bounds[:-1] != [part["start"] for part in manifest["parts"]]:
-            raise ValueError("its parts do not follow each other")
+            raise Refused("its parts do not follow each other")
         if manifest["complete"] and bounds[-1] != manifest["counts"]["asked"]:
-            raise ValueError(f"its parts hold {bounds[-1]} of {manifest['counts']['asked']} samples")
+            raise Refused(f"its parts hold {bounds[-1]} of {manifest['counts']['asked']} samples")
         manifest["request"]["dataset"], manifest["errors"]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path}: not a manifest of packed files ({error}); pack the folder again") from error
+        raise Refused(f"{path}: not a manifest of packed files ({error}); pack the folder again") from error
     return manifest
 
 
@@ -69,7 +70,7 @@ def read_packed(root: str | Path, split: str | None = None, fold: int | None = N
     root = Path(root)
     manifest = read_manifest(root)
     if not manifest["complete"]:
-        raise ValueError(f"{root}: packing was stopped; run the same `s4d pack` again, which goes on where it was")
+        raise Refused(f"{root}: packing was stopped; run the same `s4d pack` again, which goes on where it was")
     samples, seen = [], set()
     for part in manifest["parts"]:
         for key, told in _indexed(root, part):
@@ -79,7 +80,7 @@ def read_packed(root: str | Path, split: str | None = None, fold: int | None = N
                 samples.append(_sample(root, part["name"], key, told))
     if not samples:
         held = sorted({f"{name}" + f" {number}" * (number is not None) for name, number in seen}, key=natural_order)
-        raise ValueError(f"{root}: no sample of split {split!r} and fold {fold!r}; packed are {', '.join(held)}")
+        raise Refused(f"{root}: no sample of split {split!r} and fold {fold!r}; packed are {', '.join(held)}")
     return samples
 
 
@@ -92,19 +93,19 @@ def read_packed_split(
     `schema` names another. `groups` (id → group) takes the place of the packed groups.
     """
     if split not in ("train", "validation", "test") or not isinstance(fold, int) or fold < 1:
-        raise ValueError(f"split must be train, validation or test, fold a number from 1 on; got {split!r}, {fold!r}")
+        raise Refused(f"split must be train, validation or test, fold a number from 1 on; got {split!r}, {fold!r}")
     root = Path(root)
     folds = {number for part in read_manifest(root)["parts"] for _, told in _indexed(root, part)
              for _, number in told["members"]}  # fmt: skip
     samples = read_packed(root, split, None if fold == 1 and folds == {None} else fold)
     held = samples[0].schema
     if schema not in (None, held):
-        raise ValueError(f"{root}: packed with the labels of {held}, not of {schema}; say schema={held!r}, or bring "
-                         f"the samples into the other with translate_samples(samples, {schema!r})")
+        raise Refused(f"{root}: packed with the labels of {held}, not of {schema}; say schema={held!r}, or bring "
+                      f"the samples into the other with translate_samples(samples, {schema!r})")
     if groups is None:
         return samples
     if lost := [sample.id for sample in samples if sample.id not in groups]:
-        raise ValueError(f"{root}: {len(lost)} ids have no group, such as {lost[0]!r}; groups= must name one for each")
+        raise Refused(f"{root}: {len(lost)} ids have no group, such as {lost[0]!r}; groups= must name one for each")
     return [replace(sample, group=groups[sample.id]) for sample in samples]
 
 
@@ -119,7 +120,7 @@ def _sample(root: Path, part: str, key: str, told: Mapping[str, Any]) -> Sample:
     path = packed_path(shard, key) if SHARD.fullmatch(part) else root / "clips" / f"{key}.mp4"
     label, schema = told["label"], schema_named(told["schema"])
     if type(label) is not int or not 0 <= label < len(schema) or told["kind"] not in ("clip", "image"):
-        raise ValueError(f"{index_path(shard)}: {key!r} has label {label!r} and kind {told['kind']!r}; pack it again")
+        raise Refused(f"{index_path(shard)}: {key!r} has label {label!r} and kind {told['kind']!r}; pack it again")
     return Sample(told["id"], path, label, told["kind"], told["group"], schema.name)
 
 

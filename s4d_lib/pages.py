@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from s4d_lib import __version__
+from s4d_lib.errors import Refused
 from s4d_lib.figures import COLOURS
 from s4d_lib.files import write_text
 from s4d_lib.timelines import ABOUT, NO_FACE, SAYS, SHIPPED_KNOWS, WHOLE, Answer, Prediction, Thumbnail
@@ -37,7 +38,7 @@ def write_page(path: str | Path, predictions: Sequence[Prediction], title: str =
 def page(predictions: Sequence[Prediction], title: str = "Apparent expressions") -> str:
     """The page as text."""
     if not predictions:
-        raise ValueError("a page needs at least one prediction")
+        raise Refused("a page needs at least one prediction")
     share = max(1, len(predictions))
     parts = [_head(predictions, title)]
     if len(predictions) > 1:

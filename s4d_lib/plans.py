@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, default_collate
 
+from s4d_lib.errors import Refused
+
 MODALITIES = ("image", "clip")
 
 
@@ -57,8 +59,8 @@ def epoch_plan(
     for modality, known in labels.items():
         size, n = batch[modality], len(known)
         if n == 0 or (drop_last and n < size):
-            raise ValueError(f"{n} {modality} samples do not fill one batch of {size}; "
-                             "lower the batch size or add data")
+            raise Refused(f"{n} {modality} samples do not fill one batch of {size}; "
+                          "lower the batch size or add data")
         order = shuffled(known, [seed, epoch, MODALITIES.index(modality)], modality in balance)
         batches = [tuple(order[i : i + size].tolist()) for i in range(0, n, size)]
         if drop_last and len(batches[-1]) < size:
@@ -87,8 +89,8 @@ def steady_plan(
     for modality, known in labels.items():
         size, a_pass = batch[modality], len(known) // batch[modality]
         if a_pass == 0:
-            raise ValueError(f"{len(known)} {modality} samples do not fill one batch of {size}; "
-                             "lower the batch size or add data")
+            raise Refused(f"{len(known)} {modality} samples do not fill one batch of {size}; "
+                          "lower the batch size or add data")
         first, rows[modality] = epoch * counts[modality], []
         order: dict[int, np.ndarray] = {}
         for number in range(first, first + counts[modality]):

@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 
 from s4d_lib.cards import ModelCard, Reader, open_model
+from s4d_lib.errors import Refused
 from s4d_lib.frames import UnreadableMedia, open_frames
 from s4d_lib.progress import Progress
 from s4d_lib.streams import REMEDY, Chunk, Found, find_media, is_image, iter_frames, pictures_in
@@ -63,7 +64,7 @@ def predict(paths: str | os.PathLike | Sequence[str | os.PathLike] | Found, mode
     paths = [paths] if isinstance(paths, (str, os.PathLike)) else paths
     found = paths if isinstance(paths, Found) else find_media(paths, frame_folders)
     if not found.media and not found.refused:
-        raise ValueError(f"{', '.join(found.given) or 'nothing'}: no video or image there")
+        raise Refused(f"{', '.join(found.given) or 'nothing'}: no video or image there")
     queues = {task: _Queue(reader, plan) for task in reader.card.classes}
     jobs = [_Job(path, reader.card, plan, found.refused.get(path, "")) for path in [*found.media, *found.refused]]
     with Progress(len(jobs), "files", silent=not progress) as bar:
@@ -78,7 +79,7 @@ def predict(paths: str | os.PathLike | Sequence[str | os.PathLike] | Found, mode
 def predict_one(path: str | os.PathLike, model: Any = None, **how: Any) -> Prediction:
     """`predict` for one file; UnreadableMedia where it cannot be read."""
     if Path(path).is_dir() and not how.get("frame_folders"):
-        raise ValueError(f"{path}: predict_one reads one file; predict reads folders")
+        raise Refused(f"{path}: predict_one reads one file; predict reads folders")
     found = predict([path], model, **how)[0]
     if found.error:
         raise UnreadableMedia(found.error)
@@ -106,13 +107,13 @@ def _plan(card: ModelCard, crop: str | Cropper, stride: int | None, hop: float |
     for name, value, least in (("stride", stride, 1), ("batch", batch, 1), ("smooth", smooth, 0),
                                ("thumbnails", thumbnails, 0)):
         if not value >= least:
-            raise ValueError(f"{name} is {value}; it must be {least} or more")
+            raise Refused(f"{name} is {value}; it must be {least} or more")
     if hop is not None and not hop > 0:
-        raise ValueError(f"hop is {hop} s; it must be more than 0")
+        raise Refused(f"hop is {hop} s; it must be more than 0")
     if abstain is not None and not 0 <= abstain <= 1:
-        raise ValueError(f"abstain is {abstain}; it is a confidence from 0 to 1")
+        raise Refused(f"abstain is {abstain}; it is a confidence from 0 to 1")
     if isinstance(crop, str) and crop not in CROPS:
-        raise ValueError(f"crop is {crop!r}; choose {', '.join(CROPS)} or give a cropper")
+        raise Refused(f"crop is {crop!r}; choose {', '.join(CROPS)} or give a cropper")
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -121,8 +122,8 @@ def _plan(card: ModelCard, crop: str | Cropper, stride: int | None, hop: float |
         if place.type == "meta":
             raise RuntimeError("it computes nothing")
     except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"device {device!r} cannot be used here ({str(error).splitlines()[0]}); "
-                         "choose auto or cpu") from error
+        raise Refused(f"device {device!r} cannot be used here ({str(error).splitlines()[0]}); "
+                      "choose auto or cpu") from error
     judges = {task: Judge(names, card.temperature.get(task, 1.0),
                           card.abstain_below.get(task, 0.0) if abstain is None else abstain, abstain != 0)
               for task, names in card.classes.items()}
@@ -140,7 +141,7 @@ def _cropper(stride: int) -> Cropper:
     try:
         _ = cropper.find  # opened now, so that a missing package is said once and not of every file
     except DetectorMissing as error:
-        raise ValueError(f"{error}; or read whole frames with --no-crop (crop=\"none\")") from error
+        raise Refused(f"{error}; or read whole frames with --no-crop (crop=\"none\")") from error
     return cropper
 
 
@@ -192,13 +193,13 @@ class _Job:
         """Decode the file and hand its windows to the queue of its head; errors stay with the file."""
         try:
             if self.refused:
-                raise ValueError(self.refused)
+                raise Refused(self.refused)
             if self.found.task not in queues:
-                raise ValueError(f"this model has no head for {self.found.kind}s, only for {', '.join(queues)} input")
+                raise Refused(f"this model has no head for {self.found.kind}s, only for {', '.join(queues)} input")
             (self._read_image if self.found.kind == "image" else self._read_clip)(queues[self.found.task], tell)
             if self.plan.crop == "face" and not self.shown.faces:
-                raise ValueError(f"no face was found in {self.shown.looked} pictures; --no-crop (crop=\"none\") reads "
-                                 "the whole frame")
+                raise Refused(f"no face was found in {self.shown.looked} pictures; --no-crop (crop=\"none\") reads "
+                              "the whole frame")
         except (ValueError, OSError) as error:
             if isinstance(error, UnreadableMedia) and error.reason:
                 error = f"{error.reason}. {REMEDY}"

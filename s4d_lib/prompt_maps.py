@@ -19,6 +19,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from s4d_lib.errors import Refused
 from s4d_lib.s2d import S2DClassifier
 
 PARTS = ("prompts", "time")
@@ -53,8 +54,8 @@ def prompt_maps(model: S2DClassifier, clip: Tensor, landmarks: Tensor | None = N
     ValueError for several clips, or for a model without prompts.
     """
     if len(clip) != 1 or not model.prompts:
-        raise ValueError(f"prompt_maps reads one clip with a model that has prompts, got {len(clip)} clips and "
-                         f"prompts={model.prompts}")
+        raise Refused(f"prompt_maps reads one clip with a model that has prompts, got {len(clip)} clips and "
+                      f"prompts={model.prompts}")
     kept: dict[str, list[Tensor]] = {name: [] for name in PromptMaps.__dataclass_fields__}
 
     def see_fovea(module: nn.Module, inputs: tuple, output: Tensor) -> None:

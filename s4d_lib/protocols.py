@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from s4d_lib.errors import Refused
 from s4d_lib.labels import SCHEMAS
 
 _SHORT = (
@@ -137,7 +138,7 @@ PROTOCOLS: dict[str, Protocol] = _protocols()
 def protocol_named(name: str) -> Protocol:
     """The protocol of that name; ValueError listing the known ones."""
     if name not in PROTOCOLS:
-        raise ValueError(f"no protocol is called {name!r}; there are {', '.join(PROTOCOLS)}")
+        raise Refused(f"no protocol is called {name!r}; there are {', '.join(PROTOCOLS)}")
     return PROTOCOLS[name]
 
 
@@ -149,7 +150,7 @@ def compare(protocol: Protocol, other: Protocol | Mapping[str, Any]) -> list[str
     """
     mine, theirs = protocol.as_dict(), other.as_dict() if isinstance(other, Protocol) else dict(other)
     if strange := sorted(set(theirs) - set(mine)):
-        raise ValueError(f"a protocol has no {', '.join(strange)}; its fields are {', '.join(mine)}")
+        raise Refused(f"a protocol has no {', '.join(strange)}; its fields are {', '.join(mine)}")
     here, there = protocol.name, theirs.get("name") or "the other"
     said = []
     for key in [f.name for f in fields(Protocol)] + ["span", "classes"]:

@@ -39,6 +39,7 @@ from pathlib import Path
 
 from s4d_lib.backends import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from s4d_lib.datasets import Sample
+from s4d_lib.errors import Refused
 from s4d_lib.labels import SCHEMAS, ReaderNote, schema_named
 from s4d_lib.lists import (
     DataRoot,
@@ -270,7 +271,7 @@ def read_table(
     data = DataRoot(root, links)
     path = data.listing(listing)
     if schema is None:
-        raise ValueError(f"{path}: a table does not say its class order; say schema=, one of {', '.join(SCHEMAS)}")
+        raise Refused(f"{path}: a table does not say its class order; say schema=, one of {', '.join(SCHEMAS)}")
     named = {key: key for key in ("path", "label", "split", "fold", "subject")} | dict(columns or {})
     lines = table_dicts(path, collector(errors))
     header = next(lines)[1]
@@ -279,7 +280,7 @@ def read_table(
     require_columns(path, header, [named["path"]] + [named["label"]] * labelled + [named["split"]] * by_split
                     + [named["fold"]] * (fold is not None))  # fmt: skip
     if fold is not None and split is None:
-        raise ValueError(f"{path}: fold={fold} needs split='train' or split='test'")
+        raise Refused(f"{path}: fold={fold} needs split='train' or split='test'")
     grouped, bad = named["subject"] in header and groups is None, collector(errors)
 
     def rows() -> Iterator[Row]:
@@ -329,11 +330,11 @@ def read_dataset(root: str | Path, name: str, split: Split, fold: int | None = N
     ValueError for a name, an option or a fold that it does not have.
     """
     if name not in READERS:
-        raise ValueError(f"no reader is called {name!r}; there are {', '.join(READERS)}")
+        raise Refused(f"no reader is called {name!r}; there are {', '.join(READERS)}")
     known = inspect.signature(READERS[name]).parameters
     if fold is not None:
         options["fold"] = fold
     if unknown := [option for option in options if option not in known]:
         taken = ", ".join(option for option in known if option not in ("root", "split"))
-        raise ValueError(f"the reader {name!r} has no {', '.join(unknown)}; it takes {taken}")
+        raise Refused(f"the reader {name!r} has no {', '.join(unknown)}; it takes {taken}")
     return READERS[name](root, split, **options)

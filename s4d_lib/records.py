@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from s4d_lib.errors import Refused
 from s4d_lib.files import PACKAGE, RESULTS, write_atomically
 
 
@@ -50,7 +51,7 @@ class Record(BaseModel):
     peak_memory_mb: float = Field(ge=0)
 
 
-class InvalidRecord(ValueError):
+class InvalidRecord(Refused):
     """A record file that is not a record; the message names the file, the field and the remedy."""
 
 

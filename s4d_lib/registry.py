@@ -17,6 +17,8 @@ from typing import Any
 from timm.models import PretrainedCfg, generate_default_cfgs, is_model, register_model, resolve_pretrained_cfg
 from torch import nn
 
+from s4d_lib.errors import Refused
+
 # Models are imported when one is built: they import timm themselves, and this file runs while timm's import ends.
 
 SHIPPED = Path(__file__).with_name("weights") / "tiny_dual_modal_mae.safetensors"
@@ -149,9 +151,9 @@ def _s2d(name: str, pretrained: bool, size: str, kwargs: dict[str, Any]) -> nn.M
 
 def _no_weights(name: str, pretrained: bool) -> None:
     if pretrained:
-        raise ValueError(f"no weights of {name} come with this library, so pretrained=True is not possible; convert a "
-                         "released file with `s4d convert` and pass it as checkpoint_path=, or use "
-                         "s4d_vit_tiny_patch8_48")
+        raise Refused(f"no weights of {name} come with this library, so pretrained=True is not possible; convert a "
+                      "released file with `s4d convert` and pass it as checkpoint_path=, or use "
+                      "s4d_vit_tiny_patch8_48")
 
 
 def _split(kwargs: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

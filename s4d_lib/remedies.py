@@ -17,6 +17,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from s4d_lib.errors import Refused
+
 Kind = Literal["scalarisation", "aggregation"]
 
 
@@ -50,7 +52,7 @@ def _weighted(tasks: int, weights: Sequence[float] | None = None) -> tuple[nn.Mo
 
     weights = [1.0] * tasks if weights is None else list(weights)
     if len(weights) != tasks or min(weights) < 0:
-        raise ValueError(f"weights must be {tasks} numbers, none below 0, got {weights}")
+        raise Refused(f"weights must be {tasks} numbers, none below 0, got {weights}")
     return Constant(torch.tensor(weights)), 1.0
 
 
@@ -77,9 +79,9 @@ def _aligned(tasks: int, **settings: Any) -> tuple[nn.Module, float]:
 
 def _cagrad(tasks: int, c: float = 0.4) -> tuple[nn.Module, float]:
     if tasks != 2:
-        raise ValueError(f"CAGrad is solved in closed form here, for two tasks; got {tasks}")
+        raise Refused(f"CAGrad is solved in closed form here, for two tasks; got {tasks}")
     if not 0 <= c < 1:
-        raise ValueError(f"c must be from 0 to below 1, got {c}; from 1 on CAGrad may follow one task alone")
+        raise Refused(f"c must be from 0 to below 1, got {c}; from 1 on CAGrad may follow one task alone")
     return _CAGradPair(c), 2 / (1 + c)
 
 
@@ -118,9 +120,9 @@ class Combiner(nn.Module):
     def __init__(self, method: str, tasks: int, **settings: Any) -> None:
         super().__init__()
         if method not in REMEDIES:
-            raise ValueError(f"method must be one of {', '.join(REMEDIES)}, got {method!r}")
+            raise Refused(f"method must be one of {', '.join(REMEDIES)}, got {method!r}")
         if method == "sum" and settings:
-            raise ValueError("the plain sum has no settings; 'weighted' takes weights")
+            raise Refused("the plain sum has no settings; 'weighted' takes weights")
         self.method, self.kind, self.tasks = method, REMEDIES[method].kind, tasks
         self.rule, self.factor = REMEDIES[method].make(tasks, **settings)
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from s4d_lib.adapters import MixtureOfAdapterExperts
+from s4d_lib.errors import Refused
 from s4d_lib.metrics import Interval
 from s4d_lib.routing import RouterLogits, Routes, dense_weights, expert_layers
 from s4d_lib.temporal_use import paired_bootstrap
@@ -46,7 +47,7 @@ def rerouted(model: nn.Module, rule: Rule, blocks: Sequence[int] | None = None) 
     layers = expert_layers(model)
     unknown = sorted(set(layers if blocks is None else blocks) - set(layers))
     if unknown:
-        raise ValueError(f"blocks {unknown} have no experts; those with experts are {list(layers)}")
+        raise Refused(f"blocks {unknown} have no experts; those with experts are {list(layers)}")
     with ExitStack() as stack:
         logits = stack.enter_context(RouterLogits(layers))
         for block, moae in layers.items():

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from s4d_lib.errors import Refused
 from s4d_lib.laboratory import METHODS, SCALES, Cell, answers, config, test_of
 from s4d_lib.pretraining_arms import ARMS, recorded_run
 from s4d_lib.records import Record
@@ -67,11 +68,11 @@ def rerun(record: Record, cell: str | None = None, method: str | None = None, se
 
 def _pick(wanted: Any, known: list, what: str, chance: random.Random) -> Any:
     if not known:
-        raise ValueError(f"this record holds no {what} that can be trained again from it alone")
+        raise Refused(f"this record holds no {what} that can be trained again from it alone")
     if wanted is None:
         return chance.choice(known)
     if wanted not in known:
-        raise ValueError(f"no {what} {wanted!r} in this record; there are: {', '.join(map(str, known))}")
+        raise Refused(f"no {what} {wanted!r} in this record; there are: {', '.join(map(str, known))}")
     return wanted
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from s4d_lib.adapters import MixtureOfAdapterExperts
+from s4d_lib.errors import Refused
 from s4d_lib.tokens import Grid
 from s4d_lib.transfer import measuring
 
@@ -57,7 +58,7 @@ def expert_layers(model: nn.Module) -> dict[int, MixtureOfAdapterExperts]:
     found = {i: part for i, block in enumerate(model.blocks) for part in block.modules()
              if isinstance(part, MixtureOfAdapterExperts)}
     if not found:
-        raise ValueError("this model has no block with experts; build it with moae_blocks=")
+        raise Refused("this model has no block with experts; build it with moae_blocks=")
     return found
 
 

@@ -12,6 +12,7 @@ from typing import Literal
 
 from s4d_lib.backends import IMAGE_SUFFIXES
 from s4d_lib.datasets import Sample
+from s4d_lib.errors import Refused
 from s4d_lib.labels import LabelReader, LabelSchema, schema_named
 from s4d_lib.lists import ASSUMED, Bad, DataRoot, Row, RowError, clean, refuse
 from s4d_lib.text import printable
@@ -29,14 +30,14 @@ def checked_split(split: str, validation: bool = False) -> str:
     known = ("train", "validation", "test") if validation else ("train", "test")
     if split not in known:
         words = " or ".join(map(repr, known))
-        raise ValueError(f"split must be {words}, got {split!r}; split_validation() makes a validation set")
+        raise Refused(f"split must be {words}, got {split!r}; split_validation() makes a validation set")
     return split
 
 
 def checked_fold(fold: int) -> int:
     """`fold` itself; ValueError unless it is a whole number from 1 on: it becomes part of a file name."""
     if not isinstance(fold, int) or fold < 1:
-        raise ValueError(f"fold must be a whole number from 1 on, got {fold!r}")
+        raise Refused(f"fold must be a whole number from 1 on, got {fold!r}")
     return fold
 
 
@@ -48,7 +49,7 @@ def collector(errors: Errors) -> Bad:
 def clip_finder(folder: Path, pattern: str | None = None) -> Callable[[str], Path]:
     """Name → path of a clip in `folder`: by `pattern`, else a video file, else a folder of frames."""
     if pattern is not None and "{id}" not in pattern:
-        raise ValueError(f"pattern {pattern!r} must hold {{id}}, as in '{{id}}.mp4'")
+        raise Refused(f"pattern {pattern!r} must hold {{id}}, as in '{{id}}.mp4'")
 
     def locate(name: str) -> Path:
         if pattern:
@@ -112,7 +113,7 @@ def samples_of(
         except RowError as error:
             bad(error)
     if not count:
-        raise ValueError(f"{listing}: the list has no rows")
+        raise Refused(f"{listing}: the list has no rows")
     try:
         reader.finish()
     except ValueError as error:

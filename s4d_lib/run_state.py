@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from s4d_lib import ranks
+from s4d_lib.errors import Refused
 from s4d_lib.files import replacing, write_atomically
 
 
@@ -105,7 +106,7 @@ def load_state(folder: Path, fingerprint: str, model: nn.Module, averaged, optim
     with safe_open(path, "pt") as file:
         header = file.metadata()
         if header["fingerprint"] != fingerprint:
-            raise ValueError(f"{path}: this checkpoint belongs to another configuration; give the run another folder")
+            raise Refused(f"{path}: this checkpoint belongs to another configuration; give the run another folder")
         tensors = {name: file.get_tensor(name) for name in file.keys()}
     weights = dict(model.named_parameters())
     model.load_state_dict({name: ranks.part_like(value, weights.get(name, value))

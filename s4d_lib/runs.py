@@ -30,6 +30,7 @@ from s4d_lib import ranks
 from s4d_lib.adapters import MixtureOfAdapterExperts
 from s4d_lib.checkpoints import load_encoder, load_model, save_model
 from s4d_lib.datasets import FaceDataset, Sample, check_samples, find_unreadable
+from s4d_lib.errors import Refused
 from s4d_lib.files import Lock, Locked, runs_root
 from s4d_lib.launch import Launch, run_ranks
 from s4d_lib.metrics import score
@@ -143,10 +144,10 @@ def _launch(config: Config, processes: int | Launch | None) -> Launch:
         processes = max(1, gpus) if not why_not else 1
     launch = processes if isinstance(processes, Launch) else Launch(processes)
     if gpus and launch.processes > gpus:
-        raise ValueError(f"{launch.processes} processes need a GPU each and {gpus} are visible; ask for fewer, or set "
-                         "device=cpu in the configuration")
+        raise Refused(f"{launch.processes} processes need a GPU each and {gpus} are visible; ask for fewer, or set "
+                      "device=cpu in the configuration")
     if launch.several and why_not:
-        raise ValueError(f"{config.name}: {why_not}; train it with processes=1")
+        raise Refused(f"{config.name}: {why_not}; train it with processes=1")
     return launch
 
 
@@ -202,7 +203,7 @@ def _root(config: Config, modality: str) -> Path:
     folder = config.stills if modality == "image" else config.clips
     if folder is None:
         field = "stills" if modality == "image" else "clips"
-        raise ValueError(f"configuration {config.name!r} trains on {modality}s but names no folder: set {field}=")
+        raise Refused(f"configuration {config.name!r} trains on {modality}s but names no folder: set {field}=")
     return Path(folder)
 
 
@@ -229,7 +230,7 @@ def _refuse_leaks(folder: Path, listed: list[Sample], test: list[Sample]) -> Non
     """A score on samples that were trained on is no score. Looks at names and files, decodes nothing."""
     problems = check_samples(listed, test)
     if problems:
-        raise ValueError(f"{folder}: {' '.join(map(str, problems))} `s4d doctor` says more; training was not started")
+        raise Refused(f"{folder}: {' '.join(map(str, problems))} `s4d doctor` says more; training was not started")
 
 
 # --- the two stages ------------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from s4d_lib.encoder import layer_norm
+from s4d_lib.errors import Refused
 from s4d_lib.hub import HubModel
 from s4d_lib.landmark_memory import recall
 from s4d_lib.landmarks import LANDMARK_CHANNELS, LandmarkNet, Prompter
@@ -190,15 +191,15 @@ class S2DClassifier(nn.Module, HubModel):
         if self.prompts:
             return self.patch_embed_prompt(self._landmark_features(frames, landmarks))
         if landmarks is not None:
-            raise ValueError("this model was built without prompts, so it has no use for landmarks; leave them out")
+            raise Refused("this model was built without prompts, so it has no use for landmarks; leave them out")
         return None
 
     def _landmark_features(self, frames: Tensor, landmarks: Tensor | None) -> Tensor:
         """Frames `[(b t) 3 h w]` and features as in `forward` → features `[(b t) c gh gw]` on the token grid."""
         if landmarks is None:
             if self._reader is None and self.landmark_net is None:
-                raise ValueError("landmarks are missing and this model has no landmark network; pass "
-                                 "LandmarkNet().features(frames), or build the model with landmark_net=True")
+                raise Refused("landmarks are missing and this model has no landmark network; pass "
+                              "LandmarkNet().features(frames), or build the model with landmark_net=True")
             with torch.no_grad():
                 landmarks = (recall(self.landmark_net, frames, self.grid) if self._reader is None else
                              getattr(self._reader, "features", self._reader)(frames))
@@ -232,8 +233,8 @@ class S2DClassifier(nn.Module, HubModel):
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """A fresh head for `num_classes` classes; with 0 the model returns what the head reads."""
         if global_pool not in (None, "token"):
-            raise ValueError(f"S2D pools class tokens only, so global_pool must be None or 'token', "
-                             f"got {global_pool!r}")
+            raise Refused(f"S2D pools class tokens only, so global_pool must be None or 'token', "
+                          f"got {global_pool!r}")
         old = self.cls_token
         head = _linear_head(self.num_features, num_classes).to(old.device, old.dtype)
         head.apply(_truncated_normal)
@@ -274,11 +275,11 @@ def _check_config(height: int, width: int, hidden: int, *, patch: int, dim: int,
         ("dim", dim, "heads", heads), ("adapter_ratio · dim", hidden, "temporal_heads", temporal_heads),
     ):
         if number % divisor or number < 1:
-            raise ValueError(f"{whole} must be a positive multiple of {part}, got {number} and {divisor}")
+            raise Refused(f"{whole} must be a positive multiple of {part}, got {number} and {divisor}")
     if tma_init not in TMA_INITS:
-        raise ValueError(f"tma_init must be one of {TMA_INITS}, got {tma_init!r}")
+        raise Refused(f"tma_init must be one of {TMA_INITS}, got {tma_init!r}")
     if landmark_net and not prompts:
-        raise ValueError("a model without prompts has no use for a landmark network; leave out landmark_net")
+        raise Refused("a model without prompts has no use for a landmark network; leave out landmark_net")
 
 
 def _positions(grid: tuple[int, int], dim: int) -> Tensor:

@@ -18,6 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from s4d_lib.errors import Refused
+
 BEHAVIOURS = ("clean", "reference")
 SILENT = 20                  # the released loss and queue rest up to and including this epoch of PUBLISHED
 PUBLISHED = 100              # epochs of the released plan, whose numbers the three constants here are
@@ -45,13 +47,13 @@ class AnchorSchedule:
     def __post_init__(self) -> None:
         _known(self.behaviour)
         if self.epochs < 1 or self.update_every < 1:
-            raise ValueError(f"epochs and update_every count from 1, got {self.epochs} and {self.update_every}")
+            raise Refused(f"epochs and update_every count from 1, got {self.epochs} and {self.update_every}")
         ends = [end for end, _ in self.ramp]
         if not ends or ends[-1] != math.inf or ends != sorted(set(ends)) or min(w for _, w in self.ramp) < 0:
-            raise ValueError(f"ramp must be (before epoch, weight) pairs in rising order, the last before infinity, no "
-                             f"weight below 0; got {self.ramp}")
+            raise Refused(f"ramp must be (before epoch, weight) pairs in rising order, the last before infinity, no "
+                          f"weight below 0; got {self.ramp}")
         if self.behaviour == "clean" and self.first >= self.epochs:
-            raise ValueError(f"a run of {self.epochs} epochs ends before self-distillation begins; use at least 2")
+            raise Refused(f"a run of {self.epochs} epochs ends before self-distillation begins; use at least 2")
 
     @classmethod
     def released(cls, epochs: int = PUBLISHED) -> AnchorSchedule:
@@ -126,11 +128,11 @@ class EmotionAnchors(nn.Module):
         super().__init__()
         _known(behaviour)
         if min(num_classes, dim, neighbours) < 1 or slots < neighbours:
-            raise ValueError(f"num_classes, dim and neighbours must be at least 1 and slots at least neighbours; got "
-                             f"{num_classes}, {dim}, {neighbours} and {slots}")
+            raise Refused(f"num_classes, dim and neighbours must be at least 1 and slots at least neighbours; got "
+                          f"{num_classes}, {dim}, {neighbours} and {slots}")
         present = list(range(num_classes)) if present is None else sorted(set(present))
         if not present or present[0] < 0 or present[-1] >= num_classes:
-            raise ValueError(f"present must name classes from 0 to {num_classes - 1}, got {present}")
+            raise Refused(f"present must name classes from 0 to {num_classes - 1}, got {present}")
         self.num_classes, self.dim, self.slots, self.neighbours = num_classes, dim, slots, neighbours
         self.behaviour, self.present, self.gather = behaviour, present, gather
         noise = torch.Generator().manual_seed(seed)

@@ -36,6 +36,7 @@ from s4d_lib.backends import (
     installed_backends,
     require_whole,
 )
+from s4d_lib.errors import Refused
 
 SHARD = re.compile(r"shard-\d{6}\.tar")
 _MARK = ".tar#"
@@ -77,9 +78,9 @@ def read_index(path: Path, length: int | None = None) -> dict[str, dict]:
         for key, entry in found.items():
             members = [_member(*member, length) for member in entry["members"]]
             if not _KEY.fullmatch(key) or not isinstance(entry["sample"], dict) or not all(members):
-                raise ValueError(f"the entry of {key!r} is not of the form that was packed")
+                raise Refused(f"the entry of {key!r} is not of the form that was packed")
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ValueError(f"{path}: not a readable index ({error}); pack the folder again") from error
+        raise Refused(f"{path}: not a readable index ({error}); pack the folder again") from error
     return found
 
 
@@ -106,7 +107,7 @@ def _entries(path: Path) -> tuple[Path, list[Entry]]:
     status = os.stat(shard)
     index = _members(str(shard), status.st_size, status.st_mtime_ns)
     if key not in index:
-        raise ValueError(f"{shard.name} holds no sample {key!r}")
+        raise Refused(f"{shard.name} holds no sample {key!r}")
     return shard, [tuple(entry) for entry in index[key]]
 
 
@@ -120,7 +121,7 @@ def _at(file: io.BufferedReader, start: int, size: int) -> bytes:
     file.seek(start)
     found = file.read(size)
     if len(found) != size:
-        raise ValueError(f"the shard ends after {start + len(found)} bytes, {start + size} were expected")
+        raise Refused(f"the shard ends after {start + len(found)} bytes, {start + size} were expected")
     return found
 
 
@@ -204,7 +205,7 @@ def open_packed(path: Path) -> _PackedFrames | _PackedVideo:
     if len(media) == 1 and media[0][0] in {suffix[1:] for suffix in VIDEO_SUFFIXES}:
         return _PackedVideo(shard, media[0])
     if any(f".{ending.rpartition('.')[2]}" not in IMAGE_SUFFIXES for ending, _, _ in media):
-        raise ValueError(f"{shard.name}: a member is neither a picture nor a video")
+        raise Refused(f"{shard.name}: a member is neither a picture nor a video")
     return _PackedFrames(shard, media)
 
 

@@ -14,6 +14,8 @@ import torch
 from einops import reduce
 from torch import Tensor
 
+from s4d_lib.errors import Refused
+
 
 def cka(a: Tensor, b: Tensor, debiased: bool = True) -> float:
     """Linear CKA of features a `[n p]` and b `[n q]` of the same n samples: HSIC(a, b) / √(HSIC(a, a) HSIC(b, b)).
@@ -45,7 +47,7 @@ class CKA:
                              f"{list(b.shape)}; pool or flatten tokens first")
         least = 4 if self.debiased else 2
         if len(a) < least:
-            raise ValueError(f"{len(a)} samples are too few, this estimate needs {least} in a batch")
+            raise Refused(f"{len(a)} samples are too few, this estimate needs {least} in a batch")
         hsic: Callable[[Tensor, Tensor], Tensor] = _hsic_unbiased if self.debiased else _hsic_biased
         k, l = (_gram(x) for x in (a, b))
         self.sums += torch.stack([hsic(k, l), hsic(k, k), hsic(l, l)]).cpu()
@@ -54,8 +56,8 @@ class CKA:
     def value(self) -> float:
         both, one, other = (self.sums / max(self.batches, 1)).tolist()
         if not (one > 0 and other > 0):
-            raise ValueError("one side never varies, so nothing can be aligned with it" if self.batches else
-                             "no batch was added yet")
+            raise Refused("one side never varies, so nothing can be aligned with it" if self.batches else
+                          "no batch was added yet")
         return both / math.sqrt(one * other)
 
 

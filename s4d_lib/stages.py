@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from s4d_lib import clips as clip_module
 from s4d_lib.clips import MixupCutmix
 from s4d_lib.datasets import FaceDataset, Sample, few_labels, split_validation
+from s4d_lib.errors import Refused
 from s4d_lib.labels import LabelSchema, schema_named
 from s4d_lib.losses import soft_target_cross_entropy
 from s4d_lib.masking import random_mask
@@ -74,12 +75,12 @@ class Config(BaseModel):
     def _known_recipes(self) -> Config:
         for name in (self.augment_stills, self.augment_clips):
             if not isinstance(getattr(clip_module, name, None), clip_module.AugmentRecipe):
-                raise ValueError(f"{name!r} is not an AugmentRecipe of s4d_lib.clips")
+                raise Refused(f"{name!r} is not an AugmentRecipe of s4d_lib.clips")
         for name in (self.stills_as, self.clips_as):
             if name not in READERS:
-                raise ValueError(f"no reader is called {name!r}; there are {', '.join(READERS)}")
+                raise Refused(f"no reader is called {name!r}; there are {', '.join(READERS)}")
         if self.warmup_epochs > self.epochs:
-            raise ValueError(f"warmup_epochs={self.warmup_epochs} is more than epochs={self.epochs}")
+            raise Refused(f"warmup_epochs={self.warmup_epochs} is more than epochs={self.epochs}")
         return self
 
     def schema(self, modality: str) -> LabelSchema:
@@ -88,7 +89,7 @@ class Config(BaseModel):
                          (self.clips_schema, self.clips_as))
         if named is None and layout in ("table", "folders", "packed"):
             field = "stills_schema" if modality == "image" else "clips_schema"
-            raise ValueError(f"the layout {layout!r} fixes no label order: say {field}=, such as dfew")
+            raise Refused(f"the layout {layout!r} fixes no label order: say {field}=, such as dfew")
         if modality == "image" and getattr(self, "still_labels", None) == "merged":
             return schema_named("coarse4")
         return schema_named(named or ("unlabelled" if layout == "voxceleb2" else layout))
@@ -181,32 +182,32 @@ class FinetuneConfig(Config):
     def _possible(self) -> FinetuneConfig:
         both = len(self.modalities) == 2
         if self.remedy is not None and (not both or self.clip_steps is None):
-            raise ValueError(f"remedy={self.remedy!r} combines two tasks: mode joint or moae, and clip_steps")
+            raise Refused(f"remedy={self.remedy!r} combines two tasks: mode joint or moae, and clip_steps")
         if self.remedy is not None and self.accumulate != 1:
-            raise ValueError("a remedy needs whole batches: accumulate=1")
+            raise Refused("a remedy needs whole batches: accumulate=1")
         if self.remedy is not None and self.optimizer_states == "separate":
-            raise ValueError("a remedy makes one step of both tasks; separate optimiser states cannot be kept")
+            raise Refused("a remedy makes one step of both tasks; separate optimiser states cannot be kept")
         if self.system == "s2d":
             self._possible_s2d()
         elif self.sdl or self.freeze:
-            raise ValueError("sdl and freeze belong to system='s2d'")
+            raise Refused("sdl and freeze belong to system='s2d'")
         return self
 
     def _possible_s2d(self) -> None:
         from s4d_lib.s2d import SIZES
 
         if self.mode not in ("sfer", "dfer"):
-            raise ValueError(f"S2D has an image model (mode sfer) and a video model (mode dfer), not {self.mode!r}")
+            raise Refused(f"S2D has an image model (mode sfer) and a video model (mode dfer), not {self.mode!r}")
         if self.size not in SIZES:
-            raise ValueError(f"size of S2D must be one of {', '.join(SIZES)}, got {self.size!r}")
+            raise Refused(f"size of S2D must be one of {', '.join(SIZES)}, got {self.size!r}")
         if self.pool != "mean" or self.moae_blocks:
-            raise ValueError("S2D reads class tokens and has no experts: pool='mean' and no moae_blocks")
+            raise Refused("S2D reads class tokens and has no experts: pool='mean' and no moae_blocks")
         if self.prompts and self.landmarks is None:
-            raise ValueError("prompts are made of landmark features: name a landmark network, or set prompts=False")
+            raise Refused("prompts are made of landmark features: name a landmark network, or set prompts=False")
         if self.sdl_slots < self.sdl_neighbours:
-            raise ValueError(f"sdl_slots={self.sdl_slots} cannot give sdl_neighbours={self.sdl_neighbours}")
+            raise Refused(f"sdl_slots={self.sdl_slots} cannot give sdl_neighbours={self.sdl_neighbours}")
         if self.sdl and self.behaviour == "clean" and self.epochs < 2:
-            raise ValueError("self-distillation begins after the first fifth of a run: epochs must be at least 2")
+            raise Refused("self-distillation begins after the first fifth of a run: epochs must be at least 2")
 
     @property
     def frozen(self) -> bool:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from s4d_lib.datasets import Sample
+from s4d_lib.errors import Refused
 from s4d_lib.labels import LabelSchema, ReaderNote, schema_named
 from s4d_lib.lists import Bad, DataRoot, Row, RowError, csv_dicts, npy_rows, require_columns, word_rows
 from s4d_lib.row_samples import Base, Errors, Groups, Links, Split, checked_split, collector, samples_of
@@ -31,7 +32,7 @@ def read_affectnet(
     path = data.listing(*([listing] if listing else usual))
     if path.suffix == ".npy":
         if labels is None:
-            raise ValueError(f"{path}: an array of paths needs labels=, the array of labels beside it")
+            raise Refused(f"{path}: an array of paths needs labels=, the array of labels beside it")
         rows: Iterable[Row] = npy_rows(path, data.listing(labels))
     else:
         rows = word_rows(path, bad=collector(errors))

@@ -31,6 +31,7 @@ from s4d_lib.backends import (
     require_whole,
     upright,
 )
+from s4d_lib.errors import Refused
 from s4d_lib.frames import UnreadableMedia, open_frames
 from s4d_lib.text import natural_order
 
@@ -63,7 +64,7 @@ class Stream:
 
     def __init__(self, path: Path, step: int, chunk: int) -> None:
         if step < 1 or chunk < 1:
-            raise ValueError(f"step and chunk must be at least 1, got {step} and {chunk}")
+            raise Refused(f"step and chunk must be at least 1, got {step} and {chunk}")
         self.path, self.step, self.chunk = path, step, chunk
         self.fps: float | None = None
         self.count, self.end, self.damage = 0, 0.0, ""
@@ -138,7 +139,7 @@ class Stream:
             if index % self.step == 0:
                 yield upright(self._square(frame)), index, second
         if not self.count:
-            raise ValueError(self.damage or "it holds no frames")
+            raise Refused(self.damage or "it holds no frames")
         if self.count > 1 and not 0.95 < (measured := (self.count - 1) / (last - first)) / self.fps < 1.05:
             self.fps = measured
 
@@ -248,7 +249,7 @@ def find_media(paths: Sequence[str | os.PathLike], frame_folders: bool = False) 
     """
     media, refused, others, empty = [], {}, 0, {}
     if "" in map(os.fspath, paths):
-        raise ValueError("a path is empty; name a file or folder (. is the current one)")
+        raise Refused("a path is empty; name a file or folder (. is the current one)")
     for given in map(Path, paths):
         if not given.is_dir():
             media.append(given)

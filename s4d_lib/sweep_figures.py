@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
+from s4d_lib.errors import Refused
 from s4d_lib.figures import PALETTE, _figure
 from s4d_lib.metrics import told
 from s4d_lib.records import Record
@@ -22,7 +23,7 @@ def draw_sweep(record: Record, metric: str = "", title: str = ""):
     for name in results["metrics"] if not metric else ():
         metric = name if not metric or (name.lower().endswith("uar") and not metric.lower().endswith("uar")) else metric
     if metric not in results["metrics"]:
-        raise ValueError(f"the sweep has no {metric!r}; it has: {', '.join(results['metrics'])}")
+        raise Refused(f"the sweep has no {metric!r}; it has: {', '.join(results['metrics'])}")
     averaged = results["averaged"]
     rows = [row for row in results["rows"] if metric in row["metrics"]]
     names = [_name(row["setting"]) for row in rows]

@@ -20,6 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from s4d_lib.errors import Refused
+
 from .face_motion import (
     EMOTIONS,
     MAX_INTENSITY,
@@ -190,9 +192,9 @@ def iter_clips(recipe: FaceRecipe, count: int, seed: int) -> Iterator[Clips]:
 
 def _check(count: int, seed: int) -> None:
     if count < 1:
-        raise ValueError(f"count is {count}; ask for at least one face")
+        raise Refused(f"count is {count}; ask for at least one face")
     if seed < 0:
-        raise ValueError(f"seed is {seed}; seeds are whole numbers from 0 on")
+        raise Refused(f"seed is {seed}; seeds are whole numbers from 0 on")
 
 
 def scripted_classes(prior: tuple[float, ...], start: int, count: int, seed: int, stream: int) -> np.ndarray:
@@ -203,7 +205,7 @@ def scripted_classes(prior: tuple[float, ...], start: int, count: int, seed: int
     """
     share = np.asarray(prior, dtype=np.float64)
     if len(share) != len(EMOTIONS) or (share < 0).any() or share.sum() <= 0:
-        raise ValueError(f"prior {prior} needs {len(EMOTIONS)} shares ≥ 0, not all zero, in the order {EMOTIONS}")
+        raise Refused(f"prior {prior} needs {len(EMOTIONS)} shares ≥ 0, not all zero, in the order {EMOTIONS}")
     offset = np.random.default_rng((seed, stream)).random()
     position = (offset + GOLDEN * np.arange(start, start + count)) % 1
     return np.searchsorted(np.cumsum(share / share.sum()), position, side="right").clip(max=len(share) - 1)

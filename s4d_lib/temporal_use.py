@@ -14,6 +14,7 @@ import torch
 from einops import repeat
 from torch import Tensor, nn
 
+from s4d_lib.errors import Refused
 from s4d_lib.metrics import Interval
 
 Change = Literal["shuffled", "reversed", "one frame"]
@@ -51,7 +52,7 @@ def temporal_use(model: nn.Module, clips: Tensor, labels: Tensor, groups: Tensor
     """
     n, t = clips.shape[0], clips.shape[2]
     if t < 2:
-        raise ValueError("a clip of one frame has no order to change")
+        raise Refused("a clip of one frame has no order to change")
     if n == 0 or len(labels) != n or (groups is not None and len(groups) != n):
         raise ValueError(f"{n} clips, {len(labels)} labels and {n if groups is None else len(groups)} groups must be "
                          "of one number above 0")

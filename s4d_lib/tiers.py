@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from s4d_lib.errors import Refused
 from s4d_lib.files import data_root
 from s4d_lib.stages import FinetuneConfig, PretrainConfig
 
@@ -64,7 +65,7 @@ def prepare_data(tier: str, kind: str = "labelled") -> Path:
 
     tiers = {"labelled": LABELLED, "unlabelled": UNLABELLED}[kind]
     if tier not in tiers:
-        raise ValueError(f"tier must be one of {', '.join(tiers)}, got {tier!r}")
+        raise Refused(f"tier must be one of {', '.join(tiers)}, got {tier!r}")
     faces = tiers[tier]
     folder = data_root() / f"{faces.recipe}-{faces.size}px-{faces.stills}-{faces.clips}-seed{faces.seed}"
     write_faces(folder, replace(RECIPES[faces.recipe], size=faces.size), faces.stills, faces.clips, faces.seed,

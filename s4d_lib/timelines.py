@@ -20,6 +20,7 @@ import numpy as np
 
 from s4d_lib.calibration import apply_temperature
 from s4d_lib.cards import ModelCard
+from s4d_lib.errors import Refused
 from s4d_lib.text import no_formula
 
 if TYPE_CHECKING:
@@ -230,7 +231,7 @@ def smooth_in_time(values: np.ndarray, seconds: np.ndarray, reach: float,
     all; where nothing counts, the window keeps its own value. reach 0 changes nothing.
     """
     if reach < 0:
-        raise ValueError(f"smooth is {reach} s; it must be 0 or more")
+        raise Refused(f"smooth is {reach} s; it must be 0 or more")
     values, seconds = np.asarray(values, dtype=float), np.asarray(seconds, dtype=float)
     if reach == 0 or not len(values):
         return values.copy()

@@ -13,6 +13,8 @@ import torch
 from einops import rearrange, repeat
 from torch import Tensor, nn
 
+from s4d_lib.errors import Refused
+
 Grid = tuple[int, int, int]  # tokens along time, height and width
 POSITIONS = ("flat", "separable")
 
@@ -21,7 +23,7 @@ def height_width(image_size: int | Sequence[int]) -> tuple[int, int]:
     """Height and width of a picture given as one side or as both, as in `Size.image_size`."""
     sides = [image_size] * 2 if isinstance(image_size, int) else list(image_size)
     if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
-        raise ValueError(f"image_size is one number of pixels or (height, width), got {image_size!r}")
+        raise Refused(f"image_size is one number of pixels or (height, width), got {image_size!r}")
     return sides[0], sides[1]
 
 

@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from s4d_lib.errors import Refused
+
 Point = tuple[str, int, float]  # name, update, value
 NOT_CURVES = ("update", "epoch", "modality")
 
@@ -23,7 +25,7 @@ def read_curves(folder: Path | str, after: int = 0) -> tuple[list[Point], int]:
     """
     path = Path(folder) / "metrics.jsonl"
     if not path.exists():
-        raise ValueError(f"{folder} holds no metrics.jsonl; name the folder of a run, as `s4d train` prints it")
+        raise Refused(f"{folder} holds no metrics.jsonl; name the folder of a run, as `s4d train` prints it")
     points, lines = [], 0
     for lines, said in enumerate(_whole_lines(path), 1):
         if lines > after:

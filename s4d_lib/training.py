@@ -25,6 +25,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import DataLoader
 
 from s4d_lib import ranks
+from s4d_lib.errors import Refused
 from s4d_lib.optimizers import TaskAdamW, unwrapped
 from s4d_lib.plans import Mixed, Step, collate, keys, seeded
 from s4d_lib.progress import Progress
@@ -130,12 +131,12 @@ class _Training:
         """What several processes call, and, where each holds a part of the weights, a model for whole ones."""
         job, network = self.job, ranks.LossOf(self.job.model, self.job.loss)
         if any(isinstance(part, _BatchNorm) and part.training for part in network.train().modules()):
-            raise ValueError("batch norm would see a share of every batch; train this model in one process")
+            raise Refused("batch norm would see a share of every batch; train this model in one process")
         if not ranks.sharded():
             return network, None
         if self.loop.ema is not None or job.after_step is not None or self.loop.precision == "fp16":
-            raise ValueError("an average of weights (ema), emotion anchors (sdl) and precision fp16 need whole weights "
-                             "in every process: use method ddp, or bf16 in place of fp16")
+            raise Refused("an average of weights (ema), emotion anchors (sdl) and precision fp16 need whole weights "
+                          "in every process: use method ddp, or bf16 in place of fp16")
         names = {p: name for name, p in job.model.named_parameters()}
         plain = copy.deepcopy(job.model)
         network.to(self.accelerator.device)

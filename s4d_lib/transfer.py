@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from s4d_lib.adapters import MixtureOfAdapterExperts
+from s4d_lib.errors import Refused
 from s4d_lib.metrics import Interval, over_seeds
 
 Batch = tuple[Tensor, Tensor]                              # input, target
@@ -78,7 +79,7 @@ def shared_parameters(model: nn.Module, groups: Grouping = "block") -> dict[str,
 
     shared = {name: p for name, p in model.named_parameters() if p.requires_grad and not name.startswith("head.")}
     if not shared:
-        raise ValueError("no parameter outside the heads is trained, so the tasks share nothing to disagree about")
+        raise Refused("no parameter outside the heads is trained, so the tasks share nothing to disagree about")
     if groups == "all":
         return {"shared": shared}
     if groups != "block":

@@ -15,6 +15,7 @@ import numpy as np
 
 from s4d_lib.cards import NUMBERED
 from s4d_lib.datasets import Sample
+from s4d_lib.errors import Refused
 from s4d_lib.face_geometry import ACTION_UNITS
 from s4d_lib.labels import canonical, schema_named
 from s4d_lib.progress import Progress
@@ -55,10 +56,10 @@ def read_twice(samples: Sequence[Sample], static: Any, dynamic: Any = None, ever
     dynamic = dynamic or static
     for reader, head, what in ((static, "image", "frame by frame"), (dynamic, "video", "as clips")):
         if head not in reader.card.classes:
-            raise ValueError(f"{reader.card.name} cannot read {what}: it has no head {head!r}, only "
-                             f"{', '.join(map(repr, reader.card.classes))}; name a second network for that")
+            raise Refused(f"{reader.card.name} cannot read {what}: it has no head {head!r}, only "
+                          f"{', '.join(map(repr, reader.card.classes))}; name a second network for that")
     if not samples:
-        raise ValueError("there is no clip to read: the list is empty")
+        raise Refused("there is no clip to read: the list is empty")
     classes, columns = shared_classes(static.card.classes["image"], dynamic.card.classes["video"])
     found: dict[str, list] = {"static": [], "dynamic": [], "frames": []}
     with torch.inference_mode(), Progress(len(samples), "reading twice", silent=not progress) as bar:
@@ -83,14 +84,14 @@ def shared_classes(static: Sequence[str], dynamic: Sequence[str]) -> tuple[tuple
     """
     for head, names in (("image", static), ("video", dynamic)):
         if any(NUMBERED.fullmatch(name) for name in names):
-            raise ValueError(f"heads meet by the names of their classes, and the file does not say in which order the "
-                             f"{len(names)} of its head {head!r} stand: open_model(path, schema={{{head!r}: …}})")
+            raise Refused(f"heads meet by the names of their classes, and the file does not say in which order the "
+                          f"{len(names)} of its head {head!r} stand: open_model(path, schema={{{head!r}: …}})")
     place = {canonical(name) or name: column for column, name in enumerate(static)}
     both = [(name, place[canonical(name) or name], column) for column, name in enumerate(dynamic)
             if (canonical(name) or name) in place]
     if len(both) < 2:
-        raise ValueError(f"the heads share {len(both)} classes ({', '.join(static)} | {', '.join(dynamic)}); two are "
-                         "the least that can agree. Name the class orders: open_model(path, schema={...})")
+        raise Refused(f"the heads share {len(both)} classes ({', '.join(static)} | {', '.join(dynamic)}); two are "
+                      "the least that can agree. Name the class orders: open_model(path, schema={...})")
     names, left, right = zip(*both)
     return names, {"static": np.array(left), "dynamic": np.array(right)}
 
@@ -131,18 +132,18 @@ def drawn_units(truth: Path | str, readings: Readings) -> list[np.ndarray]:
     """
     with np.load(truth, allow_pickle=False) as held:
         if lacking := {"ids", "offsets", "action_units"} - set(held.files):
-            raise ValueError(f"{truth}: holds no {', '.join(sorted(lacking))}")
+            raise Refused(f"{truth}: holds no {', '.join(sorted(lacking))}")
         place = {str(name): row for row, name in enumerate(held["ids"])}
         offsets, units = held["offsets"], held["action_units"]
     if units.ndim != 2 or units.shape[1] != len(ACTION_UNITS):
-        raise ValueError(f"{truth}: action_units must be [frames {len(ACTION_UNITS)}], not {list(units.shape)}")
+        raise Refused(f"{truth}: action_units must be [frames {len(ACTION_UNITS)}], not {list(units.shape)}")
     found = []
     for name, frames in zip(readings.ids, readings.frames):
         if name not in place:
-            raise ValueError(f"{truth}: has no clip {name!r}; its first is {next(iter(place), None)!r}")
+            raise Refused(f"{truth}: has no clip {name!r}; its first is {next(iter(place), None)!r}")
         course = units[offsets[place[name]] : offsets[place[name] + 1]]
         if frames[-1] >= len(course):
-            raise ValueError(f"{truth}: {len(course)} rows for clip {name!r}, of which frame {frames[-1]} was read")
+            raise Refused(f"{truth}: {len(course)} rows for clip {name!r}, of which frame {frames[-1]} was read")
         found.append(course[frames])
     return found
 

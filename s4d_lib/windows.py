@@ -19,6 +19,7 @@ from einops import rearrange
 from torch import Tensor
 
 from s4d_lib.clips import EVAL, augment, normalise
+from s4d_lib.errors import Refused
 from s4d_lib.streams import Chunk
 from s4d_lib.timelines import Thumbnail
 
@@ -87,8 +88,8 @@ class Shown:
 
         for cut in self.cropper.stream(frames(), max(self.size)):
             if len(cut.frames) != len(cut.found):
-                raise ValueError("the cropper left frames out, and a window needs a picture for every frame, as "
-                                 "FaceCropper(missing=\"hold\") gives")
+                raise Refused("the cropper left frames out, and a window needs a picture for every frame, as "
+                              "FaceCropper(missing=\"hold\") gives")
             x = to_input(torch.as_tensor(cut.frames), self.size)
             self.looked += len(cut.found)
             self.faces += int(cut.found.sum())
