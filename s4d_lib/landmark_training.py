@@ -211,13 +211,13 @@ def _record(config: LandmarkConfig, data: records.DataUse, folder: Path, where: 
                      "file_sha256": hashlib.sha256(shipped.read_bytes()).hexdigest()}
     for name, faces in test.items():
         outcome[name] = report(locate(net, faces)) | {"floors": {
-            floor: report(found) for floor, found in floor_points(train[name], validation[name], faces).items()}}
+            floor: report(located) for floor, located in floor_points(train[name], validation[name], faces).items()}}
     outcome["validation"] = {precision: normalised_mean_error(*locate(network, validation["test"])[:2])["all"]
                              for precision, network in (("float16", net), ("float32", load_model(
                                  folder / "model.safetensors")))}
     nme = {name: round(value, 2) for name, value in outcome["test"]["nme"].items()}
-    floors = ", ".join(f"{name.replace('_', ' ')} {found['nme']['all']:.1f}"
-                       for name, found in outcome["test"]["floors"].items())
+    floors = ", ".join(f"{name.replace('_', ' ')} {floor['nme']['all']:.1f}"
+                       for name, floor in outcome["test"]["floors"].items())
     device = "cuda" if config.device == "auto" and torch.cuda.is_available() else "cpu"
     return records.Record(
         name=config.name, kind="study", results=outcome, tier=config.tier, seeds=[config.seed], protocol=PROTOCOL,

@@ -40,7 +40,7 @@ def recall_levels(still: np.ndarray, clip: np.ndarray, settings: Sequence, seeds
     setting = _numbered(settings)
     together = None if seeds is None else _by_seed(setting, _numbered(seeds))
     parts = [deviations(values, setting) for values in (still, clip)]
-    found = {"pooled": {"r": _pearson(still - still.mean(), clip - clip.mean()), "n": still.size}}
+    correlations = {"pooled": {"r": _pearson(still - still.mean(), clip - clip.mean()), "n": still.size}}
     for level in LEVELS:
         x, y = (part[level].T if level == "classes" else part[level] for part in parts)  # [units …]
         groups = np.zeros(len(x), int)
@@ -49,7 +49,7 @@ def recall_levels(still: np.ndarray, clip: np.ndarray, settings: Sequence, seeds
             groups = np.zeros(len(x), int)
         elif "seed" in level:
             groups = setting
-        row = found[level] = {"r": _pearson(x, y), "n": len(x)}
+        row = correlations[level] = {"r": _pearson(x, y), "n": len(x)}
         if row["r"] is None:
             continue
         row["p"] = _permutation_p(x @ y.T, groups, draws, seed)
@@ -58,7 +58,7 @@ def recall_levels(still: np.ndarray, clip: np.ndarray, settings: Sequence, seeds
             xx, yy, xy = ((a * b).sum(1)[taken].sum(1) for a, b in ((x, x), (y, y), (x, y)))
             drawn = percentile_interval(row["r"], xy / np.sqrt(np.maximum(xx * yy, 1e-300)))
             row |= {"low": drawn.low, "high": drawn.high}
-    return found
+    return correlations
 
 
 def deviations(values: np.ndarray, setting: np.ndarray) -> dict[str, np.ndarray]:

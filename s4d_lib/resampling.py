@@ -8,6 +8,7 @@ Groups, such as the people of clips, are drawn whole. Scores of clips alone need
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from s4d_lib.metrics import Interval
 
@@ -22,7 +23,7 @@ def picks(count: int, draws: int, rng: np.random.Generator) -> np.ndarray:
     return rng.integers(count, size=(draws, count))
 
 
-def group_sums(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
+def group_sums(values: np.ndarray, groups: ArrayLike) -> np.ndarray:
     """Values `[n …]` and the group of each `[n]` → sums `[groups …]`, groups in sorted order."""
     member = np.unique(np.asarray(groups), return_inverse=True)[1]
     sums = np.zeros((member.max() + 1, *values.shape[1:]))
@@ -30,14 +31,14 @@ def group_sums(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
     return sums
 
 
-def resampled_sums(values: np.ndarray, groups: np.ndarray, draws: int, seed: int) -> np.ndarray:
+def resampled_sums(values: np.ndarray, groups: ArrayLike, draws: int, seed: int) -> np.ndarray:
     """Sums of values `[n …]` over drawn groups: `[draws …]`."""
     sums = group_sums(values, groups)
     drawn = resampling(len(sums), draws, np.random.default_rng(seed))
     return (drawn @ sums.reshape(len(sums), -1)).reshape(draws, *values.shape[1:])
 
 
-def paired_bootstrap(values: np.ndarray, groups: np.ndarray | None = None, draws: int = 2000, seed: int = 0,
+def paired_bootstrap(values: np.ndarray, groups: ArrayLike | None = None, draws: int = 2000, seed: int = 0,
                      ) -> list[Interval]:
     """Means of the columns of values `[n k]` with 95 % percentile intervals; drawn are rows, or groups of them."""
     groups = np.arange(len(values)) if groups is None else np.asarray(groups)
