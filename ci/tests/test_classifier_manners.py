@@ -246,6 +246,7 @@ def test_nothing_is_recomputed_without_gradients_and_encoders_can_do_it_too(monk
 
 # The loss of fine-tuning -------------------------------------------------------------------------------------------
 
+@pytest.mark.trains
 def test_the_balance_loss_of_fine_tuning_reaches_the_router(faces):
     """What the training loop differentiates, and not only what it prints."""
     from s4d_lib.runs import build_classifier, read_samples

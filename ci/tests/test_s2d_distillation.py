@@ -11,6 +11,8 @@ from s4d_lib import s2d_stages, training
 from s4d_lib.runs import read_samples, train, training_split
 from s4d_lib.s2d_stages import Distillation, build_s2d
 
+pytestmark = pytest.mark.trains
+
 SDL = {"sdl": True, "prompts": False, "epochs": 5, "sdl_slots": 3, "dropout": 0.2, "landmarks": None}
 
 
