@@ -168,6 +168,7 @@ def book(tmp_path_factory):
     return chapters, root / "runs", {run.chapter: run for run in runs}
 
 
+@pytest.mark.spawns
 def test_a_run_says_what_it_measured_or_why_not(book):
     _, _, runs = book
     assert [(name, run.status) for name, run in runs.items()] == [
@@ -212,6 +213,7 @@ def test_a_chapter_without_code_needs_no_record(tmp_path):
     assert judge(run, 0) == ("done", "", "") and run.headline == "text only"
 
 
+@pytest.mark.spawns
 def test_the_folder_holds_the_executed_chapter_its_log_and_its_status(book):
     _, out, runs = book
     folder = out / "book" / "laptop" / "01_good"
@@ -225,6 +227,7 @@ def test_the_folder_holds_the_executed_chapter_its_log_and_its_status(book):
     assert killed["return_code"] != 0
 
 
+@pytest.mark.spawns
 def test_the_table_names_every_chapter_and_where_to_read_on(book, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     batch.print_table(list(book[2].values()))
@@ -233,6 +236,7 @@ def test_the_table_names_every_chapter_and_where_to_read_on(book, capsys, monkey
         assert words in printed
 
 
+@pytest.mark.spawns
 def test_resume_keeps_what_finished_and_only_that(book, monkeypatch):
     chapters, out, runs = book
 
@@ -249,6 +253,7 @@ def test_resume_keeps_what_finished_and_only_that(book, monkeypatch):
         run_book(chapters, out, tier="laptop", names=["01"])
 
 
+@pytest.mark.spawns
 def test_a_chapter_that_takes_too_long_is_ended(tmp_path):
     write_chapter(tmp_path / "chapters", "01_sleeps", SLEEP, RECORD)
     (run,) = run_book(tmp_path / "chapters", tmp_path / "runs", timeout=1)
@@ -256,6 +261,7 @@ def test_a_chapter_that_takes_too_long_is_ended(tmp_path):
     assert processes_of(tmp_path) == []
 
 
+@pytest.mark.spawns
 def test_the_reason_is_the_exception_that_ended_the_chapter_not_its_cause(tmp_path):
     cause = """
         from s4d_lib.frames import UnreadableMedia
@@ -290,6 +296,7 @@ def run_cli(*words: str, cwd: Path) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, "-m", "s4d_lib.cli", *words], cwd=cwd, capture_output=True, text=True)
 
 
+@pytest.mark.spawns
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -319,6 +326,7 @@ def test_a_defect_keeps_its_traceback(monkeypatch):
         cli.main()
 
 
+@pytest.mark.spawns
 def test_help_does_not_import_what_only_commands_need(tmp_path):
     probe = "import sys, s4d_lib.cli; print([m for m in ('torch', 'numpy', 'papermill') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", probe], cwd=tmp_path, capture_output=True, text=True, check=True)

@@ -58,6 +58,7 @@ def ended(tmp_path_factory):
     return {run.chapter[3:]: run for run in runs}
 
 
+@pytest.mark.spawns
 @pytest.mark.parametrize(
     ("chapter", "status", "cause", "words"),
     [("killed", "failed", "kernel killed", "SIGKILL in cell 4 of 5"),
@@ -71,11 +72,13 @@ def test_each_end_is_told_as_what_it_is(ended, chapter, status, cause, words):
     assert read_status(run.folder)["cause"] == cause
 
 
+@pytest.mark.spawns
 def test_what_a_killed_kernel_had_started_does_not_go_on(ended):
     """A trainer whose notebook is gone would write into the run that the next call resumes."""
     assert all(ended["killed"].folder not in words for words in environments())
 
 
+@pytest.mark.spawns
 def test_memory_and_the_last_cell_are_noted_for_every_run(ended):
     for run in ended.values():
         assert 20 < run.peak_memory_mb < 3000 and run.cells in (3, 4, 5), run
@@ -152,6 +155,7 @@ def test_a_status_that_finds_no_room_leaves_the_one_before(tmp_path, monkeypatch
     assert write_status(run) and read_status(run.folder)["status"] == "done"
 
 
+@pytest.mark.spawns
 def test_on_a_disk_without_room_nothing_more_is_started(tmp_path, monkeypatch):
     for name in ("01_a", "02_b", "03_c"):
         write_chapter(tmp_path / "chapters", name, RECORD)
@@ -166,6 +170,7 @@ def test_on_a_disk_without_room_nothing_more_is_started(tmp_path, monkeypatch):
 # --------------------------------------------------------------------------------------------- time-outs and interrupts
 
 
+@pytest.mark.spawns
 def test_a_chapter_that_takes_too_long_is_ended_with_all_it_started(tmp_path):
     write_chapter(tmp_path / "chapters", "01_sleeps", SLEEP, RECORD)
     (run,) = run_book(tmp_path / "chapters", tmp_path / "runs", timeout=1)
@@ -173,6 +178,7 @@ def test_a_chapter_that_takes_too_long_is_ended_with_all_it_started(tmp_path):
     assert processes_of(tmp_path) == []
 
 
+@pytest.mark.spawns
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_stopped_runner_lets_a_training_save_itself_and_resume_goes_on(tmp_path, number, code):
     chapters, out = tmp_path / "chapters", tmp_path / "runs"
@@ -198,6 +204,7 @@ def test_a_stopped_runner_lets_a_training_save_itself_and_resume_goes_on(tmp_pat
     assert "kept" in said
 
 
+@pytest.mark.spawns
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child that its parent was killed")
 def test_after_a_killed_runner_the_next_start_says_so_and_ends_what_is_left(tmp_path):
     chapters, out = tmp_path / "chapters", tmp_path / "runs"
@@ -229,6 +236,7 @@ def test_after_a_killed_runner_the_next_start_says_so_and_ends_what_is_left(tmp_
     assert not is_alive(child)
 
 
+@pytest.mark.spawns
 def test_a_lock_is_held_once_and_given_back_by_the_end_of_its_holder(tmp_path):
     lock = RunLock(tmp_path)
     lock.take()

@@ -14,7 +14,8 @@ from toy_chapters import is_alive, processes_of, start_runner, wait_for, write_c
 
 from s4d_lib.batch_status import read_status
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child that its parent was killed")
+pytestmark = [pytest.mark.spawns, pytest.mark.skipif(
+    sys.platform != "linux", reason="only Linux tells a child that its parent was killed")]
 
 # The runner with a worker that starts in no time, works a little, and leaves a record of what its point is worth.
 RUNNER = """
@@ -101,6 +102,7 @@ pathlib.Path(os.environ["S4D_CHAPTER_OUT"], "record.json").write_text(json.dumps
 """
 
 
+@pytest.mark.trains
 @pytest.mark.parametrize("victim", ["kernel", "runner"])
 def test_a_training_killed_with_its_kernel_or_its_runner_goes_on_to_the_same_numbers(tmp_path, faces, victim, whole):
     home = tmp_path / "runs"

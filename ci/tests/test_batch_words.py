@@ -109,6 +109,7 @@ def test_a_parameter_of_some_chapters_names_those_that_have_it(tmp_path):
         plan_runs(tmp_path, tmp_path, "smoke", ["02"], {"fold": 2}, read_sweeps(["fold=1,2"]))
 
 
+@pytest.mark.spawns
 def test_the_refusal_imports_nothing_heavy(tmp_path):
     """A wrong name costs a second because neither torch nor the notebook tools are imported to find it."""
     write_chapter(tmp_path / "chapters", "01_a", RECORD)

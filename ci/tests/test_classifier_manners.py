@@ -255,6 +255,7 @@ def test_no_block_is_checkpointed_without_gradients(monkeypatch):
 
 # The loss of fine-tuning -------------------------------------------------------------------------------------------
 
+@pytest.mark.trains
 def test_the_balance_loss_of_fine_tuning_reaches_the_router(faces):
     """What the training loop differentiates, and not only what it prints."""
     from s4d_lib.fitting import build_classifier

@@ -65,6 +65,7 @@ if "submitit" in " ".join(sys.orig_argv):
     write_chapter(tmp_path / "chapters", "07_toy", RECORD, parameters=PARAMETERS)
 
 
+@pytest.mark.spawns
 def test_a_sweep_runs_as_jobs_and_is_told_like_any_other(tmp_path, monkeypatch):
     stub_worker(monkeypatch, tmp_path, """
 if request["parameters"].get("seed") == 2:
@@ -79,6 +80,7 @@ record("fine", seed=request["parameters"].get("seed", 0), job=os.environ["SUBMIT
     assert len(json.loads((tmp_path / "runs/book/smoke/table.json").read_text())["runs"]) == 3
 
 
+@pytest.mark.spawns
 def test_a_preempted_job_saves_its_training_is_requeued_and_goes_on(tmp_path, monkeypatch):
     stub_worker(monkeypatch, tmp_path, TRAIN)
     (run,) = plan_runs(tmp_path / "chapters", tmp_path / "runs", "smoke")
@@ -101,6 +103,7 @@ def test_a_preempted_job_saves_its_training_is_requeued_and_goes_on(tmp_path, mo
     assert 0 < said["results"]["began_at"] <= said["results"]["step"]
 
 
+@pytest.mark.spawns
 def test_a_training_saves_itself_under_a_shell_that_ignores_interrupts(tmp_path, monkeypatch):
     """`s4d book … &` in a script: SIGINT arrives ignored, and stays so in every child unless it is put back."""
     stub_worker(monkeypatch, tmp_path, TRAIN)
@@ -118,6 +121,7 @@ def test_a_training_saves_itself_under_a_shell_that_ignores_interrupts(tmp_path,
     assert (Path(run.folder).parent / "07_toy.checkpoint").exists()
 
 
+@pytest.mark.spawns
 def test_a_worker_that_did_not_ignore_the_warning_would_lose_its_training(tmp_path, monkeypatch):
     """The control of the test above: without what is done before the worker, the warning itself ends it."""
     stub_worker(monkeypatch, tmp_path, TRAIN)
@@ -136,6 +140,7 @@ def test_a_worker_that_did_not_ignore_the_warning_would_lose_its_training(tmp_pa
     assert not (Path(run.folder).parent / "07_toy.checkpoint").exists()
 
 
+@pytest.mark.spawns
 def test_a_stopped_runner_leaves_its_jobs_and_the_next_finds_them_again(tmp_path, monkeypatch):
     stub_worker(monkeypatch, tmp_path, TRAIN.replace("step < 6 or {step} == 0", "step < 40"))
     out, said = tmp_path / "runs", []
@@ -160,6 +165,7 @@ def test_a_stopped_runner_leaves_its_jobs_and_the_next_finds_them_again(tmp_path
     assert f"07_toy: found again as job {left.job}" in said
 
 
+@pytest.mark.spawns
 def test_a_job_that_ends_without_a_word_is_lost_and_not_done(tmp_path):
     class Gone:
         job_id, state = "12_0", "OUT_OF_MEMORY"

@@ -275,6 +275,7 @@ def test_half_precision_and_bare_safetensors_are_read(tmp_path):
     torch.testing.assert_close(model.head["video"].weight, state["head.weight"], rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.spawns
 def test_every_layout_is_exercised_here_and_named_in_the_help():
     text = Path(__file__).read_text() + Path(published.__file__).read_text()
     assert all(name in text for name in LAYOUTS)
@@ -283,6 +284,7 @@ def test_every_layout_is_exercised_here_and_named_in_the_help():
     assert all(name in said for name in LAYOUTS)
 
 
+@pytest.mark.spawns
 def test_the_command_converts_reports_and_refuses(tmp_path):
     state, _ = published.mae()
     source = saved(tmp_path / "mae.pth", {"model": state})

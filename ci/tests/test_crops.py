@@ -171,6 +171,7 @@ def test_weights_that_are_not_the_known_ones_are_not_unpickled(monkeypatch):
     detectors._networks.cache_clear()
 
 
+@pytest.mark.spawns
 def test_mtcnn_loads_nothing_but_its_weights():
     code = ("import sys, torch\nfrom s4d_lib.detectors import open_detector\n"
             "open_detector()(torch.zeros(1, 48, 64, 3, dtype=torch.uint8))\n"

@@ -390,6 +390,7 @@ assert np.array_equal(reader.read([5, 12]).numpy(), before), "the parent's reade
 """
 
 
+@pytest.mark.spawns
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="this system cannot fork")
 @pytest.mark.parametrize("backend", VIDEO_BACKENDS)
 def test_a_reader_that_was_used_in_the_parent_works_in_a_forked_child(videos, backend):
@@ -398,6 +399,7 @@ def test_a_reader_that_was_used_in_the_parent_works_in_a_forked_child(videos, ba
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.spawns
 @pytest.mark.parametrize("backend", VIDEO_BACKENDS)
 def test_a_reader_that_was_used_in_the_parent_works_in_a_spawned_child(videos, backend):
     context = multiprocessing.get_context("spawn")

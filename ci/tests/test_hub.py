@@ -79,6 +79,7 @@ def test_a_folder_gives_the_model_back(make, tmp_path):
     assert answer(type(model)(**described)).shape == answer(model).shape
 
 
+@pytest.mark.spawns
 def test_a_fresh_interpreter_gives_the_same_logits(tmp_path):
     """Nothing but the folder passes between the two."""
     model = classifier(pool="positions")

@@ -20,6 +20,8 @@ import pytest
 from widgets import EXPLORERS
 from widgets.explorer import settle
 
+pytestmark = pytest.mark.browser
+
 ROOT = Path(__file__).resolve().parents[2]
 CHROMIUM = os.environ.get("S4D_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
 if not CHROMIUM:

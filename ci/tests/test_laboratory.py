@@ -144,6 +144,7 @@ def test_eleven_classes_are_the_seven_with_four_cut_in_two_by_strength(lab):
     assert model.head["image"].out_features == 11 and model.head["video"].out_features == 7
 
 
+@pytest.mark.trains
 def test_a_run_is_known_by_the_content_of_what_it_starts_from(lab, monkeypatch):
     """Another copy of the book has its encoder at another place; its runs are the same runs."""
     class Reached(Exception):

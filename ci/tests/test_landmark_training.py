@@ -214,6 +214,7 @@ def trained(tmp_path_factory) -> landmark_training.Run:
     return train_landmarks(SHORT, tmp_path_factory.mktemp("runs"))
 
 
+@pytest.mark.trains
 def test_a_few_steps_lower_the_loss_and_leave_a_record(trained):
     losses = trained.losses()[:, 1]
     assert len(losses) == 10 and losses[-3:].mean() < 0.9 * losses[:3].mean(), losses
@@ -229,6 +230,7 @@ def test_a_few_steps_lower_the_loss_and_leave_a_record(trained):
     assert not (trained.folder / "checkpoint.safetensors").exists()
 
 
+@pytest.mark.trains
 def test_the_record_speaks_of_the_file_in_half_precision(trained):
     file, told = trained.folder / "half.safetensors", trained.record.results
     assert told["file_sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
@@ -253,6 +255,7 @@ def test_conditions_draw_other_people_in_other_pictures():
         assert not torch.allclose(faces[0]["points"], train[name][0]["points"])
 
 
+@pytest.mark.trains
 def test_a_stopped_training_ends_in_the_same_network(trained, tmp_path, monkeypatch):
     measure, calls = landmark_training.locate, []
 

@@ -189,6 +189,7 @@ def whole_run(config: FinetuneConfig, folder, at: int) -> tuple[dict, list[str]]
     return kept, seen
 
 
+@pytest.mark.trains
 def test_a_stopped_run_is_the_run_itself(faces, tmp_path):
     config = configured(faces)
     weights, seen = whole_run(config, tmp_path / "whole", at=5)
@@ -202,6 +203,7 @@ def test_a_stopped_run_is_the_run_itself(faces, tmp_path):
     assert max(rates) == pytest.approx(config.lr) and len(rates) > 2, "peak rates with layer decay"
 
 
+@pytest.mark.trains
 def test_a_run_stops_at_a_count_of_one_modality(faces):
     config = configured(faces)
     found = stop_run(config, 2, "clip")
@@ -212,6 +214,7 @@ def test_a_run_stops_at_a_count_of_one_modality(faces):
     assert stop_run(config, 0, "image").updates == 0
 
 
+@pytest.mark.trains
 def test_a_cell_is_measured_whole(faces, tmp_path, monkeypatch):
     """Runs missing, runs there, and every predictor finds its place in what comes out."""
     from s4d_lib import lab_cells, measures

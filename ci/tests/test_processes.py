@@ -72,6 +72,7 @@ def test_random_numbers_are_those_of_the_whole_batch():
 # --- the same run ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.spawns
 def test_two_processes_make_the_run_of_one(faces, tmp_path):
     """Experts with noise and capacity, mixing, dropout, an average of weights; 6 clips and 11 stills in a step."""
     config = finetuning(faces, "moae", epochs=2, dropout=0.2, ema=0.9, experts=4, batch_stills=11, clip_norm=0.5)
@@ -90,6 +91,7 @@ def test_two_processes_make_the_run_of_one(faces, tmp_path):
     assert sorted(os.listdir(one.folder)) == sorted(os.listdir(two.folder)), "rank 0 writes what one process writes"
 
 
+@pytest.mark.spawns
 def test_two_nodes_pretrain_as_one_process_does(faces, tmp_path):
     """Two launchers of one rank each, that meet at an address; masks and replicated views; an uneven last batch."""
     config = pretraining(faces, epochs=1, batch_clips=5, accumulate=3)
@@ -105,6 +107,7 @@ def test_two_nodes_pretrain_as_one_process_does(faces, tmp_path):
     assert first.folder == second.folder and first.record.device["processes"] == 2
 
 
+@pytest.mark.spawns
 def test_two_processes_keep_one_queue_of_anchors(faces, tmp_path):
     """S2D with self-distillation: every rank pushes what all have read, in the order of the batch."""
     config = s2d(faces, sdl=True, prompts=False, epochs=5, sdl_slots=3, dropout=0.2, landmarks=None, accumulate=2)
@@ -221,6 +224,7 @@ def whole(faces, tmp_path_factory):
     return config, train(config, tmp_path_factory.mktemp("whole"))
 
 
+@pytest.mark.spawns
 @pytest.mark.parametrize("victim", [0, 1])
 def test_the_death_of_a_rank_leaves_whole_steps_for_any_number_of_processes(whole, tmp_path, victim):
     config, undisturbed = whole
@@ -231,6 +235,7 @@ def test_the_death_of_a_rank_leaves_whole_steps_for_any_number_of_processes(whol
     alike(undisturbed, train(config, tmp_path, processes=1 + victim))
 
 
+@pytest.mark.spawns
 def test_torchrun_starts_the_ranks_of_a_folder_as_well(whole, tmp_path):
     _, undisturbed = whole
     folder = tmp_path / undisturbed.folder.name
@@ -244,12 +249,14 @@ def test_torchrun_starts_the_ranks_of_a_folder_as_well(whole, tmp_path):
     assert run.record.device["processes"] == 2
 
 
+@pytest.mark.spawns
 def test_without_their_launcher_the_ranks_stop_by_themselves(whole, tmp_path):
     error = stopped(whole[0], tmp_path, lambda: processes_of("s4d_lib.launch")[-1].kill())
     assert isinstance(error, RankLost) and "the launcher was killed by SIGKILL" in str(error)
     assert f"stands at step {reached(next(tmp_path.glob('f-*')))}" in str(error)
 
 
+@pytest.mark.spawns
 def test_weights_in_parts_are_stopped_and_put_together_again(whole, tmp_path):
     """FSDP: each rank holds a part of every weight; its checkpoint is that of any other run."""
     config, undisturbed = whole
@@ -289,6 +296,7 @@ distributed.end()
 """
 
 
+@pytest.mark.spawns
 def test_parts_of_weights_and_of_gradients_make_whole_ones(tmp_path):
     (tmp_path / "parts.py").write_text(IN_PARTS)
     done = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2",
@@ -311,6 +319,7 @@ def signalled(settings, folder, number):
     return said, command.returncode
 
 
+@pytest.mark.spawns
 def test_sigterm_and_sigkill_of_the_command(whole, tmp_path, monkeypatch):
     """What one process began two go on with, are asked to stop, go on, lose their caller, and one process ends it."""
     config, undisturbed = whole
@@ -324,6 +333,7 @@ def test_sigterm_and_sigkill_of_the_command(whole, tmp_path, monkeypatch):
     alike(undisturbed, train(config, tmp_path / "runs"))
 
 
+@pytest.mark.spawns
 def test_an_unreadable_file_is_named_by_whoever_finds_it(faces, tmp_path):
     broken = tmp_path / "faces"
     shutil.copytree(faces, broken)
@@ -345,6 +355,7 @@ print("trained to", run.record.results["updates"])
 """
 
 
+@pytest.mark.spawns
 def test_two_callers_of_one_run_train_it_once(faces, tmp_path):
     config = finetuning(faces, epochs=3)
     (tmp_path / "config.json").write_text(config.model_dump_json())
@@ -357,6 +368,7 @@ def test_two_callers_of_one_run_train_it_once(faces, tmp_path):
     assert sum("fine-tuning (dfer)" in progress for _, progress in out) == 1, "the other one has trained nothing"
 
 
+@pytest.mark.spawns
 def test_who_comes_second_waits_and_says_so(faces, tmp_path, capsys):
     """The lock of a caller that dies is free at once: the system takes it back."""
     config = finetuning(faces, epochs=1)

@@ -36,6 +36,7 @@ print(json.dumps([type(model).__name__, len(timm.list_models("s?d_vit*")), *seen
 """
 
 
+@pytest.mark.spawns
 def test_the_library_first_and_then_timm():
     seen = """
 import s4d_lib
@@ -52,16 +53,19 @@ except ModuleNotFoundError as error:
         "S4DClassifier", 8, *[False] * 4, "SourceFileLoader", True, "timm.nothing"], "and timm is left as it was"
 
 
+@pytest.mark.spawns
 def test_timm_first_and_then_the_library():
     seen = "import timm\nseen = timm.list_models('s?d_vit*')\nimport s4d_lib"
     assert fresh(seen + BUILD) == ["S4DClassifier", 8], "and the control: before, timm knew none of them"
 
 
+@pytest.mark.spawns
 @pytest.mark.parametrize("module", ["encoder", "registry"])
 def test_a_part_of_the_library_that_itself_imports_timm(module):
     assert fresh(f"import s4d_lib.{module}\nseen = []\nimport timm\n{BUILD}") == ["S4DClassifier", 8]
 
 
+@pytest.mark.spawns
 def test_a_library_that_cannot_register_does_not_take_timm_away():
     known, said = fresh("""
 import warnings
@@ -75,6 +79,7 @@ print(json.dumps([len(timm.list_models()), [str(warning.message) for warning in 
     assert known > 500 and any("the models of s4d_lib are not in timm's registry" in line for line in said)
 
 
+@pytest.mark.spawns
 def test_the_library_does_not_need_timm_to_be_imported():
     assert fresh("sys.modules['timm'] = None\nimport s4d_lib\ntry:\n    import timm\n"
                  "except ImportError:\n    print(json.dumps('missing'))") == "missing"

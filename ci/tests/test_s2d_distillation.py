@@ -12,6 +12,8 @@ from s4d_lib.runs import train
 from s4d_lib.s2d_stages import Distillation, build_s2d
 from s4d_lib.training_data import read_samples, training_split
 
+pytestmark = pytest.mark.trains
+
 SDL = {"sdl": True, "prompts": False, "epochs": 5, "sdl_slots": 3, "dropout": 0.2, "landmarks": None}
 
 

@@ -16,6 +16,8 @@ from s4d_lib.predict import predict_one
 from s4d_lib.s2d import SIZES, S2DClassifier
 from s4d_lib.tiers import train_s2d
 
+pytestmark = pytest.mark.trains
+
 
 def test_both_stages_from_one_command(faces, tmp_path, monkeypatch):
     folders = {"stills": str(faces / "stills"), "clips": str(faces / "clips")}

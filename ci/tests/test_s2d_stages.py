@@ -57,6 +57,7 @@ def test_the_optimiser_holds_the_trained_parameters_and_no_others(faces):
         assert id(model.temporal_embedding) in free and id(model.prompt_blocks[0].conv1x1.weight) not in free
 
 
+@pytest.mark.trains
 def test_training_clips_leaves_the_image_model_as_it_was(stages):
     image, video = (run.model().state_dict() for run in stages)
     still = [key for key in image if key.startswith(("blocks.", "patch_embed.", "cls_token", "pos_embed",
@@ -70,6 +71,7 @@ def test_training_clips_leaves_the_image_model_as_it_was(stages):
     assert all(".TMA." in key or key == "temporal_embedding" for key in new)
 
 
+@pytest.mark.trains
 def test_without_freezing_the_image_model_learns_too(faces, stages, tmp_path):
     moved = train(config(faces, init=str(stages[0].weights), freeze=False), tmp_path).model().state_dict()
     before = stages[0].model().state_dict()
@@ -78,6 +80,7 @@ def test_without_freezing_the_image_model_learns_too(faces, stages, tmp_path):
     assert all(torch.equal(moved[key], before[key]) for key in before if key.startswith(("landmark_net.", "pos_e")))
 
 
+@pytest.mark.trains
 def test_records_say_what_was_trained_and_from_what(faces, stages):
     for run, task, mode in zip(stages, ("image", "clip"), ("sfer", "dfer")):
         assert run.record.headline.startswith(f"S2D {mode}: {mode.upper()} WAR")
@@ -159,6 +162,7 @@ def test_an_encoder_of_clips_becomes_an_image_model(faces, tmp_path):
     assert set(report.taken) | set(report.dropped) == set(published)
 
 
+@pytest.mark.trains
 def test_half_an_image_model_is_refused(stages, tmp_path):
     deeper = S2DClassifier(**SIZES["nano"] | {"depth": 5}, landmark_net=0.25)
     with pytest.raises(BadCheckpoint, match=r"tensors of the image model are not in it, first blocks\.4"):
@@ -206,6 +210,7 @@ def test_landmark_features_may_come_from_anywhere(faces, tmp_path):
     assert torch.equal(model.use_landmarks(None)(clip), own)
 
 
+@pytest.mark.trains
 def test_the_landmark_network_counts_by_content(faces, tmp_path):
     torch.manual_seed(5)
     first = save_model(tmp_path / "a.safetensors", LandmarkNet(0.25))

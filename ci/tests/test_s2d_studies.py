@@ -222,6 +222,7 @@ def test_the_untrained_landmark_network_is_as_loud_as_the_shipped_one(lab):
 # --- a study from end to end -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.trains
 def test_arms_are_trained_recorded_and_read(lab, monkeypatch):
     monkeypatch.setattr(s2d_studies, "RATES", (3e-3,))
     record = s2d_studies.s2d_sdl("smoke", (3,), 1)

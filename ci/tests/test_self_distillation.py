@@ -250,6 +250,7 @@ torch.distributed.destroy_process_group()
 """
 
 
+@pytest.mark.spawns
 def test_two_processes_share_what_they_push(tmp_path):
     outs = [tmp_path / f"{rank}.pt" for rank in range(2)]
     started = [subprocess.Popen([sys.executable, "-c", RANK, str(rank), str(tmp_path / "meet"), str(out)],

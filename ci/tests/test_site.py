@@ -124,16 +124,19 @@ def page(book: Path, name: str = "second") -> str:
     return (book / "_build" / "html" / name / "index.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.spawns
 @pytest.mark.parametrize("name", [name for name, (_, words) in FAULTS.items() if words])
 def test_a_fault_stops_the_build_and_is_named(problems, name):
     words = FAULTS[name][1]
     assert any(words in problem and f"{name}." in problem for problem in problems), "\n".join(problems)
 
 
+@pytest.mark.spawns
 def test_a_page_without_fault_is_not_blamed(problems):
     assert not [problem for problem in problems if "chapters/index" in problem and "nowhere" not in problem]
 
 
+@pytest.mark.spawns
 def test_solutions_span_cells_and_fold(sound):
     text = page(sound)
     start = text.index("Solution to")
@@ -142,6 +145,7 @@ def test_solutions_span_cells_and_fold(sound):
     assert "<a " not in inside[: inside.index("</summary>")], "a link in a summary cannot be reached"
 
 
+@pytest.mark.spawns
 def test_outputs_are_shown_as_they_should(sound):
     text = page(sound)
     assert 'alt="Two blue columns"' in text and "PIL.Image" not in text
@@ -155,6 +159,7 @@ def test_outputs_are_shown_as_they_should(sound):
     assert 'href="second/#eq-one"' in first and 'id="cite-known"' in first and "plotly.min.js" not in first
 
 
+@pytest.mark.spawns
 def test_everything_beside_the_pages_is_there(sound):
     html = sound / "_build" / "html"
     assert "no such page" in (html / "404.html").read_text(encoding="utf-8")
@@ -165,6 +170,7 @@ def test_everything_beside_the_pages_is_there(sound):
     assert "second" in table and "index" in table
 
 
+@pytest.mark.spawns
 def test_heavy_pages_notebooks_and_explorers_are_refused(sound, monkeypatch):
     monkeypatch.setattr(check_site, "LARGEST", 60)
     wrong = "\n".join(check_site.check_content(sound / "_build" / "site", sound))
@@ -172,6 +178,7 @@ def test_heavy_pages_notebooks_and_explorers_are_refused(sound, monkeypatch):
         assert words in wrong
 
 
+@pytest.mark.spawns
 def test_dead_addresses_of_the_rendering_are_found(sound, tmp_path):
     html = tmp_path / "html"
     shutil.copytree(sound / "_build" / "html", html)

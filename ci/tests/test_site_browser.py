@@ -24,6 +24,8 @@ if not shutil.which("node"):
 import build_site  # noqa: E402
 from axe_playwright_python.base import AXE_FILE_PATH  # noqa: E402
 
+pytestmark = pytest.mark.browser
+
 PATIENCE = 240_000  # ms; a busy machine is no fault of a page
 LIVE = "() => document.documentElement.dataset.ready === 'true'"
 DRAWN = "() => [...document.querySelectorAll('div.chart, div.anywidget')].every((one) => one.dataset.drawn)"

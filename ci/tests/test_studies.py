@@ -18,6 +18,7 @@ def grid(faces, tmp_path_factory):
     return cells, root, run_grid(cells, (0, 1), jobs=2, root=root)
 
 
+@pytest.mark.trains
 def test_a_grid_is_every_cell_with_every_seed_and_loads_what_is_there(grid):
     cells, root, found = grid
     assert {name: [run.record.seeds for run in runs] for name, runs in found.items()} == \
@@ -27,6 +28,7 @@ def test_a_grid_is_every_cell_with_every_seed_and_loads_what_is_there(grid):
     assert [run.folder for run in again["joint"]] == [run.folder for run in found["joint"]]
 
 
+@pytest.mark.trains
 def test_two_processes_give_what_one_gives(grid, tmp_path):
     cells, _, found = grid
     alone = run_grid({"dfer": cells["dfer"]}, (1,), jobs=1, root=tmp_path)["dfer"][0]
@@ -58,6 +60,7 @@ def test_one_seed_has_no_interval():
     assert summarise({"a": with_scores(30.0)})["a"]["clip_war"]["low"] is None
 
 
+@pytest.mark.trains
 def test_a_study_record_says_what_it_ran(grid):
     _, _, found = grid
     record = study_record("s", "h", found, {"extra": 1}, tier="smoke", protocol={"budget": "equal"})
@@ -66,6 +69,7 @@ def test_a_study_record_says_what_it_ran(grid):
     assert record.wall_seconds == pytest.approx(sum(r.record.wall_seconds for runs in found.values() for r in runs))
 
 
+@pytest.mark.trains
 @pytest.mark.parametrize("layout", ["ferv39k", "table", "packed"])
 def test_a_run_reads_other_data_sets_and_says_how_its_protocol_differs(tmp_path, layout):
     from PIL import Image

@@ -42,6 +42,7 @@ def folds_and_seeds() -> list[dict]:
 # -------------------------------------------------------------------------------------------------------------- running
 
 
+@pytest.mark.spawns
 def test_twelve_runs_on_two_workers_two_at_a_time_each_on_its_own_device(tmp_path, monkeypatch):
     write_chapter(tmp_path / "chapters", "07_toy", RECORD, parameters=PARAMETERS)
     stub_worker(monkeypatch, tmp_path, """
@@ -81,6 +82,7 @@ mine.unlink()
     assert sum(run.status == "kept" for run in again) == 11
 
 
+@pytest.mark.spawns
 def test_points_that_never_ran_are_missing_and_not_forgotten(tmp_path, monkeypatch):
     write_chapter(tmp_path / "chapters", "07_toy", RECORD, parameters=PARAMETERS)
     stub_worker(monkeypatch, tmp_path, """

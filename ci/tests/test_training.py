@@ -54,6 +54,7 @@ def same(one, other):
     return all(torch.equal(one[key], other[key]) for key in one)
 
 
+@pytest.mark.trains
 def test_pretraining_reads_files_and_leaves_a_record(faces, runs):
     run = train(pretraining(faces), runs)
     assert run.record.kind == "pretrain"
@@ -66,12 +67,14 @@ def test_pretraining_reads_files_and_leaves_a_record(faces, runs):
     assert str(faces) not in (run.folder / "record.json").read_text(), "a record names data by content, not by place"
 
 
+@pytest.mark.trains
 @pytest.mark.parametrize("modality", ["image", "clip"])
 def test_pretraining_on_one_modality(faces, runs, modality):
     run = train(pretraining(faces, modalities=(modality,), epochs=1), runs)
     assert len(run.losses(modality)) == len(run.losses()) > 0
 
 
+@pytest.mark.trains
 @pytest.mark.parametrize("mode", ["sfer", "dfer", "joint", "moae"])
 def test_every_mode_trains_validates_and_tests(faces, runs, mode):
     config = finetuning(faces, mode)
@@ -91,12 +94,14 @@ def test_every_mode_trains_validates_and_tests(faces, runs, mode):
     assert card.schemas == {{"image": "image", "clip": "video"}[m]: config.schema(m).name for m in modalities}
 
 
+@pytest.mark.trains
 def test_a_file_says_that_its_network_knows_local_contrast_only(faces, runs):
     run = train(finetuning(faces, "dfer", local_contrast=True, epochs=1), runs)
     (note,) = open_model(run.weights).card.notes
     assert "local contrast" in note and "mean little" in note
 
 
+@pytest.mark.trains
 def test_a_finished_run_is_loaded_and_a_changed_one_is_not(faces, runs):
     first = train(finetuning(faces, epochs=1), runs)
     stamp = (first.folder / "model.safetensors").stat().st_mtime_ns
@@ -108,6 +113,7 @@ def test_a_finished_run_is_loaded_and_a_changed_one_is_not(faces, runs):
     assert train(finetuning(moved, epochs=1), runs).folder == first.folder, "same data in another place is the same run"
 
 
+@pytest.mark.trains
 @pytest.mark.parametrize("mode", ["pretrain", "moae"])
 def test_resuming_mid_epoch_gives_the_same_numbers(faces, runs, monkeypatch, mode):
     config = pretraining(faces) if mode == "pretrain" else finetuning(faces, mode, dropout=0.1, ema=0.9)
@@ -120,6 +126,8 @@ def test_resuming_mid_epoch_gives_the_same_numbers(faces, runs, monkeypatch, mod
     assert strip(whole) == strip(broken)
 
 
+@pytest.mark.trains
+@pytest.mark.spawns
 def test_sigkill_from_outside_loses_nothing_that_was_checkpointed(faces, runs, tmp_path):
     """The real thing: the command in a process of its own, killed without warning, started again."""
     config = pretraining(faces, checkpoint_minutes=1e-6, epochs=3)
@@ -141,6 +149,7 @@ def test_sigkill_from_outside_loses_nothing_that_was_checkpointed(faces, runs, t
     assert np.array_equal(whole.losses(), again.losses()) and same(weights(whole), weights(again))
 
 
+@pytest.mark.trains
 def test_bf16_changes_rounding_and_little_else(faces, runs):
     exact, rounded = (train(finetuning(faces, epochs=1, precision=p), runs).losses()[:, 1] for p in ("no", "bf16"))
     assert not np.array_equal(exact, rounded)
@@ -182,6 +191,7 @@ def failing_once(config, runs, monkeypatch, name):
     return train(config, runs)
 
 
+@pytest.mark.trains
 @pytest.mark.parametrize("name", ["validation_scores", "save_model"])
 def test_a_validation_that_fails_is_done_again(faces, runs, monkeypatch, name):
     """Neither an error in validating nor a full disk while the best weights are written loses an epoch's score."""
@@ -193,6 +203,7 @@ def test_a_validation_that_fails_is_done_again(faces, runs, monkeypatch, name):
     assert len(lines) == len(set(lines)) == 4 * 3 + 3
 
 
+@pytest.mark.trains
 def test_a_step_that_was_applied_by_half_is_not_saved(faces, runs, monkeypatch):
     """An error after the optimiser's step, before it is counted: the checkpoint before it stands."""
     config = finetuning(faces, epochs=2, ema=0.9, checkpoint_minutes=1e-6)
@@ -234,6 +245,7 @@ def test_a_checkpoint_of_another_configuration_is_refused(tmp_path):
         training.load_state(tmp_path, "other", model, None, optimizer, None)
 
 
+@pytest.mark.trains
 def test_accumulation_does_not_change_a_step(faces, runs):
     """Without dropout, mixing or experts a step split in three is the same step."""
     plain = {"epochs": 1, "mixup": 0.0, "cutmix": 0.0}
@@ -243,6 +255,7 @@ def test_accumulation_does_not_change_a_step(faces, runs):
     np.testing.assert_allclose(one.losses()[:, 1], three.losses()[:, 1], rtol=1e-4)
 
 
+@pytest.mark.trains
 def test_workers_do_not_change_a_run(faces, runs):
     config = finetuning(faces, epochs=1)
     here = train(config, runs / "0")
@@ -250,6 +263,7 @@ def test_workers_do_not_change_a_run(faces, runs):
     assert same(weights(here), weights(there))
 
 
+@pytest.mark.trains
 def test_seed_changes_a_run_and_data_order_is_not_the_models_doing(faces, runs):
     one, other = (train(finetuning(faces, epochs=1, seed=seed), runs) for seed in (0, 1))
     assert not same(weights(one), weights(other))
@@ -272,6 +286,7 @@ def test_learning_rate_schedule_follows_the_two_recipes():
         np.testing.assert_allclose(rates[1000], 0.5 * 1e-5, rtol=1e-2)
 
 
+@pytest.mark.trains
 def test_balance_loss_is_really_added_and_reference_leaves_it_out(faces, runs):
     """The clean loss rises by about coefficient × top-k × routers; the released one does not rise."""
     moae = {"epochs": 1, "experts": 4}
@@ -293,6 +308,7 @@ def test_validation_and_few_labels_come_from_the_training_list_alone(faces):
     assert training_split(config.model_copy(update={"seed": 5}), "clip", listed) == (train_set, validation)
 
 
+@pytest.mark.trains
 def test_a_corrupt_video_stops_the_run_by_name_or_is_skipped_and_counted(faces, tmp_path, runs):
     broken = tmp_path / "broken"
     shutil.copytree(faces, broken)
@@ -319,6 +335,7 @@ def test_a_missing_folder_is_named(faces, runs):
         train(finetuning(faces, clips=None), runs)
 
 
+@pytest.mark.trains
 def test_a_loss_that_explodes_stops_the_run(faces, runs, monkeypatch):
     import s4d_lib.stages as stages
 

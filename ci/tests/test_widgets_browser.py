@@ -13,6 +13,8 @@ if not CHROMIUM:
 
 from widgets import EXPLORERS  # noqa: E402
 
+pytestmark = pytest.mark.browser
+
 ROOT = Path(__file__).resolve().parents[2]
 HOST = "http://book.test"
 PAGE = """<!doctype html><html lang="en" class="{theme}"><meta charset="utf-8"><title>Explorer</title>

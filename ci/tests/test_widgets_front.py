@@ -17,6 +17,8 @@ if not shutil.which("node"):
 from widgets import EXPLORERS
 from widgets.explorer import HERE, recorded, settle
 
+pytestmark = pytest.mark.spawns
+
 JS = Path(__file__).parent / "js"
 
 
