@@ -18,7 +18,7 @@ from s4d_lib.configs import Config, FinetuneConfig, PretrainConfig
 from s4d_lib.errors import Refused
 from s4d_lib.files import RESULTS
 from s4d_lib.records import read_record
-from s4d_lib.stages import _plan, finetune_plan
+from s4d_lib.stages import finetune_plan, pass_plan
 from s4d_lib.step_counts import Counted, count_step
 
 STEP_COSTS = RESULTS / "step_costs.json"
@@ -89,7 +89,7 @@ def steps_of(config: Config, samples: Mapping[str, int]) -> dict[str, tuple[int,
     left = {m: samples[m] - (round(config.validation * samples[m]) if tuning else 0) for m in config.modalities}
     parts = {m: SimpleNamespace(samples=[SimpleNamespace(label=0)] * count) for m, count in left.items()}
     plan = (finetune_plan(config, parts) if tuning else
-            _plan(config, parts, {"image": 1.0, "clip": 1.0 / config.replicate}, drop_last=False))
+            pass_plan(config, parts, {"image": 1.0, "clip": 1.0 / config.replicate}, drop_last=False))
     a_epoch = Counter(step.modality for step in plan(0))
     batch = {"image": config.batch_stills, "clip": config.batch_clips * (1 if tuning else config.replicate)}
     return {m: (config.epochs * a_epoch[m], batch[m]) for m in config.modalities}

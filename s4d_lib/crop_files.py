@@ -17,7 +17,6 @@ import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +30,7 @@ from s4d_lib.crop_preview import Preview
 from s4d_lib.crops import HELD, REPEATED, SKIPPED, STATES, WHOLE, FaceCropper
 from s4d_lib.errors import Refused
 from s4d_lib.files import replacing
+from s4d_lib.frame_writer import Mp4Writer
 from s4d_lib.frames import FrameReader, open_frames
 from s4d_lib.progress import Progress
 from s4d_lib.records import fingerprint
@@ -329,30 +329,6 @@ def _remove_leftovers(target: Path) -> None:
             continue
 
 
-class _Mp4:
-    """H.264 as `frames.write_mp4` makes it, chunk by chunk."""
-
-    def __init__(self, part: Path, fps: float | None) -> None:
-        import av
-
-        self.container, self.stream = av.open(str(part), "w", format="mp4"), None
-        self.picture = av.VideoFrame.from_ndarray
-        self.rate = Fraction(fps or 25).limit_denominator(1000)
-
-    def add(self, frames: Tensor) -> None:
-        if len(frames) and self.stream is None:
-            self.stream = self.container.add_stream("libx264", rate=self.rate)
-            self.stream.height, self.stream.width, self.stream.pix_fmt = *frames.shape[1:3], "yuv420p"
-            self.stream.options = {"crf": "12", "threads": "1"}
-        for frame in frames.numpy():
-            self.container.mux(self.stream.encode(self.picture(np.ascontiguousarray(frame), format="rgb24")))
-
-    def close(self) -> None:
-        if self.stream is not None:
-            self.container.mux(self.stream.encode())
-        self.container.close()
-
-
 class _Pictures:
     """jpg frames 00001.jpg, 00002.jpg, … in a folder, or the one picture that a picture becomes."""
 
@@ -372,5 +348,5 @@ class _Pictures:
         pass
 
 
-def _writer(part: Path, target: Path, fps: float | None) -> _Mp4 | _Pictures:
-    return _Mp4(part, fps) if target.suffix.lower() == ".mp4" else _Pictures(part, target)
+def _writer(part: Path, target: Path, fps: float | None) -> Mp4Writer | _Pictures:
+    return Mp4Writer(part, fps or 25) if target.suffix.lower() == ".mp4" else _Pictures(part, target)

@@ -28,7 +28,6 @@ import re
 import threading
 import weakref
 from collections.abc import Callable, Sequence
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +35,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from s4d_lib.backends import IMAGE_SUFFIXES, MODULE_OF, SOURCES, Source, in_format, installed_backends, require_whole
+from s4d_lib.backends import IMAGE_SUFFIXES, MODULE_OF, SOURCES, Source, installed_backends, require_whole
 from s4d_lib.errors import Refused
-from s4d_lib.files import replacing
 from s4d_lib.shards import is_packed, open_packed
 
 OPENERS: dict[str, Callable[[Path], Source]] = SOURCES | {"packed": open_packed}
@@ -227,32 +225,3 @@ def open_frames(path: str | os.PathLike, backend: str = "auto") -> FrameReader:
     if backend in MODULE_OF and backend not in installed:
         raise Refused(f"back end {backend!r} is not installed; installed here: {', '.join(installed)}")
     return FrameReader(path, [backend])
-
-
-def write_mp4(
-    path: str | os.PathLike, frames: Tensor | np.ndarray, fps: float, crf: int = 12, reproducible: bool = False
-) -> None:
-    """Write uint8 [t h w 3] as H.264 (libx264, yuv420p) at `fps` frames a second; crf 12 looks lossless.
-
-    The file appears whole or not at all. `reproducible` gives equal bytes for equal frames on every processor and
-    beside other threads; otherwise x264 now and then decides otherwise (seen in its macroblock tree). ValueError for
-    frames of another type or shape, or of odd height or width, which the chroma planes of yuv420p cannot halve.
-    """
-    import av
-
-    pictures = np.ascontiguousarray(frames)
-    if pictures.dtype != np.uint8 or pictures.ndim != 4 or pictures.shape[-1] != 3 or not len(pictures):
-        raise Refused(f"{path}: frames must be uint8 [t h w 3], got {pictures.dtype} {[*pictures.shape]}")
-    height, width = pictures.shape[1:3]
-    if height % 2 or width % 2:
-        raise Refused(f"{path}: H.264 needs an even height and width, got {height}x{width} px")
-    path = Path(path)
-    with replacing(path) as part, av.open(str(part), "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1000))
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        stream.options = {"crf": str(crf), "threads": "1"} | (
-            {"x264-params": "cpu-independent=1"} if reproducible else {})
-        for picture in pictures:
-            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-            container.mux(stream.encode(in_format(frame, "yuv420p")))
-        container.mux(stream.encode())

@@ -1,186 +1,24 @@
-"""parts → model     DualModalMAE, its encoder and S4DClassifier in named sizes.
+"""image or clip → logits     S4DClassifier: one encoder, with or without experts, and a head for each task.
 
-Both read images `[b 3 h w]` and clips `[b 3 t h w]` through one encoder. State-dict keys and shapes equal
-those of the released S4D checkpoints, so weights load by name. The classifier has the manners of a timm model
-(`forward_features`, `forward_head`, `reset_classifier` ...); `registry.py` gives it names there. Derived in chapters
-06 and 09.
+It reads images `[b 3 h w]` and clips `[b 3 t h w]`. State-dict keys and shapes equal those of the released S4D
+checkpoints, so weights load by name. It has the manners of a timm model (`forward_features`, `forward_head`,
+`reset_classifier` ...); `registry.py` gives it names there. Derived in chapters 06 and 09.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from dataclasses import asdict
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from s4d_lib.adapters import MixtureOfAdapterExperts, Routing
-from s4d_lib.decoder import RELEASED_EPSILON, Decoder, normalised_target, paste_prediction, place_mask_tokens
 from s4d_lib.distributed import RowDropout
 from s4d_lib.encoder import Encoder, MoAEBlock, TransformerBlock, layer_norm
 from s4d_lib.errors import Refused
 from s4d_lib.heads import POOLS, TASK_OF_RANK, TaskHeads, pool_latents, task_of
 from s4d_lib.hub import HubModel
-from s4d_lib.losses import masked_mse
-from s4d_lib.tokens import POSITIONS, Grid, TubeletEmbed, height_width, position_table
-
-
-@dataclass(frozen=True)
-class Size:
-    """Every number that shapes the models. Lengths in pixels, frames or channels.
-
-    Positions are computed for the grid that these numbers make, so any picture size, frame count, patch or tubelet
-    is a model of its own, and weights pass between models that differ in picture size and frame count only.
-    """
-
-    image_size: int | tuple[int, int]  # side of the input, or its (height, width); a square is kept as its side
-    frames: int              # frames of a clip
-    patch: int               # height and width of a tubelet
-    tubelet: int             # frames of a tubelet
-    dim: int                 # encoder width d
-    depth: int               # encoder blocks
-    heads: int               # attention heads
-    decoder_dim: int
-    decoder_depth: int
-    decoder_heads: int
-    mlp_ratio: float = 4.0   # width of the dense network over d
-    positions: str = "flat"  # "flat" (the paper) or "separable"
-
-    def __post_init__(self) -> None:
-        height, width = height_width(self.image_size)
-        # One spelling of each size, or equal models would have unequal descriptions after a trip through JSON.
-        object.__setattr__(self, "image_size", height if height == width else (height, width))
-        for whole, part in (("image_size", "patch"), ("frames", "tubelet"), ("dim", "heads"),
-                            ("decoder_dim", "decoder_heads")):
-            a, b = getattr(self, whole), getattr(self, part)
-            if any(side % b for side in (a if isinstance(a, tuple) else (a,))):
-                raise Refused(f"{whole} must be a multiple of {part}, got {a} and {b}")
-        if self.positions not in POSITIONS:
-            raise Refused(f"positions must be one of {POSITIONS}, got {self.positions!r}")
-
-    @property
-    def height(self) -> int:
-        return height_width(self.image_size)[0]
-
-    @property
-    def width(self) -> int:
-        return height_width(self.image_size)[1]
-
-    @property
-    def grid(self) -> Grid:
-        """Tokens of a clip along time, height and width."""
-        return self.frames // self.tubelet, self.height // self.patch, self.width // self.patch
-
-    @property
-    def image_grid(self) -> Grid:
-        """Tokens of an image: one time slot."""
-        return 1, *self.grid[1:]
-
-    @property
-    def pixels(self) -> int:
-        """Numbers in one tubelet: what the decoder predicts for each token."""
-        return 3 * self.tubelet * self.patch**2
-
-
-# small, base and large are the released 160-pixel models (`finetune/s4d/videomae.py:740-763`,
-# `pretrain/omnivision/models/videomae_pretraining.py:460-582`); tiny and nano are ours,
-# for a CPU: tiny is what the book ships, nano what the transfer laboratory trains hundreds of times,
-# in two more widths where width is the question.
-_PAPER = {"image_size": 160, "frames": 16, "patch": 16, "tubelet": 2, "decoder_depth": 4}
-SIZES = {
-    "tiny": Size(image_size=48, frames=8, patch=8, tubelet=2, dim=128, depth=4, heads=4,
-                 decoder_dim=64, decoder_depth=2, decoder_heads=2, positions="separable"),
-    "nano": Size(image_size=48, frames=8, patch=12, tubelet=2, dim=64, depth=4, heads=4,
-                 decoder_dim=64, decoder_depth=2, decoder_heads=2, positions="separable"),
-    "nano_narrow": Size(image_size=48, frames=8, patch=12, tubelet=2, dim=32, depth=4, heads=4,
-                        decoder_dim=64, decoder_depth=2, decoder_heads=2, positions="separable"),
-    "nano_wide": Size(image_size=48, frames=8, patch=12, tubelet=2, dim=128, depth=4, heads=4,
-                      decoder_dim=64, decoder_depth=2, decoder_heads=2, positions="separable"),
-    "small": Size(dim=384, depth=12, heads=6, decoder_dim=192, decoder_heads=3, **_PAPER),
-    "base": Size(dim=768, depth=12, heads=12, decoder_dim=384, decoder_heads=6, **_PAPER),
-    "large": Size(dim=1024, depth=24, heads=16, decoder_dim=512, decoder_heads=8, **_PAPER),
-}
-
-
-def resolve_size(size: str | Size | Mapping[str, Any]) -> Size:
-    """A Size, the name of one in SIZES, or its fields as they stand in a checkpoint."""
-    if isinstance(size, Size):
-        return size
-    if isinstance(size, Mapping):
-        return Size(**size)
-    if size not in SIZES:
-        raise Refused(f"size must be one of {', '.join(SIZES)} or a Size, got {size!r}")
-    return SIZES[size]
-
-
-class MAEOutput(NamedTuple):
-    prediction: Tensor  # [b n p] normalised pixels of all tokens
-    loss: Tensor        # scalar, over hidden tokens
-
-
-class DualModalEncoder(Encoder, HubModel):
-    """The pretrained half of a DualModalMAE by itself: images and clips → normalised latents `[b n d]`.
-
-    Its keys are those of `DualModalMAE.encoder`. Encoders that others published (MAE, OmniMAE) become one of these.
-    """
-
-    def __init__(self, size: str | Size | Mapping[str, Any]) -> None:
-        s = resolve_size(size)
-        super().__init__(*_stem(s), _plain_blocks(s), layer_norm(s.dim))
-        self.size = s
-        self.config: dict[str, Any] = {"size": asdict(s)}
-        self.apply(_xavier)
-
-
-class DualModalMAE(nn.Module, HubModel):
-    """Masked autoencoder of images and clips (arXiv 2409.06154): hide most tubelets, predict their pixels.
-
-    One encoder, one decoder and one mask token serve both modalities; a batch holds one of them.
-    `target_epsilon` is explained in `decoder.normalised_target`.
-    """
-
-    def __init__(self, size: str | Size | Mapping[str, Any], target_epsilon: float = RELEASED_EPSILON) -> None:
-        super().__init__()
-        self.size = s = resolve_size(size)
-        self.target_epsilon = target_epsilon
-        self.config: dict[str, Any] = {"size": asdict(s), "target_epsilon": target_epsilon}
-        blocks = _plain_blocks(s)
-        positions = position_table(s.grid, s.decoder_dim, s.positions)
-        # Not a DualModalEncoder: that one draws its weights at once, and the seeds of recorded runs would then
-        # give other weights than they did.
-        self.encoder = Encoder(*_stem(s), blocks, layer_norm(s.dim))
-        self.decoder = Decoder(positions, s.decoder_depth, s.decoder_heads, s.mlp_ratio, s.pixels)
-        for part in (self.encoder, self.decoder):
-            part.apply(_xavier)
-        # The released initialisation stops here: the bridge keeps PyTorch's default.
-        self.encoder_to_decoder = nn.Linear(s.dim, s.decoder_dim, bias=False)
-        self.mask_token = nn.Parameter(torch.zeros(1, 1, s.decoder_dim))
-        nn.init.trunc_normal_(self.mask_token, std=0.02, a=-0.02, b=0.02)
-
-    def forward(self, x: Tensor, mask: Tensor) -> MAEOutput:
-        """Images `[b 3 h w]` or clips `[b 3 t h w]`, ImageNet-normalised; mask bool `[b n]`, True = hidden.
-
-        The mask must hide the same number of tokens in every sample, as the functions of `masking.py` do.
-        """
-        visible = self.encoder_to_decoder(self.encoder(x, mask))
-        prediction = self.decoder(place_mask_tokens(visible, self.mask_token, mask))
-        return MAEOutput(prediction, masked_mse(prediction, self.patches(x), mask))
-
-    def patches(self, x: Tensor) -> Tensor:
-        """The target of every token: pixels normalised per tubelet and channel, `[b n p]`."""
-        return normalised_target(x, self.size.patch, self.size.tubelet, self.target_epsilon)
-
-    @torch.no_grad()
-    def reconstruct(self, x: Tensor, mask: Tensor) -> Tensor:
-        """Hidden tubelets as predicted, visible ones as they are: pixels in [0, 1], `[b 3 t h w]`.
-
-        An image comes back as a clip of one tubelet. What the picture flatters: `decoder.paste_prediction`.
-        """
-        s, prediction = self.size, self(x, mask).prediction
-        return paste_prediction(x, prediction, mask, s.patch, s.tubelet, self.target_epsilon)
-
-    def no_weight_decay(self) -> set[str]:
-        """Matrices without weight decay: none, the released recipe decays the mask token too."""
-        return set()
+from s4d_lib.model_sizes import Size, resolve_size, stem
 
 
 class S4DClassifier(Encoder, HubModel):
@@ -206,7 +44,7 @@ class S4DClassifier(Encoder, HubModel):
             if i in moae else TransformerBlock(s.dim, s.heads, s.mlp_ratio)
             for i in range(s.depth)
         ]
-        super().__init__(*_stem(s), blocks, norm=nn.Identity())  # the norm comes after pooling
+        super().__init__(*stem(s), blocks, norm=nn.Identity())  # the norm comes after pooling
         self.size, self.places, self.num_features = s, s.grid[1] * s.grid[2], s.dim
         self.config: dict[str, Any] = {
             "size": asdict(s), "classes": classes, "moae_blocks": list(moae), "experts": experts,
@@ -311,15 +149,6 @@ class S4DClassifier(Encoder, HubModel):
         return experts
 
 
-def _stem(size: Size) -> tuple[TubeletEmbed, Tensor]:
-    embed = TubeletEmbed(size.image_size, size.frames, size.patch, size.tubelet, size.dim)
-    return embed, position_table(size.grid, size.dim, size.positions)
-
-
-def _plain_blocks(size: Size) -> list[TransformerBlock]:
-    return [TransformerBlock(size.dim, size.heads, size.mlp_ratio) for _ in range(size.depth)]
-
-
 def _check_pool(pool: str) -> None:
     if pool not in POOLS:
         raise Refused(f"pool must be one of {POOLS}, got {pool!r}")
@@ -331,13 +160,6 @@ def _moae_blocks(blocks: Sequence[int] | str, depth: int) -> tuple[int, ...]:
     if isinstance(blocks, str) or not all(isinstance(i, int) and 0 <= i < depth for i in blocks):
         raise Refused(f"moae_blocks is 'last_half' or block numbers from 0 to {depth - 1}, got {blocks!r}")
     return tuple(sorted(set(blocks)))
-
-
-def _xavier(module: nn.Module) -> None:
-    if isinstance(module, nn.Linear):
-        nn.init.xavier_uniform_(module.weight)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
 
 
 def _truncated_normal(module: nn.Module) -> None:

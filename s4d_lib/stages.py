@@ -47,7 +47,7 @@ def pretrain_job(config: PretrainConfig, samples: dict[str, list[Sample]]) -> tu
 
     job = Job(
         model=model, groups=param_groups_weight_decay(model, config.weight_decay), betas=config.betas,
-        plan=_plan(config, parts, {"image": 1.0, "clip": 1.0 / config.replicate}, drop_last=False),
+        plan=pass_plan(config, parts, {"image": 1.0, "clip": 1.0 / config.replicate}, drop_last=False),
         data=Mixed(parts), prepare=prepare, loss=loss, label="pretraining", mixes=False,
     )
     return job, config.loop(start_lr=1e-6, warmup_in_cosine=True)
@@ -109,7 +109,7 @@ def finetune_plan(config: FinetuneConfig, parts: dict[str, FaceDataset]) -> Call
     both = len(config.modalities) == 2  # a single task sees all of its data in every epoch
     if config.clip_steps is None:
         share = {"image": config.share_stills if both else 1.0, "clip": config.share_clips if both else 1.0}
-        return _plan(config, parts, share, drop_last=True, balance=config.balance)
+        return pass_plan(config, parts, share, drop_last=True, balance=config.balance)
     paired = config.remedy is not None
     stills = config.clip_steps if paired or not both else round(config.still_ratio * config.clip_steps)
     labels = {m: np.array([sample.label for sample in part.samples]) for m, part in parts.items()}
@@ -119,7 +119,7 @@ def finetune_plan(config: FinetuneConfig, parts: dict[str, FaceDataset]) -> Call
     return lambda epoch: steady_plan(labels, batch, counts, config.seed, epoch, config.balance, paired)
 
 
-def _plan(config: Config, parts: dict[str, FaceDataset], share: dict[str, float], drop_last: bool,
+def pass_plan(config: Config, parts: dict[str, FaceDataset], share: dict[str, float], drop_last: bool,
           balance: tuple[str, ...] = ()) -> Callable[[int], list[Step]]:
     labels = {m: np.array([sample.label for sample in part.samples]) for m, part in parts.items()}
     batch = {"image": config.batch_stills, "clip": config.batch_clips}
