@@ -30,7 +30,9 @@ class S2DSettings(BaseModel):
     tma_init: Literal["released", "zero"] = later("zero", description="how the temporal adapters start, see s2d.py")
     freeze: bool | None = later(None, description="train only what S2D adds; None: in mode dfer")
     landmarks: str | None = later("shipped", description="weights of the landmark network, or 'random' as a control")
-    landmark_memory: str | None = later(None, description="folder of remembered landmark features, see that file")
+    landmark_memory: str | None = later(
+        None, description="folder that landmark_memory.remember filled; its features are rounded, so it is another run"
+    )
     sdl: bool = later(False, description="self-distillation from emotion anchors; its variant is `behaviour`")
     sdl_slots: int = later(16, ge=1, description="anchors kept of each class")
     sdl_neighbours: int = later(2, ge=1, description="anchors of each class that make a target")
