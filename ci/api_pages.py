@@ -1,4 +1,4 @@
-"""Write the library's pages for the site: one for every file of s4d_lib, and the bibliography with who cites what.
+"""Write the library's pages for the site: one for every wing of s4d_lib, and the bibliography with who cites what.
 
     python ci/api_pages.py OUT        OUT is the folder `api` beside chapters/; myst.yml lists it
 
@@ -14,14 +14,15 @@ import ast
 import json
 import re
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from textwrap import dedent
 
 import griffe
 
-from s4d_lib.chapters import find_chapters, read_chapter
+from s4d_lib.batch.chapters import find_chapters, read_chapter
 
 ROOT = Path(__file__).resolve().parent.parent
 WIDTH = 88  # longer signatures stand on several lines, as in a narrow window
@@ -29,6 +30,33 @@ LONGEST_VALUE = 240  # characters of a constant that are shown
 DERIVED = re.compile(r"(?:Derived|Explained)\s+in\s+(?:chapters?|appendix)\s+[\w, \n]+?\.")  # said again, with links
 MENTION = re.compile(r"\b(chapters?|appendix|appendices) ((?:\w{1,2}\b(?:, | and (?=\w{1,2}\b))?)+)")
 SPECIAL = re.compile(r"([\\*_$\[\]{}<>#@|~])")
+
+
+@dataclass(frozen=True)
+class File:
+    """A file of the library: "layers/masking", or "clips" on the ground."""
+
+    name: str
+    module: griffe.Module
+    entries: dict[str, str]  # public functions and classes → label
+    label: str
+
+    @property
+    def stem(self) -> str:
+        return self.name.rpartition("/")[2]
+
+
+@dataclass(frozen=True)
+class Wing:
+    """A folder of the library with its files in the order of the flow; a file on the ground is a wing by itself."""
+
+    name: str
+    module: griffe.Module
+    files: tuple[File, ...]
+
+    @property
+    def label(self) -> str:
+        return f"lib-{self.name.replace('/', '-')}"
 
 
 @dataclass
@@ -44,28 +72,105 @@ class Uses:
     def of(self, file: str, entry: str = "") -> list[str]:
         return sorted(self.found[file][entry])
 
+    def files(self, chapter: str) -> list[str]:
+        """The files that a chapter uses."""
+        return [file for file, entries in self.found.items() if chapter in entries[""]]
 
-def read_uses(chapters: list[Path], files: set[str]) -> Uses:
-    """What the chapters' code cells take from `files`: `from s4d_lib.x import y`, or `x.y` after an import of x."""
+
+def read_wings(library: griffe.Module) -> list[Wing]:
+    """The wings in the order of the library's own docstring, then the files on the ground."""
+    wings = []
+    for name, module in sorted(library.members.items()):
+        if is_public(name, module) and module.is_module:
+            wings += _with_wings_inside(name, module) if module.is_init_module else [
+                Wing(name, module, (_file(name, module, "", Counter()),))]
+    listed = library.docstring.value if library.docstring else ""
+    return sorted(wings, key=lambda wing: (len(wing.files) == 1 and not wing.module.is_init_module,
+                                           _place_in(listed, wing.name.split("/")[0]), wing.name))
+
+
+def _with_wings_inside(name: str, module: griffe.Module) -> list[Wing]:
+    modules = {key: member for key, member in module.members.items() if is_public(key, member) and member.is_module}
+    spelled = Counter(_spelling(key, member) for one in modules.values() if not one.is_init_module
+                      for key, member in one.members.items() if _is_entry(key, member))
+    listed = module.docstring.value if module.docstring else ""
+    files = [_file(f"{name}/{key}", one, name, spelled) for key, one in modules.items() if not one.is_init_module]
+    inside = [wing for key, one in sorted(modules.items()) if one.is_init_module
+              for wing in _with_wings_inside(f"{name}/{key}", one)]
+    files.sort(key=lambda file: (_place_in(listed, file.stem), file.name))
+    return [Wing(name, module, tuple(files)), *inside]
+
+
+def _place_in(listed: str, name: str) -> int:
+    """Where a name begins a line of a docstring's list; at the end if it is not listed."""
+    found = re.search(rf"^ *{re.escape(name)}/? ", listed, re.MULTILINE)
+    return found.start() if found else len(listed)
+
+
+def _file(name: str, module: griffe.Module, wing: str, spelled: Counter) -> File:
+    """A label names the wing and the entry, not the file, so that links outlive a move within the wing."""
+    entries = {}
+    for key, member in module.members.items():
+        if _is_entry(key, member):
+            place = name if not wing or spelled[_spelling(key, member)] > 1 else wing
+            entries[key] = f"lib-{place.replace('/', '-')}-{_spelling(key, member)}"
+    folder = f"{wing.replace('/', '-')}-file-" if wing else ""
+    return File(name, module, entries, f"lib-{folder}{name.rpartition('/')[2]}")
+
+
+def _is_entry(name: str, member: griffe.Object | griffe.Alias) -> bool:
+    return is_public(name, member) and (member.is_function or member.is_class)
+
+
+def _spelling(name: str, member: griffe.Object) -> str:
+    """Labels do not know capitals, and a file may hold both `Scores` and `scores`."""
+    return f"class-{name}" if member.is_class else name
+
+
+def read_uses(chapters: list[Path], library: griffe.Module) -> Uses:
+    """What the chapters' code cells take from the library: names through a wing's face or a file, or `wing.name`."""
     uses = Uses()
     for path in chapters:
-        modules = {}  # the chapter's name of a library file → the file
+        modules: dict[str, str] = {}  # the chapter's word for a wing or a file → its dotted path below the library
         for cell in read_chapter(path).cells:
-            if cell.cell_type != "code":
-                continue
-            for node in ast.walk(ast.parse(cell.source)):
-                match node:
-                    case ast.ImportFrom(module="s4d_lib", names=names):
-                        modules |= {name.asname or name.name: name.name for name in names if name.name in files}
-                        for name in names:
-                            if name.name in files:
-                                uses.add(name.name, "", path.stem)
-                    case ast.ImportFrom(module=str(module), names=names) if module.startswith("s4d_lib."):
-                        for name in names:
-                            uses.add(module.removeprefix("s4d_lib."), name.name, path.stem)
-                    case ast.Attribute(value=ast.Name(id=name), attr=entry) if name in modules:
-                        uses.add(modules[name], entry, path.stem)
+            for place, name, word in _mentions(cell.source, modules) if cell.cell_type == "code" else ():
+                if file := _defined_in(library, place, name):
+                    uses.add(*file, path.stem)
+                elif word and _module(library, f"{place}.{name}".strip(".")):
+                    modules[word] = f"{place}.{name}".strip(".")
     return uses
+
+
+def _mentions(source: str, modules: dict[str, str]) -> Iterator[tuple[str, str, str]]:
+    """(wing or file, name in it, the cell's word if it is an import) of all that a cell takes from the library."""
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.ImportFrom(module=str(module), names=names) if module.split(".")[0] == "s4d_lib":
+                yield from ((module.partition(".")[2], name.name, name.asname or name.name) for name in names)
+            case ast.Attribute(value=ast.Name(id=word), attr=entry) if word in modules:
+                yield modules[word], entry, ""
+
+
+def _module(library: griffe.Module, place: str) -> griffe.Module | None:
+    """The module at "layers.masking", None where there is none."""
+    found = library
+    for word in filter(None, place.split(".")):
+        found = found.members.get(word)
+        if found is None or found.is_alias or not found.is_module:
+            return None
+    return found
+
+
+def _defined_in(library: griffe.Module, place: str, name: str) -> tuple[str, str] | None:
+    """(file, entry) where a name that `place` holds or hands on is defined."""
+    module = _module(library, place)
+    member = module.members.get(name) if module else None
+    if member is None or not member.is_alias and member.is_module:
+        return None
+    if not member.is_alias:
+        return (place.replace(".", "/"), name) if place else None
+    inside = member.target_path.removeprefix(f"{library.name}.")
+    return _defined_in(library, *inside.rpartition(".")[::2]) if inside != member.target_path else None
 
 
 def named_chapters(docstring: str, stems: list[str]) -> list[str]:
@@ -130,7 +235,6 @@ class Book:
 
     titles: dict[str, str]  # file stem → title, in book order
     uses: Uses
-    entries: dict[str, dict[str, str]] = field(default_factory=dict)  # file → entry → label
 
     def links(self, stems: list[str]) -> str:
         """Chapters as a list of short links."""
@@ -156,14 +260,10 @@ def is_public(name: str, member: griffe.Object | griffe.Alias) -> bool:
     return not name.startswith("_") and not member.is_alias
 
 
-def label_of(file: str, name: str, is_class: bool) -> str:
-    """Labels do not know capitals, and a file may hold both `Scores` and `scores`."""
-    return f"lib-{file}-{'class-' if is_class else ''}{name}"
-
-
-def entry_lines(book: Book, file: str, name: str, member: griffe.Object, derived: list[str]) -> list[str]:
+def entry_lines(book: Book, file: File, name: str, derived: list[str]) -> list[str]:
     """A function or a class: label, heading, signature, docstring, chapters."""
-    lines = [f"({book.entries[file][name]})=", f"## {name}", ""]
+    member = file.module[name]
+    lines = [f"({file.entries[name]})=", f"### {name}", ""]
     docstring = member.docstring.value if member.docstring else ""
     if isinstance(member, griffe.Class):
         bases = ", ".join(str(base) for base in member.bases)
@@ -179,44 +279,79 @@ def entry_lines(book: Book, file: str, name: str, member: griffe.Object, derived
                 lines += ["```python", signature(method), "```", "", said, ""]
     else:
         lines += ["```python", signature(member, "def "), "```", "", as_markdown(docstring), ""]
-    return [*lines, f"*{book.place(file, name, derived)}*", ""]
+    return [*lines, f"*{book.place(file.name, name, derived)}*", ""]
 
 
-def page(book: Book, file: str, module: griffe.Module) -> str:
-    """The page of one library file."""
-    docstring = module.docstring.value if module.docstring else ""
-    first, _, rest = docstring.partition("\n")
-    arrow, _, what = first.partition("     ")
+def file_lines(book: Book, file: File, alone: bool) -> list[str]:
+    """A file's part of its wing's page, or the whole page: what it is, its entries, its constants."""
+    docstring = file.module.docstring.value if file.module.docstring else ""
     derived = named_chapters(docstring, list(book.titles))
-    lines = [*_head(f"{file}.py", f"lib-{file}", f"{arrow}: {what.strip()}"), _arrow(docstring), "",
-             as_markdown(rest.strip("\n")), "", book.place(file, "", derived), ""]
+    lines = [] if alone else [f"({file.label})=", f"## {file.stem}.py", ""]
+    lines += [_arrow(docstring), "",
+             as_markdown(docstring.partition("\n")[2].strip("\n")), "", book.place(file.name, "", derived), ""]
+    for name in file.entries:
+        lines += entry_lines(book, file, name, derived)
     constants = []
-    for name, member in module.members.items():
+    for name, member in file.module.members.items():
         if is_public(name, member) and member.is_attribute and member.value is not None:
             value = str(member.value)
             constants.append(f"{name} = {value if len(value) <= LONGEST_VALUE else value[:LONGEST_VALUE] + ' …'}")
-    for name in book.entries[file]:
-        lines += entry_lines(book, file, name, module[name], derived)
-    if constants:
-        lines += ["## Constants", "", "```python", *constants, "```", ""]
-    return "\n".join(lines)
+    return [*lines, *(["### Constants", "", "```python", *constants, "```", ""] if constants else [])]
 
 
-def overview(book: Book, library: griffe.Module) -> str:
-    """The map of the library: every file once, under the first chapter that derives or uses it."""
-    groups: dict[str, list[str]] = defaultdict(list)
-    for file in sorted(book.entries):
-        docstring = library[file].docstring.value
-        homes = named_chapters(docstring, list(book.titles)) or book.uses.of(file)
-        groups[homes[0] if homes else ""].append(f"- [{file}.py](lib_{file}.md): {_arrow(docstring)}")
+def page(book: Book, wing: Wing) -> str:
+    """The page of one wing, its files in the order of the flow; of a file on the ground, that file."""
+    docstring = wing.module.docstring.value if wing.module.docstring else ""
+    arrow, _, what = docstring.split("\n")[0].partition("     ")
+    alone = not wing.module.is_init_module
+    lines = _head(f"{wing.name}.py" if alone else f"{wing.name}/", wing.label, f"{arrow}: {what.strip()}")
+    if not alone:
+        lines += [_arrow(docstring), "", *(f"- [{file.stem}.py](#{file.label}): {_arrow(_said(file))}"
+                                           for file in wing.files), ""]
+    return "\n".join(lines + [line for file in wing.files for line in file_lines(book, file, alone)])
+
+
+def overview(wings: list[Wing]) -> str:
+    """The map of the library: every wing with its files, then the ground that all of them stand on."""
     lines = [*_head("The library", "library"),
-             "Every file of `s4d_lib` is one arrow. The files stand under the chapter that derives them, or else under "
-             "the first chapter that uses them. The pages are made of docstrings and link back to the chapters.", ""]
-    for stem, title in {**book.titles, "": "The machinery behind the commands"}.items():
-        if groups[stem]:
-            to_chapter = [f"[To the chapter](../chapters/{stem}.ipynb)", ""] if stem else []
-            lines += [f"## {title}", "", *to_chapter, *groups[stem], ""]
-    return "\n".join(lines)
+             "Every wing of `s4d_lib` is one arrow, and so is every file in it. An import leads to a wing on a lower "
+             "floor or to the ground, never up. The pages are made of docstrings and link back to the "
+             "chapters.", ""]
+    for wing in wings:
+        if wing.module.is_init_module:
+            lines += [f"## {wing.name}/", "",
+                      f"[The page of this wing](#{wing.label}). {_arrow(wing.module.docstring.value)}", "",
+                      *(f"- [{file.stem}.py](#{file.label}): {_arrow(_said(file))}" for file in wing.files), ""]
+    lines += ["## The ground", ""]
+    lines += [f"- [{wing.name}.py](#{wing.files[0].label}): {_arrow(_said(wing.files[0]))}"
+              for wing in wings if not wing.module.is_init_module]
+    return "\n".join([*lines, ""])
+
+
+def _said(file: File) -> str:
+    return file.module.docstring.value if file.module.docstring else ""
+
+
+def link_table(wings: list[Wing], uses: Uses, chapters: list[str]) -> dict[str, dict]:
+    """What `links_plugin.mjs` asks: which mentions lead to which label, and which files a chapter uses.
+
+    A mention may name the wing, the file or both: `layers.random_mask`, `masking.random_mask`, `layers/masking.py`.
+    One that could mean two things, such as `folders.py`, leads nowhere unless the wing is named.
+    """
+    meant: dict[str, set[str]] = defaultdict(set)
+    for wing in wings:
+        if wing.module.is_init_module:
+            meant[f"{wing.name}/"].add(wing.label)
+        for file in wing.files:
+            for spelling in {file.name, file.stem}:
+                meant[f"{spelling}.py"].add(file.label)
+            for name, label in file.entries.items():
+                for place in {file.name, file.stem, wing.name}:
+                    meant[f"{place.replace('/', '.')}.{name}"].add(label)
+    labels = {file.name: file.label for wing in wings for file in wing.files}
+    return {"mentions": {spelling: min(found) for spelling, found in sorted(meant.items()) if len(found) == 1},
+            "chapters": {stem: {f"{file}.py": labels[file] for file in uses.files(stem) if file in labels}
+                         for stem in chapters}}
 
 
 def _head(title: str, label: str, description: str = "") -> list[str]:
@@ -246,19 +381,15 @@ def bibliography(book: Book, references: Path, chapters: Path) -> str:
 
 
 def write_pages(out: Path, root: Path = ROOT) -> list[Path]:
-    """Write every page into `out`, and remove pages of files that are gone; returns what was written."""
+    """Write every page into `out`, and remove pages of wings that are gone; returns what was written."""
     library = griffe.load("s4d_lib", search_paths=[str(root)], try_relative_path=False, allow_inspection=False)
-    files = {name: module for name, module in sorted(library.members.items())
-             if is_public(name, module) and module.is_module}
-    chapters = find_chapters(root / "chapters")
+    wings, chapters = read_wings(library), find_chapters(root / "chapters")
     titles = {path.stem: next(line.lstrip("# ") for line in path.read_text().splitlines() if line.startswith("# "))
               for path in chapters}
-    book = Book(titles, read_uses(chapters, set(files)))
-    for file, module in files.items():
-        book.entries[file] = {name: label_of(file, name, member.is_class) for name, member in module.members.items()
-                              if is_public(name, member) and (member.is_function or member.is_class)}
-    texts = {f"lib_{file}.md": page(book, file, module) for file, module in files.items()}
-    texts |= {"library.md": overview(book, library), "labels.json": json.dumps(book.entries, indent=1)}
+    book = Book(titles, read_uses(chapters, library))
+    texts = {f"lib_{wing.name.replace('/', '_')}.md": page(book, wing) for wing in wings}
+    texts |= {"library.md": overview(wings),
+              "labels.json": json.dumps(link_table(wings, book.uses, list(titles)), indent=1)}
     if (references := root / "chapters" / "references.bib").exists():
         texts["bibliography.md"] = bibliography(book, references, root / "chapters")
     out.mkdir(parents=True, exist_ok=True)

@@ -16,7 +16,7 @@ import nbformat
 import yaml
 from nbformat import NotebookNode
 
-from s4d_lib.chapters import ChapterError, chapter_parameters, find_chapters, read_chapter
+from s4d_lib.batch.chapters import ChapterError, chapter_parameters, find_chapters, read_chapter
 
 TAGS = {
     "parameters",

@@ -14,7 +14,9 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode
 
-from s4d_lib.batch import print_table, read_chapter, run_book
+from s4d_lib.batch.chapters import read_chapter
+from s4d_lib.batch.runner import run_book
+from s4d_lib.batch.table import print_table
 
 ROOT = Path(__file__).resolve().parent.parent
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
@@ -74,7 +76,7 @@ def _without_machine(text: str) -> str:
 
 
 def main(names: list[str]) -> int:
-    from s4d_lib.tiers import prepare_data
+    from s4d_lib.training.tiers import prepare_data
 
     prepare_data("smoke")
     chapters = ROOT / "chapters"

@@ -2,8 +2,8 @@
 //
 //   launch      a line under the title of every chapter: download the notebook or its source, open it on Binder or Colab
 //   words       `[tube mask](#term-tube-mask)` leads to that word of appendix a
-//   library     a library name in backticks (`masking.random_mask`, `masking.py`) becomes a link to its entry, and every
-//               chapter ends with the library files that it imports
+//   library     a library name in backticks (`layers.random_mask`, `layers/masking.py`) becomes a link to its entry, and
+//               every chapter ends with the library files that it imports
 //
 // It runs while pages are parsed, before links are resolved, so what it adds is checked like everything else.
 //
@@ -50,26 +50,14 @@ export function launchLine(stem, where) {
   return { type: "paragraph", class: "launch", children: parts };
 }
 
-/** "masking.random_mask", "s4d_lib.masking", "masking.py" → the label of its entry, or null. */
-export function labelOf(mention, entries) {
+/** "layers.random_mask", "masking.random_mask", "s4d_lib.layers.masking", "layers/masking.py" → the label of its entry, or null. */
+export function labelOf(mention, mentions) {
+  const whole = /^s4d_lib[./]/.test(mention); // a bare word such as `masking` is no mention of the file
   const name = mention.replace(/^s4d_lib[./]/, "").replace(/\(\)$/, "");
-  const file = name.replace(/\.py$/, "");
-  const whole = name !== mention || name.endsWith(".py"); // a bare word such as `masking` is no mention of the file
-  if (whole && Object.hasOwn(entries, file)) return `lib-${file}`;
-  const [module, entry, ...rest] = name.split(".");
-  if (rest.length || !entry || !Object.hasOwn(entries, module)) return null;
-  return Object.hasOwn(entries[module], entry) ? entries[module][entry] : null;
-}
-
-/** The library files that a notebook's code imports, each once, in order of appearance. */
-export function imported(code, entries) {
-  const found = [];
-  for (const [, one, many] of code.matchAll(/^\s*from s4d_lib(?:\.(\w+) import|\s+import ([\w, ]+))/gm)) {
-    for (const file of one ? [one] : many.split(",").map((word) => word.trim().split(" ")[0])) {
-      if (Object.hasOwn(entries, file) && !found.includes(file)) found.push(file);
-    }
-  }
-  return found;
+  const path = name.replaceAll(".", "/");
+  const spellings = whole ? [name, `${path}.py`, `${path}/`] : [name];
+  const found = spellings.find((spelling) => Object.hasOwn(mentions, spelling));
+  return found ? mentions[found] : null;
 }
 
 /** `#term-tube-mask` → the glossary's "tube mask": MyST keeps the blank, which no link can spell. */
@@ -78,30 +66,26 @@ function term(node) {
   return { type: "crossReference", identifier, label: identifier, children: node.children };
 }
 
-function linkMentions(tree, entries, inLink = false) {
+function linkMentions(tree, mentions, inLink = false) {
   for (const [at, node] of (tree.children ?? []).entries()) {
-    const label = node.type === "inlineCode" && !inLink ? labelOf(node.value ?? "", entries) : null;
+    const label = node.type === "inlineCode" && !inLink ? labelOf(node.value ?? "", mentions) : null;
     if (label) tree.children[at] = { type: "link", url: `#${label}`, children: [node] };
     else if (node.type === "link" && node.url?.startsWith("#term-")) tree.children[at] = term(node);
-    else if (node.type !== "heading") linkMentions(node, entries, inLink || node.type === "link");
+    else if (node.type !== "heading") linkMentions(node, mentions, inLink || node.type === "link");
   }
-}
-
-function codeIn(node) {
-  return node.type === "code" && node.executable ? `${node.value}\n` : (node.children ?? []).map(codeIn).join("");
 }
 
 const addLinks = {
   name: "add-links",
   stage: "document",
   plugin: () => (tree, file) => {
-    const entries = JSON.parse(readIfThere(path.join(LIBRARY, "labels.json")) || "{}");
-    linkMentions(tree, entries);
+    const { mentions = {}, chapters = {} } = JSON.parse(readIfThere(path.join(LIBRARY, "labels.json")) || "{}");
+    linkMentions(tree, mentions);
     const { name, ext, dir } = path.parse(file.path);
     if (ext !== ".ipynb" || path.basename(dir) !== "chapters") return;
-    const used = imported(codeIn(tree), entries);
+    const used = Object.entries(chapters[name] ?? {});
     if (used.length) {
-      const links = used.flatMap((module, at) => [text(at ? ", " : "Library files of this page: "), link(`#lib-${module}`, `${module}.py`)]);
+      const links = used.flatMap(([said, label], at) => [text(at ? ", " : "Library files of this page: "), link(`#${label}`, said)]);
       tree.children.push({ type: "block", children: [{ type: "paragraph", class: "library", children: [...links, text(".")] }] });
     }
     tree.children.unshift({ type: "block", children: [launchLine(name, repository())] });

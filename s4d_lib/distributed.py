@@ -1,9 +1,9 @@
 """value → values of all processes     who we are among several, and what a layer needs to compute a share of a batch.
 
 A step is decided for the whole batch: its samples, its masks and mixing, its noise. Each process (rank) then computes
-its rows of it (`steps.py`). Random numbers are drawn for the whole batch and cut to the own rows, and what looks across
-samples, such as the capacity of an expert, is told about the others' rows by `gather_rows`. So the number of processes
-changes rounding and the time it takes, nothing else. Derived in appendix c.
+its rows of it (`training/steps.py`). Random numbers are drawn for the whole batch and cut to the own rows, and what
+looks across samples, such as the capacity of an expert, is told about the others' rows by `gather_rows`. So the number
+of processes changes rounding and the time it takes, nothing else. Derived in appendix c.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ PATIENCE = timedelta(minutes=30)  # how long a rank waits for the others, who ma
 
 
 def size() -> int:
-    """How many processes train together: what torchrun or `launch.py` has put into the environment, else 1."""
+    """How many processes train together: what torchrun or `training/launch.py` has put into the environment, else 1."""
     return int(os.environ.get("WORLD_SIZE", 1)) if "RANK" in os.environ else 1
 
 

@@ -17,7 +17,7 @@ from timm.models import PretrainedCfg, generate_default_cfgs, is_model, register
 from torch import nn
 
 from s4d_lib.errors import Refused
-from s4d_lib.weight_files import SHIPPED
+from s4d_lib.weights.files import SHIPPED
 
 # Models are imported when one is built: they import timm themselves, and this file runs while timm's import ends.
 
@@ -30,7 +30,7 @@ WORDS = {"num_classes": "classes", "drop_rate": "dropout", "global_pool": "pool"
 
 def s4d_vit_tiny_patch8_48(pretrained: bool = False, **kwargs: Any) -> nn.Module:
     """The library's own 0.8 M model for a CPU. `pretrained=True` starts from the encoder that is shipped."""
-    from s4d_lib.checkpoints import load_encoder
+    from s4d_lib.checkpoints.encoders import load_encoder
 
     model = _s4d("s4d_vit_tiny_patch8_48", False, "tiny", {"moae_blocks": "last_half"}, kwargs)
     if pretrained:
@@ -40,7 +40,7 @@ def s4d_vit_tiny_patch8_48(pretrained: bool = False, **kwargs: Any) -> nn.Module
 
 def s4d_vit_tiny_patch16_160(pretrained: bool = False, **kwargs: Any) -> nn.Module:
     """ViT-Ti in the papers' geometry; ours, nobody has published such weights."""
-    from s4d_lib.models import SIZES
+    from s4d_lib.models.sizes import SIZES
 
     size = replace(SIZES["small"], dim=192, heads=3, decoder_dim=96)
     return _s4d("s4d_vit_tiny_patch16_160", pretrained, size, {"moae_blocks": RELEASED_BLOCKS}, kwargs)
@@ -122,7 +122,8 @@ def register() -> None:
 
 
 def _s4d(name: str, pretrained: bool, size: Any, defaults: dict[str, Any], kwargs: dict[str, Any]) -> nn.Module:
-    from s4d_lib.models import S4DClassifier, Size, resolve_size
+    from s4d_lib.models.classifier import S4DClassifier
+    from s4d_lib.models.sizes import Size, resolve_size
 
     _no_weights(name, pretrained)
     timm_side, given = _split(kwargs)
@@ -140,7 +141,7 @@ def _s4d(name: str, pretrained: bool, size: Any, defaults: dict[str, Any], kwarg
 
 
 def _s2d(name: str, pretrained: bool, size: str, kwargs: dict[str, Any]) -> nn.Module:
-    from s4d_lib.s2d import SIZES, S2DClassifier
+    from s4d_lib.models.s2d import SIZES, S2DClassifier
 
     _no_weights(name, pretrained)
     timm_side, given = _split(kwargs)
@@ -185,7 +186,7 @@ def _translate(name: str, given: dict[str, Any], words: dict[str, str], known: s
 
 def _finish(model: nn.Module, name: str, timm_side: dict[str, Any], image_size: int | tuple[int, int]) -> nn.Module:
     """Leave on the model what timm's data and training code reads there."""
-    from s4d_lib.tokens import height_width
+    from s4d_lib.layers.tokens import height_width
 
     sources = timm_side.get("pretrained_cfg"), timm_side.get("pretrained_cfg_overlay")
     cfg = resolve_pretrained_cfg(name, *sources).to_dict()

@@ -21,7 +21,7 @@ LIMIT = 500_000  # bytes of recorded states an explorer may bring to a page
 
 def bundle(explorer: type[Explorer], states: dict) -> str:
     """One self-contained module: names from Python, shared code, front end, recorded states."""
-    from s4d_lib.figure_base import EXPERT_COLOURS, PALETTE
+    from s4d_lib.figures import EXPERT_COLOURS, PALETTE
 
     kept = json.dumps(states, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     if len(kept.encode()) > LIMIT:

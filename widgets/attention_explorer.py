@@ -63,7 +63,7 @@ def _pack(rows: np.ndarray) -> str:
 
 def _pictures(x: Any) -> np.ndarray:
     """u8 `[slots h w 3]`: the first frame of every slot."""
-    from s4d_lib.pictures import to_frames
+    from s4d_lib.figures import to_frames
 
     return to_frames(x[0])[:: 2 if x.ndim == 5 else 1].numpy()
 
@@ -72,8 +72,8 @@ def attention(x: Any) -> list[np.ndarray]:
     """Softmax attention of every block of the shipped encoder on one input: a list of `[heads n n]`, rows sum to 1."""
     import torch
 
-    from s4d_lib.loading import load_model
-    from s4d_lib.weight_files import SHIPPED
+    from s4d_lib.checkpoints import load_model
+    from s4d_lib.weights import SHIPPED
 
     encoder, found = load_model(SHIPPED["encoder"]).encoder, []
 
@@ -99,7 +99,7 @@ def draw_attention(dials: dict[str, Any]) -> Image.Image:
     """The explorer's frames at some dials, dark where the token does not look, a frame round the token."""
     from PIL import ImageDraw
 
-    from s4d_lib.figure_base import PALETTE
+    from s4d_lib.figures import PALETTE
 
     dials = settle("attention_explorer", dials)
     kept = recorded("attention_explorer")

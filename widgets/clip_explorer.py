@@ -58,7 +58,7 @@ def positions(rule: str, length: int, stride: int, draw: int) -> list[int]:
 
 def video() -> np.ndarray:
     """The longest video, u8 `[80 h w 3]`; a shorter one is its beginning."""
-    from s4d_lib.face_motion import smooth_step
+    from s4d_lib.synthetic_faces import smooth_step
 
     t = np.arange(max(LENGTHS)) / FPS
     smile = smooth_step((t - 0.2) / 0.4) * (1 - smooth_step((t - 1.2) / 0.4))

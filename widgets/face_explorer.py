@@ -20,7 +20,7 @@ TIMES = np.arange(FRAMES) / FPS
 
 def presence(seconds: np.ndarray) -> np.ndarray:
     """Share of its apex that the expression of the moving recipe has at some times: it rises, holds and fades."""
-    from s4d_lib.face_motion import smooth_step
+    from s4d_lib.synthetic_faces import smooth_step
 
     return smooth_step((seconds - 0.15) / 0.3) * (1 - smooth_step((seconds - 0.7) / 0.3))
 
@@ -65,7 +65,7 @@ class FaceExplorer(Explorer):
 
 def faces(dials: dict[str, Any], side: int = SIDE * 2) -> tuple[np.ndarray, np.ndarray]:
     """The still and the frame of the clip at some dials, drawn exactly: u8 `[2 h w 3]`, landmarks `[2 68 2]`."""
-    from s4d_lib.face_geometry import AU_INDEX
+    from s4d_lib.synthetic_faces import AU_INDEX
 
     units = units_of(dials["pattern"]) * dials["intensity"]
     for unit in UNITS:
@@ -79,8 +79,8 @@ def draw_face(dials: dict[str, Any]) -> Image.Image:
     """The explorer's picture at some dials: the still at its apex beside one frame of the clip."""
     import torch
 
-    from s4d_lib.pictures import mark_landmarks
-    from s4d_lib.pictures import sheet as laid_out
+    from s4d_lib.figures import mark_landmarks
+    from s4d_lib.figures import sheet as laid_out
 
     dials = settle("face_explorer", dials)
     frames, points = (torch.from_numpy(one) for one in faces(dials))

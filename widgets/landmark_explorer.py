@@ -68,7 +68,7 @@ def draw_landmarks(dials: dict[str, Any]) -> Image.Image:
     """The explorer's face with its points at some dials."""
     import torch
 
-    from s4d_lib.pictures import mark_landmarks
+    from s4d_lib.figures import mark_landmarks
 
     dials = settle("landmark_explorer", dials)
     frame, points, rest = landmarks(dials)

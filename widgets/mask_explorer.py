@@ -32,7 +32,7 @@ class MaskExplorer(Explorer):
 
     @classmethod
     def record(cls) -> dict[str, Any]:
-        """Exact masks of `s4d_lib.masking`, one bit a token, and the frames they lie on."""
+        """Exact masks of `s4d_lib.layers.masking`, one bit a token, and the frames they lie on."""
         import torch
 
         from s4d_lib.synthetic_faces import RECIPES, make_clips
@@ -61,7 +61,7 @@ def draw_hidden(what: str, kind: str, ratio: float, seed: int) -> np.ndarray:
     """A mask of the library: bool `[n]`, True = hidden."""
     import torch
 
-    from s4d_lib import masking
+    from s4d_lib.layers import masking
 
     source = torch.Generator().manual_seed(seed)
     return getattr(masking, f"{kind}_mask")(1, GRIDS[what], ratio, source)[0].numpy()
@@ -80,7 +80,7 @@ def draw_mask(dials: dict[str, Any]) -> Image.Image:
     """The explorer's picture at some dials, hidden tokens grey: time slots left to right."""
     import torch
 
-    from s4d_lib.pictures import filmstrip, hide_tubelets
+    from s4d_lib.figures import filmstrip, hide_tubelets
 
     dials = settle("mask_explorer", dials)
     what, grid = dials["what"], GRIDS[dials["what"]]

@@ -22,8 +22,7 @@ PATTERN_NAMES = [*(f"apparent {name.lower()}" for name in EXPRESSIONS),
 
 def units_of(pattern: str) -> np.ndarray:
     """Action units `[u]` of a pattern at its apex."""
-    from s4d_lib.face_geometry import ACTION_UNITS, AU_INDEX
-    from s4d_lib.face_motion import ALWAYS, EMOTIONS
+    from s4d_lib.synthetic_faces import ACTION_UNITS, ALWAYS, AU_INDEX, EMOTIONS
 
     if pattern in EMOTIONS:
         return ALWAYS[EMOTIONS.index(pattern)].copy()
@@ -39,8 +38,7 @@ def portraits(people: Sequence[int], units: np.ndarray, size: int, yaw: Sequence
     """
     import torch
 
-    from s4d_lib.face_people import View, sample_people, sample_views
-    from s4d_lib.face_renderer import render
+    from s4d_lib.synthetic_faces import View, render, sample_people, sample_views
 
     calm = View(scale=(1.12, 1.12), shift=0.0, centre_y=-0.08, roll=0.0, yaw=0.0, pitch=0.0, gaze=0.0, light=0.4,
                 blur=(0.0, 0.0), noise=(0.0, 0.0), occlusion=0.0)

@@ -33,8 +33,8 @@ class PredictionExplorer(Explorer):
     @classmethod
     def record(cls) -> dict[str, Any]:
         """Calibrated probabilities of every window, smoothed in five ways, the truth, and frames of the film."""
-        from s4d_lib.figure_base import COLOURS
-        from s4d_lib.timelines import smooth_in_time
+        from s4d_lib.figures import COLOURS
+        from s4d_lib.predict import smooth_in_time
 
         frames, truth = film()
         found = read(frames)
@@ -58,7 +58,7 @@ class PredictionExplorer(Explorer):
 
 def film() -> tuple[np.ndarray, list[str]]:
     """Frames u8 `[t h w 3]` of one person's four expressions with rests between, and what is shown in each frame."""
-    from s4d_lib.face_motion import smooth_step
+    from s4d_lib.synthetic_faces import smooth_step
 
     length = HOLD + 2 * RISE
     t = np.arange(round((REST + len(ORDER) * (length + REST)) * FPS)) / FPS
@@ -72,7 +72,7 @@ def film() -> tuple[np.ndarray, list[str]]:
 
 
 def read(frames: np.ndarray) -> Any:
-    """The shipped classifier's `timelines.Prediction` of a film."""
+    """The shipped classifier's `predict.timelines.Prediction` of a film."""
     from s4d_lib.frames import write_mp4
     from s4d_lib.predict import predict_one
 
@@ -92,7 +92,7 @@ def facts(dials: dict[str, Any], kept: dict[str, Any]) -> dict[str, float]:
 
 def draw_prediction(dials: dict[str, Any]) -> Any:
     """Stacked probabilities over time with the answer and the truth below, at some dials."""
-    from s4d_lib.figure_base import COLOURS, PALETTE, new_figure
+    from s4d_lib.figures import COLOURS, PALETTE, new_figure
 
     dials = settle("prediction_explorer", dials)
     kept = recorded("prediction_explorer")

@@ -82,7 +82,7 @@ def epoch_of(dials: dict[str, Any], kept: dict[str, Any]) -> dict[str, float]:
 
 def draw_protocol(dials: dict[str, Any]) -> Any:
     """The choices of the family at some dials, differences to the reference with intervals."""
-    from s4d_lib.figure_intervals import draw_measures
+    from s4d_lib.figures import draw_measures
 
     dials = settle("protocol_explorer", dials)
     kept = recorded("protocol_explorer")

@@ -84,8 +84,8 @@ def inputs(what: str, face: int) -> Any:
 @lru_cache
 def shipped() -> Any:
     """The masked autoencoder that comes with the library."""
-    from s4d_lib.loading import load_model
-    from s4d_lib.weight_files import SHIPPED
+    from s4d_lib.checkpoints import load_model
+    from s4d_lib.weights import SHIPPED
 
     return load_model(SHIPPED["encoder"])
 
@@ -97,8 +97,7 @@ def rebuild(what: str, face: int, kind: str, ratio: float) -> dict[str, Any]:
     import torch
     from einops import rearrange
 
-    from s4d_lib import masking
-    from s4d_lib.decoder import paste_prediction, unpatchify
+    from s4d_lib.layers import masking, paste_prediction, unpatchify
 
     model = shipped()
     s, x = model.size, inputs(what, face)

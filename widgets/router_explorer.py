@@ -33,8 +33,8 @@ class RouterExplorer(Explorer):
     @classmethod
     def record(cls) -> dict[str, Any]:
         """The committed inspection, and a face of every class as still and as the slots of a clip."""
-        from s4d_lib.face_motion import EMOTIONS
         from s4d_lib.records import results
+        from s4d_lib.synthetic_faces import EMOTIONS
 
         record = results("routing_inspection")
         found, seeds = record.results["inspections"], list(record.seeds)
@@ -60,8 +60,7 @@ class RouterExplorer(Explorer):
 
 def example_faces(slots: int) -> np.ndarray:
     """A row a class: one still, then the slots of one clip; u8 `[classes·(1 + slots) h w 3]`."""
-    from s4d_lib.face_motion import EMOTIONS
-    from s4d_lib.synthetic_faces import RECIPES, make_clips, make_stills
+    from s4d_lib.synthetic_faces import EMOTIONS, RECIPES, make_clips, make_stills
 
     recipe = replace(RECIPES["easy"], size=SIDE)
     stills, clips = make_stills(recipe, 48, 3), make_clips(recipe, 20, 3)
@@ -84,7 +83,7 @@ def state(dials: dict[str, Any], kept: dict[str, Any]) -> tuple[np.ndarray, np.n
 
 def draw_router(dials: dict[str, Any]) -> Image.Image:
     """The explorer's faces at some dials, every place tinted by its most chosen expert."""
-    from s4d_lib.figure_maps import draw_expert_map
+    from s4d_lib.figures import draw_expert_map
 
     dials = settle("router_explorer", dials)
     kept = recorded("router_explorer")

@@ -42,7 +42,7 @@ class TransferExplorer(Explorer):
     @classmethod
     def record(cls) -> dict[str, Any]:
         """The differences of every recorded cell, and the main effects; studies not yet run are absent."""
-        from s4d_lib.lab_reading import screening_effects
+        from s4d_lib.lab import screening_effects
         from s4d_lib.records import results
 
         found = {name: results(name) for name in cls.sources()}
@@ -68,8 +68,7 @@ class TransferExplorer(Explorer):
 
 def study_cells(record: Any, study: str) -> list[dict[str, Any]]:
     """The cells of one record that hold a pair: study, factors, and by pair the mean, its interval and the seeds."""
-    from s4d_lib.lab_reading import has, pair, values
-    from s4d_lib.lab_records import LabRecord
+    from s4d_lib.lab import LabRecord, has, pair, values
 
     rows = []
     for name, cell in LabRecord.of(record).cells.items():
@@ -119,7 +118,7 @@ def summary(dials: dict[str, Any], cells: list[dict[str, Any]]) -> dict[str, Any
 
 def draw_transfer(dials: dict[str, Any]) -> Any:
     """The explorer's dots at some dials: one row a study, cells that agree with the dials filled."""
-    from s4d_lib.figure_base import PALETTE, new_figure
+    from s4d_lib.figures import PALETTE, new_figure
 
     dials = settle("transfer_explorer", dials)
     kept = recorded("transfer_explorer")

@@ -15,11 +15,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from s4d_lib.detectors import open_detector
-from s4d_lib.face_people import View
+from s4d_lib.crops.detectors import open_detector
 from s4d_lib.files import RESULTS
 from s4d_lib.records import Record, code_state, device_state, peak_memory_mb, write_record
-from s4d_lib.synthetic_faces import RECIPES, FaceRecipe, iter_stills
+from s4d_lib.synthetic_faces.drawing import iter_stills
+from s4d_lib.synthetic_faces.people import View
+from s4d_lib.synthetic_faces.recipes import RECIPES, FaceRecipe
 
 SIZES, SEED = (64, 128, 160, 224), 77  # other faces than those the settings of the detector were chosen on
 NO_FACE = ("brick", "chelsea", "clock", "coffee", "coins", "grass", "gravel", "horse", "hubble_deep_field",

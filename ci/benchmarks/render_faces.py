@@ -13,10 +13,10 @@ import time
 import numpy as np
 import torch
 
-from s4d_lib.face_geometry import ACTION_UNITS
-from s4d_lib.face_people import sample_people, sample_views
-from s4d_lib.face_renderer import CHUNK, render
-from s4d_lib.synthetic_faces import RECIPES
+from s4d_lib.synthetic_faces.geometry import ACTION_UNITS
+from s4d_lib.synthetic_faces.people import sample_people, sample_views
+from s4d_lib.synthetic_faces.recipes import RECIPES
+from s4d_lib.synthetic_faces.renderer import CHUNK, render
 
 FRAMES = 4 * CHUNK
 

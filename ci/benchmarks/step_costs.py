@@ -16,15 +16,16 @@ from statistics import median
 
 import torch
 
-from s4d_lib.configs import FinetuneConfig, PretrainConfig, geometry
-from s4d_lib.costs import KINDS, STEP_COSTS, kind_of
-from s4d_lib.datasets import FaceDataset
-from s4d_lib.face_files import write_faces
-from s4d_lib.readers import read_affectnet, read_dfew
+from s4d_lib.datasets.face_dataset import FaceDataset
+from s4d_lib.datasets.readers import read_dfew
+from s4d_lib.datasets.still_readers import read_affectnet
 from s4d_lib.records import Record, code_state, device_state, peak_memory_mb, read_record, write_record
-from s4d_lib.step_counts import count_step, time_step
-from s4d_lib.synthetic_faces import RECIPES
-from s4d_lib.training_data import views
+from s4d_lib.synthetic_faces.folders import write_faces
+from s4d_lib.synthetic_faces.recipes import RECIPES
+from s4d_lib.training.configs import FinetuneConfig, PretrainConfig, geometry
+from s4d_lib.training.costs import KINDS, STEP_COSTS, kind_of
+from s4d_lib.training.data import views
+from s4d_lib.training.step_counts import count_step, time_step
 
 SIZE = 160
 BATCH = {"cpu": {"image": 8, "clip": 2}, "cuda": {"image": 64, "clip": 16}}  # so many that AdamW is a small part

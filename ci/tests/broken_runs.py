@@ -2,13 +2,13 @@
 
 import pytest
 
-from s4d_lib import training
-from s4d_lib.runs import train
+from s4d_lib.training import loop
+from s4d_lib.training.runs import train
 
 
 def interrupted(monkeypatch, config, root, after):
     """Train and break off, as a kill between two steps does, after `after` updates; then train again."""
-    step, calls = training._update, []
+    step, calls = loop._update, []
 
     def stopping(*args):
         if len(calls) == after:
@@ -16,8 +16,8 @@ def interrupted(monkeypatch, config, root, after):
         calls.append(1)
         return step(*args)
 
-    monkeypatch.setattr(training, "_update", stopping)
+    monkeypatch.setattr(loop, "_update", stopping)
     with pytest.raises(KeyboardInterrupt):
         train(config, root)
-    monkeypatch.setattr(training, "_update", step)
+    monkeypatch.setattr(loop, "_update", step)
     return train(config, root)

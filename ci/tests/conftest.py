@@ -111,12 +111,12 @@ def videos(tmp_path_factory) -> dict[str, Path]:
 @pytest.fixture
 def s4d(monkeypatch, capsys):
     """s4d("cost", "dfer") -> exit code, standard output and standard error of the command, as its user gets them."""
-    from s4d_lib import cli
+    from s4d_lib.cli import app
 
     def run(*words: object) -> tuple[int, str, str]:
         monkeypatch.setattr("sys.argv", ["s4d", *map(str, words)])
         with pytest.raises(SystemExit) as ended:
-            cli.main()
+            app.main()
         return ended.value.code or 0, *capsys.readouterr()
 
     return run
@@ -146,7 +146,7 @@ def shared(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def faces(shared) -> Path:
     """A small set of easy drawn faces on disk in the real layouts: 60 stills, 40 clips of ten people."""
-    from s4d_lib.face_files import write_faces
+    from s4d_lib.synthetic_faces.folders import write_faces
 
     write_faces(shared / "easy", "easy", stills=60, clips=40, seed=3, progress=False, frames=("mp4",))
     return shared / "easy"
@@ -160,7 +160,7 @@ def stages(faces, shared):
     """
     from s2d_runs import config
 
-    from s4d_lib.runs import train
+    from s4d_lib.training.runs import train
 
     image = train(config(faces, "sfer"), shared / "stages")
     return image, train(config(faces, "dfer", init=str(image.weights)), shared / "stages")

@@ -9,11 +9,11 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from s4d_lib.configs import Config, FinetuneConfig, PretrainConfig
 from s4d_lib.files import RESULTS
 from s4d_lib.records import DataUse
-from s4d_lib.run_records import run_mark
-from s4d_lib.training_data import data_use
+from s4d_lib.training.configs import Config, FinetuneConfig, PretrainConfig
+from s4d_lib.training.data import data_use
+from s4d_lib.training.fingerprints import run_mark
 
 WRITTEN = Path(__file__).parent / "data" / "fingerprints.json"
 STAND_IN = {"stills": DataUse(name="stills", sha256="5" * 64), "clips": DataUse(name="clips", sha256="c" * 64)}

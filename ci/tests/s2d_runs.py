@@ -1,6 +1,6 @@
 """The configuration of small S2D runs for the tests."""
 
-from s4d_lib.configs import FinetuneConfig
+from s4d_lib.training.configs import FinetuneConfig
 
 
 def config(faces, mode="dfer", **more) -> FinetuneConfig:

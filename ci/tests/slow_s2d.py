@@ -3,7 +3,7 @@
 import torch
 from torch.nn import functional as F
 
-from s4d_lib.s2d import S2DClassifier
+from s4d_lib.models.s2d import S2DClassifier
 
 # Axes of different sizes, so that none can stand in for another.
 SMALL = {"num_classes": 5, "image_size": (10, 15), "frames": 4, "patch": 5, "dim": 24, "depth": 3, "heads": 2,

@@ -2,8 +2,9 @@
 
 import torch
 
-from s4d_lib.models import S4DClassifier, Size
-from s4d_lib.routing import expert_layers
+from s4d_lib.analysis.routing import expert_layers
+from s4d_lib.models.classifier import S4DClassifier
+from s4d_lib.models.sizes import Size
 
 SIZE = Size(image_size=(8, 16), frames=6, patch=4, tubelet=2, dim=12, depth=3, heads=2, decoder_dim=8, decoder_depth=1,
             decoder_heads=2, positions="separable")

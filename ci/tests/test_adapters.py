@@ -1,4 +1,4 @@
-"""adapters.py against a loop over tokens, and what noise and capacity do to a prediction."""
+"""layers/adapters.py against a loop over tokens, and what noise and capacity do to a prediction."""
 
 import copy
 import math
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from s4d_lib.adapters import Adapter, MixtureOfAdapterExperts
+from s4d_lib.layers.adapters import Adapter, MixtureOfAdapterExperts
 
 DIM, EXPERTS, TOP_K = 12, 5, 2
 

@@ -12,7 +12,14 @@ from toy_chapters import write_chapter
 
 ROOT = Path(__file__).resolve().parents[2]
 LIBRARY = {
-    "masks": '''"""tokens → visible     masks [b n] that hide *most*.
+    "__init__": '"""recipe → record     A toy.\n\n    layers/    clip → loss\n    models/    layers → model\n"""\n',
+    "layers/__init__": '"""clip → loss     what models are made of.\n\n    tokens    a → b\n    masks     b → c\n"""\n',
+    "layers/__init__.pyi": "from .masks import Score as Score, score as score\n",
+    "layers/tokens": '"""a → b     tokens."""\n\n\ndef cut() -> int:\n    """Cut."""\n\n\ndef twice() -> None: ...\n',
+    "models/__init__": '"""layers → model     models."""\n',
+    "models/folders": '"""c → d     folders."""\n\n\ndef twice() -> None: ...\n',
+    "layers/folders": '"""d → e     other folders."""\n\n\ndef twice() -> None: ...\n',
+    "layers/masks": '''"""tokens → visible     masks [b n] that hide *most*.
 
 Counts are exact, $n in {1, 2}.
 
@@ -47,7 +54,7 @@ def score(mask: list[bool], ratio: float = 0.25) -> Score:
 
 def _private(): ...
 ''',
-    "tools": '"""a → b     tools."""\n\n\ndef use() -> int:\n    """Use."""\n',
+    "tools": '"""e → f     tools."""\n\n\ndef use() -> int:\n    """Use."""\n',
 }
 BIB = "% Every work.\n\n% Masks\n\n@misc{doe2020mask,\n  title = {Masks},\n}\n\n@misc{roe2021,\n  title = {Other},\n}\n"
 
@@ -56,12 +63,14 @@ BIB = "% Every work.\n\n% Masks\n\n@misc{doe2020mask,\n  title = {Masks},\n}\n\n
 def book(tmp_path: Path) -> Path:
     library = tmp_path / "s4d_lib"
     library.mkdir()
-    (library / "__init__.py").write_text("")
     for name, text in LIBRARY.items():
-        (library / f"{name}.py").write_text(text)
+        path = library / (name if name.endswith(".pyi") else f"{name}.py")
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
     chapters = tmp_path / "chapters"
-    write_chapter(chapters, "04_masks", "from s4d_lib.masks import score as hide\nhide([True])")
-    write_chapter(chapters, "05_later", "from s4d_lib import masks, tools\nmasks.Score(1)", "print(tools.use())")
+    write_chapter(chapters, "04_masks", "from s4d_lib.layers import score as hide\nhide([True])")
+    write_chapter(chapters, "05_later", "from s4d_lib import layers, tools\nlayers.Score(1)", "print(tools.use())",
+                  "from s4d_lib.layers import tokens\ntokens.cut()")
     path = chapters / "05_later.md"
     path.write_text(path.read_text() + "\nAs in [@doe2020mask].\n")
     (chapters / "references.bib").write_text(BIB)
@@ -72,36 +81,57 @@ def written(book: Path) -> dict[str, str]:
     return {path.name: path.read_text() for path in api_pages.write_pages(book / "api", book)}
 
 
-def test_a_page_for_every_file(book: Path) -> None:
-    assert set(written(book)) == {"lib_masks.md", "lib_tools.md", "library.md", "bibliography.md", "labels.json"}
+def test_a_page_for_every_wing_and_every_file_on_the_ground(book: Path) -> None:
+    assert set(written(book)) == {
+        "lib_layers.md", "lib_models.md", "lib_tools.md", "library.md", "bibliography.md", "labels.json"}
+
+
+def test_files_stand_in_the_order_of_the_flow_and_wings_in_that_of_the_house(book: Path) -> None:
+    pages = written(book)
+    places = [pages["lib_layers.md"].index(f"## {name}.py") for name in ("tokens", "masks", "folders")]
+    assert places == sorted(places), "as the wing lists them, and what it does not list at the end"
+    places = [pages["library.md"].index(text) for text in ("## layers/", "## models/", "## The ground", "tools.py")]
+    assert places == sorted(places)
 
 
 def test_public_entries_alone_with_signatures_and_labels(book: Path) -> None:
-    pages = written(book)
-    page = pages["lib_masks.md"]
+    page = written(book)["lib_layers.md"]
     assert "def score(mask: list[bool], ratio: float = 0.25) -> Score" in page
     assert "    count: int\n    share: float = 0.5" in page and "text() -> str" in page and "LIMIT = 7" in page
-    assert not any(word in page for word in ("_private", "_quiet", "_HIDDEN", "## Path", "## dataclass"))
-    labels = json.loads(pages["labels.json"])["masks"]
-    assert set(labels) == {"Score", "score"}
-    assert len({label.lower() for label in labels.values()}) == 2, "MyST's labels do not know capitals"
-    assert all(f"({label})=" in page for label in labels.values())
+    assert not any(word in page for word in ("_private", "_quiet", "_HIDDEN", "## Path", "## dataclass", "lazy"))
+    labels = {"lib-layers-score", "lib-layers-class-Score", "lib-layers-file-masks", "lib-layers-cut"}
+    assert len({label.lower() for label in labels}) == 4, "MyST's labels do not know capitals"
+    assert all(f"({label})=" in page for label in labels)
+
+
+def test_a_label_names_the_file_only_where_two_of_a_wing_hold_the_same_name(book: Path) -> None:
+    page = written(book)["lib_layers.md"]
+    assert "(lib-layers-tokens-twice)=" in page and "(lib-layers-folders-twice)=" in page
 
 
 def test_entries_name_the_chapters_that_derive_and_use_them(book: Path) -> None:
     pages = written(book)
-    score = pages["lib_masks.md"].split("## score")[1].split("##")[0]
+    score = pages["lib_layers.md"].split("### score")[1].split("###")[0]
     assert "Derived in [chapter 4](../chapters/04_masks.ipynb)." in score and "chapter 5" not in score
-    of_class = pages["lib_masks.md"].split("## Score")[1].split("## score")[0]
-    assert "Also used in [chapter 5](../chapters/05_later.ipynb)." in of_class
+    of_class = pages["lib_layers.md"].split("### Score")[1].split("### score")[0]
+    assert "Also used in [chapter 5](../chapters/05_later.ipynb)." in of_class, "through the wing's face"
     assert "Used in [chapter 5](../chapters/05_later.ipynb)." in pages["lib_tools.md"]
-    assert "Derived in chapter 04" not in pages["lib_masks.md"], "the docstring's own sentence is replaced by the links"
-    first, second = pages["library.md"].index("## 04_masks"), pages["library.md"].index("## 05_later")
-    assert first < pages["library.md"].index("lib_masks.md") < second < pages["library.md"].index("lib_tools.md")
+    assert "Derived in chapter 04" not in pages["lib_layers.md"], "its own sentence is replaced by the links"
+
+
+def test_the_link_table_knows_spellings_that_can_mean_one_thing_only(book: Path) -> None:
+    table = json.loads(written(book)["labels.json"])
+    for spelling in ("layers.score", "masks.score", "layers.masks.score"):
+        assert table["mentions"][spelling] == "lib-layers-score"
+    assert table["mentions"]["layers/folders.py"] == "lib-layers-file-folders"
+    assert not {"folders.py", "folders.twice", "layers.twice"} & set(table["mentions"]), "two files could be meant"
+    assert table["chapters"]["04_masks"] == {"layers/masks.py": "lib-layers-file-masks"}
+    assert table["chapters"]["05_later"] == {"layers/masks.py": "lib-layers-file-masks", "tools.py": "lib-tools",
+                                             "layers/tokens.py": "lib-layers-file-tokens"}
 
 
 def test_docstrings_become_markdown_that_says_the_same(book: Path) -> None:
-    page = written(book)["lib_masks.md"]
+    page = written(book)["lib_layers.md"]
     assert r"masks \[b n\] that hide \*most\*." in page and r"exact, \$n in \{1, 2\}." in page
     assert "```text\nname   what it is\nratio  share that is hidden\n```" in page
     assert r"Hide `a_b` and a\_b." in page, "code spans stay as they are, prose is escaped"
@@ -133,14 +163,13 @@ def test_pages_of_files_that_are_gone_go_too(book: Path) -> None:
 def test_every_chapter_that_the_library_names_exists() -> None:
     library = griffe.load("s4d_lib", search_paths=[str(ROOT)], try_relative_path=False, allow_inspection=False)
     stems = [path.stem for path in api_pages.find_chapters(ROOT / "chapters")]
-    for name, module in library.members.items():
-        if module.is_alias or not module.is_module:
-            continue
-        said = api_pages.DERIVED.findall(module.docstring.value)
-        for sentence in said:
+    files = [file for wing in api_pages.read_wings(library) for file in wing.files]
+    assert len(files) > 100
+    for file in files:
+        for sentence in api_pages.DERIVED.findall(file.module.docstring.value):
             words = [word for word in sentence.replace(",", " ").strip(".").split() if word.isdigit() or len(word) == 1]
             named = {stem.split("_")[0] for stem in api_pages.named_chapters(sentence, stems)}
-            assert {word.zfill(2) if word.isdigit() else word for word in words} == named, (name, sentence)
+            assert {word.zfill(2) if word.isdigit() else word for word in words} == named, (file.name, sentence)
 
 
 def test_chapters_and_appendices_may_stand_in_one_sentence() -> None:
@@ -184,18 +213,13 @@ def test_launch_links_come_from_the_repository() -> None:
 
 @needs_node
 @pytest.mark.parametrize(("mention", "label"), [
-    ("masks.score", "lib-masks-score"), ("s4d_lib.masks.Score", "lib-masks-class-Score"), ("masks.py", "lib-masks"),
-    ("s4d_lib.masks", "lib-masks"), ("s4d_lib/masks.py", "lib-masks"), ("masks.score()", "lib-masks-score"),
-    ("masks", None), ("masks.unknown", None), ("other.score", None), ("masks.score.more", None),
-    ("constructor.name", None),
+    ("layers.score", "score"), ("s4d_lib.layers.masks.score", "score"), ("layers.score()", "score"),
+    ("masks.py", "file"), ("layers/masks.py", "file"), ("s4d_lib.layers.masks", "file"),
+    ("s4d_lib/layers/masks.py", "file"),
+    ("s4d_lib.layers", "wing"), ("masks", None), ("layers", None), ("layers.unknown", None), ("other.score", None),
+    ("layers.score.more", None), ("constructor.name", None),
 ])
 def test_what_counts_as_a_mention_of_the_library(mention: str, label: str | None) -> None:
-    entries = {"masks": {"score": "lib-masks-score", "Score": "lib-masks-class-Score"}}
-    assert call("labelOf", mention, entries) == label
-
-
-@needs_node
-def test_imports_of_a_page_are_found_once_each() -> None:
-    code = "from s4d_lib.masks import score\nfrom s4d_lib import tools, other as o\nfrom s4d_lib.masks import Score"
-    assert call("imported", code, {"masks": {}, "tools": {}, "other": {}}) == ["masks", "tools", "other"]
-    assert call("imported", "import s4d_library.masks", {"masks": {}}) == []
+    mentions = {"layers.score": "score", "layers.masks.score": "score", "masks.py": "file", "layers/masks.py": "file",
+                "layers/": "wing"}
+    assert call("labelOf", mention, mentions) == label

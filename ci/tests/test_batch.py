@@ -11,12 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from toy_chapters import RECORD, SLEEP, processes_of, write_chapter
 
-from s4d_lib import batch, batch_worker, cli
-from s4d_lib.batch import ChapterError, chapter_parameters, find_chapters, merge_parameters, plan_runs, run_book
-from s4d_lib.batch_causes import CELL_ERROR, judge
-from s4d_lib.batch_status import write_status
+from s4d_lib.batch import runner, worker
+from s4d_lib.batch.causes import CELL_ERROR, judge
+from s4d_lib.batch.chapters import ChapterError, chapter_parameters, find_chapters, merge_parameters
+from s4d_lib.batch.runner import plan_runs, run_book
+from s4d_lib.batch.status import write_status
+from s4d_lib.cli import app
 
-LIBRARY = batch._library_hashes
+LIBRARY = runner._library_hashes
 
 
 def cell(source: str, *tags: str) -> dict:
@@ -27,7 +29,7 @@ def cell(source: str, *tags: str) -> dict:
 def same_library():
     """Between two plans of one test nobody's edit of a library file may count."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(batch, "_library_hashes", lambda _: {"x.py": "this library"})
+        patch.setattr(runner, "_library_hashes", lambda _: {"x.py": "this library"})
         yield
 
 
@@ -101,7 +103,7 @@ def test_given_parameters_must_be_known_and_of_the_same_type():
 def test_everything_is_refused_before_anything_starts(tmp_path, monkeypatch):
     write_chapter(tmp_path, "01_good", RECORD)
     write_chapter(tmp_path, "02_derived", RECORD, parameters="a = 1\nb = a * 2")
-    monkeypatch.setattr(batch, "Job", lambda *_: pytest.fail("a chapter was started"))
+    monkeypatch.setattr(runner, "Job", lambda *_: pytest.fail("a chapter was started"))
     for arguments in ({}, {"tier": "huge"}, {"given": {"nope": 1}}, {"names": ["99"]}, {"jobs": 0}):
         with pytest.raises(ChapterError):
             run_book(tmp_path, tmp_path / "runs", **arguments)
@@ -118,7 +120,7 @@ def test_the_fingerprint_follows_chapter_parameters_tier_and_library(tmp_path, m
     assert fingerprint() == before == fingerprint(count=3)
     assert len({before, fingerprint(count=4), fingerprint("laptop")}) == 3
     with monkeypatch.context() as patch:
-        patch.setattr(batch, "_library_hashes", lambda _: {"x.py": "another library"})
+        patch.setattr(runner, "_library_hashes", lambda _: {"x.py": "another library"})
         assert fingerprint() != before
     path.write_text(path.read_text() + "\nOne more word.\n")
     assert fingerprint() != before
@@ -127,7 +129,7 @@ def test_the_fingerprint_follows_chapter_parameters_tier_and_library(tmp_path, m
 def test_the_library_hash_follows_names_and_content_of_its_files(tmp_path, monkeypatch):
     """Of files in folders of any depth too: a library that is not hashed whole keeps stale chapters in silence."""
     assert {"batch.py", "files.py", "weights/tiny_s4d_classifier.safetensors"} <= LIBRARY(tmp_path / "chapters").keys()
-    monkeypatch.setattr(batch, "PACKAGE", tmp_path)
+    monkeypatch.setattr(runner, "PACKAGE", tmp_path)
     (tmp_path / "weights").mkdir()
     (tmp_path / "weights" / "tiny.safetensors").write_bytes(b"\x00")
     seen = [LIBRARY(tmp_path / "chapters")]
@@ -203,7 +205,7 @@ def test_status_comes_from_exit_code_and_record_together(tmp_path, returncode, r
     run.status, run.cause, run.reason = judge(run, returncode)
     assert run.status == status and words in run.reason
     assert write_status(run) and json.loads(Path(run.folder, "status.json").read_text())["status"] == status
-    assert batch.finished_before(run) is (status == "done")
+    assert runner.finished_before(run) is (status == "done")
 
 
 def test_a_chapter_without_code_needs_no_record(tmp_path):
@@ -230,7 +232,7 @@ def test_the_folder_holds_the_executed_chapter_its_log_and_its_status(book):
 @pytest.mark.spawns
 def test_the_table_names_every_chapter_and_where_to_read_on(book, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
-    batch.print_table(list(book[2].values()))
+    runner.print_table(list(book[2].values()))
     printed = capsys.readouterr().out
     for words in ("01_good", "6 at laptop", "ValueError: the lamp is off", "02_fails: failed; read"):
         assert words in printed
@@ -242,11 +244,11 @@ def test_resume_keeps_what_finished_and_only_that(book, monkeypatch):
 
     def kept(**changes):
         plan = plan_runs(chapters, out, "laptop", given=changes, names=["01", "02", "03"])
-        return [run.chapter for run in plan if batch.finished_before(run)]
+        return [run.chapter for run in plan if runner.finished_before(run)]
 
     assert kept() == ["01_good"]
     assert kept(count=5) == []
-    monkeypatch.setattr(batch, "Job", lambda *_: pytest.fail("a finished chapter was started again"))
+    monkeypatch.setattr(runner, "Job", lambda *_: pytest.fail("a finished chapter was started again"))
     again = run_book(chapters, out, tier="laptop", names=["01"], resume=True)
     assert [(run.status, run.seconds) for run in again] == [("kept", runs[run.chapter].seconds) for run in again]
     with pytest.raises(pytest.fail.Exception):  # without resume the same call starts it
@@ -284,9 +286,9 @@ def test_a_kernel_that_lost_its_port_is_started_once_more_and_not_for_ever(tmp_p
         if len(lives) <= losses:
             raise RuntimeError("Kernel died before replying to kernel_info")
 
-    monkeypatch.setattr(batch_worker.papermill, "execute_notebook", losing)
+    monkeypatch.setattr(worker.papermill, "execute_notebook", losing)
     (tmp_path / "request.json").write_text(json.dumps({"chapter": str(chapter), "parameters": {}, "cwd": "."}))
-    assert (batch_worker.execute(tmp_path), len(lives)) == (code, 2)
+    assert (worker.execute(tmp_path), len(lives)) == (code, 2)
 
 
 # ------------------------------------------------------------------------------------------------------------ cli
@@ -321,9 +323,9 @@ def test_a_defect_keeps_its_traceback(monkeypatch):
     def defect():
         raise ValueError("raised outside the library")
 
-    monkeypatch.setattr(cli, "app", defect)
+    monkeypatch.setattr(app, "app", defect)
     with pytest.raises(ValueError, match="outside the library"):
-        cli.main()
+        app.main()
 
 
 @pytest.mark.spawns

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from toy_chapters import RECORD, SLEEP, is_alive, processes_of, start_runner, stub_worker, wait_for, write_chapter
 
-from s4d_lib import batch
-from s4d_lib.batch import plan_runs, run_book
-from s4d_lib.batch_causes import DISK_FULL, KERNEL_DIED, judge
-from s4d_lib.batch_status import RunLock, is_running, look_back, read_status, write_status
+from s4d_lib.batch import runner as batch
+from s4d_lib.batch.causes import DISK_FULL, KERNEL_DIED, judge
+from s4d_lib.batch.runner import plan_runs, run_book
+from s4d_lib.batch.status import RunLock, is_running, look_back, read_status, write_status
 from s4d_lib.files import Locked
 
 # A training as ours is: at an interrupt it finishes its step and leaves a checkpoint; the next call goes on from there.
@@ -245,7 +245,7 @@ def test_a_lock_is_held_once_and_given_back_by_the_end_of_its_holder(tmp_path):
         RunLock(tmp_path).take()
     lock.give_back()
     assert not is_running(tmp_path)
-    program = f"import time; from s4d_lib.batch_status import RunLock; l = RunLock({str(tmp_path)!r}); l.take(); " \
+    program = f"import time; from s4d_lib.batch.status import RunLock; l = RunLock({str(tmp_path)!r}); l.take(); " \
               "print('taken', flush=True); time.sleep(600)"
     holder = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
     assert holder.stdout.readline() == "taken\n" and is_running(tmp_path)

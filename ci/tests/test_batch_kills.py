@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from toy_chapters import is_alive, processes_of, start_runner, wait_for, write_chapter
 
-from s4d_lib.batch_status import read_status
+from s4d_lib.batch.status import read_status
 
 pytestmark = [pytest.mark.spawns, pytest.mark.skipif(
     sys.platform != "linux", reason="only Linux tells a child that its parent was killed")]

@@ -13,14 +13,21 @@ from hypothesis import strategies as st
 from rich.console import Console
 from toy_chapters import RECORD, write_chapter
 
-from s4d_lib import batch_slots
-from s4d_lib.batch import plan_runs
-from s4d_lib.batch_slots import gpu_slots
-from s4d_lib.batch_status import point_label
-from s4d_lib.batch_table import print_table, write_tables
-from s4d_lib.batch_view import View
-from s4d_lib.batch_words import read_setting, read_settings, read_sweeps, read_value
-from s4d_lib.chapters import ChapterError, chapter_parameters, code_cells, find_chapters, merge_parameters, read_chapter
+from s4d_lib.batch import slots as batch_slots
+from s4d_lib.batch.chapters import (
+    ChapterError,
+    chapter_parameters,
+    code_cells,
+    find_chapters,
+    merge_parameters,
+    read_chapter,
+)
+from s4d_lib.batch.runner import plan_runs
+from s4d_lib.batch.slots import gpu_slots
+from s4d_lib.batch.status import point_label
+from s4d_lib.batch.table import print_table, write_tables
+from s4d_lib.batch.view import View
+from s4d_lib.batch.words import read_setting, read_settings, read_sweeps, read_value
 
 CHAPTERS = Path(__file__).resolve().parents[2] / "chapters"
 

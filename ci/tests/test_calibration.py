@@ -1,4 +1,4 @@
-"""calibration.py: temperature against PyTorch's softmax, thresholds against a search by hand."""
+"""metrics/calibration.py: temperature against PyTorch's softmax, thresholds against a search by hand."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from s4d_lib.calibration import apply_temperature, fit_abstention, fit_temperature, selective
+from s4d_lib.metrics.calibration import apply_temperature, fit_abstention, fit_temperature, selective
 
 
 def overconfident(n: int = 4000, classes: int = 5, sharpness: float = 3.0, seed: int = 0):

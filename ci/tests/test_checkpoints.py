@@ -1,4 +1,4 @@
-"""weight_files.py, loading.py, checkpoints.py: round trips, files in disguise, and reports that hide nothing."""
+"""weights/files.py, checkpoints/: round trips, files in disguise, and reports that hide nothing."""
 
 import math
 import os
@@ -9,13 +9,15 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from s4d_lib.checkpoints import load_encoder
-from s4d_lib.containers import BadCheckpoint
-from s4d_lib.landmarks import LandmarkNet
-from s4d_lib.loading import load_model
-from s4d_lib.masking import random_mask
-from s4d_lib.models import DualModalMAE, S4DClassifier, Size
-from s4d_lib.weight_files import SHIPPED, AnotherModel, read_metadata, rebuild, save_model
+from s4d_lib.checkpoints.encoders import load_encoder
+from s4d_lib.checkpoints.loading import load_model
+from s4d_lib.layers.masking import random_mask
+from s4d_lib.models.autoencoder import DualModalMAE
+from s4d_lib.models.classifier import S4DClassifier
+from s4d_lib.models.landmark_net import LandmarkNet
+from s4d_lib.models.sizes import Size
+from s4d_lib.weights.containers import BadCheckpoint
+from s4d_lib.weights.files import SHIPPED, AnotherModel, read_metadata, rebuild, save_model
 
 SIZE = Size(15, 8, 5, 2, dim=24, depth=4, heads=2, decoder_dim=18, decoder_depth=1, decoder_heads=3)
 CLIP = torch.linspace(-1, 1, 2 * 3 * 8 * 15 * 15).view(2, 3, 8, 15, 15)

@@ -14,7 +14,7 @@ from check_environment import check_conda, check_installed, check_pins
 from check_pairs import CHECKS, check_contents, check_folder, read_pair
 from execute_chapters import pair_notebook
 
-from s4d_lib.chapters import read_chapter
+from s4d_lib.batch.chapters import read_chapter
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = """---

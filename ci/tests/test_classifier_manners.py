@@ -7,9 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from s4d_lib import encoder
-from s4d_lib.adapters import MixtureOfAdapterExperts
-from s4d_lib.models import DualModalEncoder, S4DClassifier, Size
+from s4d_lib.layers import encoder
+from s4d_lib.layers.adapters import MixtureOfAdapterExperts
+from s4d_lib.models.autoencoder import DualModalEncoder
+from s4d_lib.models.classifier import S4DClassifier
+from s4d_lib.models.sizes import Size
 
 SMALL = Size((10, 15), 8, 5, 2, dim=24, depth=4, heads=2, decoder_dim=18, decoder_depth=1, decoder_heads=3)
 GRID = (4, 2, 3)
@@ -258,10 +260,10 @@ def test_no_block_is_checkpointed_without_gradients(monkeypatch):
 @pytest.mark.trains
 def test_the_balance_loss_of_fine_tuning_reaches_the_router(faces):
     """What the training loop differentiates, and not only what it prints."""
-    from s4d_lib.fitting import build_classifier
-    from s4d_lib.stages import finetune_job
-    from s4d_lib.tiers import finetuning
-    from s4d_lib.training_data import read_samples
+    from s4d_lib.training.data import read_samples
+    from s4d_lib.training.fitting import build_classifier
+    from s4d_lib.training.jobs import finetune_job
+    from s4d_lib.training.tiers import finetuning
 
     settings = {"stills": str(faces / "stills"), "clips": str(faces / "clips"), "experts": 4}
     config = finetuning("smoke", "moae", **settings)

@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 from toy_chapters import RECORD, is_alive, stub_worker, write_chapter
 
-from s4d_lib import batch, batch_jobs, cluster
-from s4d_lib.batch import Interrupted, plan_runs, run_book
-from s4d_lib.batch_status import read_status, write_status
-from s4d_lib.batch_view import View
-from s4d_lib.batch_words import read_sweeps
-from s4d_lib.chapters import ChapterError
+from s4d_lib.batch import cluster, runner
+from s4d_lib.batch import job as batch_jobs
+from s4d_lib.batch.chapters import ChapterError
+from s4d_lib.batch.runner import Interrupted, plan_runs, run_book
+from s4d_lib.batch.status import read_status, write_status
+from s4d_lib.batch.view import View
+from s4d_lib.batch.words import read_sweeps
 from s4d_lib.files import Locked
 
 submitit = pytest.importorskip("submitit")
@@ -50,7 +51,7 @@ record("trained", began_at=began_at, step=int(saved.read_text()))
 @pytest.fixture(autouse=True)
 def quick(monkeypatch, tmp_path):
     """Jobs are processes of their own: the stub worker reaches them through a file that Python reads at its start."""
-    monkeypatch.setattr(batch, "_library_hashes", lambda _: {"x.py": "this library"})
+    monkeypatch.setattr(runner, "_library_hashes", lambda _: {"x.py": "this library"})
     monkeypatch.setattr(cluster, "LATE", 0.5)
     site = tmp_path / "site"
     site.mkdir()
@@ -58,8 +59,8 @@ def quick(monkeypatch, tmp_path):
 import sys
 if "submitit" in " ".join(sys.orig_argv):
     import s4d_lib.batch_jobs, s4d_lib.cluster
-    s4d_lib.batch_jobs.WORKER = (sys.executable, "-S", {str(tmp_path / "worker.py")!r})
-    s4d_lib.cluster.STALE_BEAT = 1.0
+    s4d_lib.batch.job.WORKER = (sys.executable, "-S", {str(tmp_path / "worker.py")!r})
+    s4d_lib.batch.cluster.STALE_BEAT = 1.0
 """)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(site), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]))
     write_chapter(tmp_path / "chapters", "07_toy", RECORD, parameters=PARAMETERS)

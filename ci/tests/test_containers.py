@@ -1,4 +1,4 @@
-"""containers.py: what is no checkpoint says so, nothing of a file runs, and nothing in it is lost unnamed."""
+"""weights/containers.py: what is no checkpoint says so, nothing of a file runs, and nothing in it is lost unnamed."""
 
 import argparse
 import os
@@ -14,7 +14,7 @@ import torch
 from published import script_container
 from safetensors.torch import save_file
 
-from s4d_lib.containers import BadCheckpoint, Placeholder, read_contents
+from s4d_lib.weights.containers import BadCheckpoint, Placeholder, read_contents
 
 STATE = OrderedDict(a=torch.arange(12.0).view(3, 4), b=torch.ones(2, dtype=torch.half), c=torch.tensor(7))
 FORMATS = pytest.mark.parametrize("zipped", [True, False], ids=["zip", "before 1.6"])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from s4d_lib.contrasts import (
+from s4d_lib.metrics.contrasts import (
     Claim,
     _people_draws,
     combination,
@@ -22,7 +22,7 @@ from s4d_lib.contrasts import (
     verdict,
     verdict_table,
 )
-from s4d_lib.metrics import confusion_matrix, uar, war
+from s4d_lib.metrics.scores import confusion_matrix, uar, war
 
 SCORE = {"war": war, "uar": uar}
 

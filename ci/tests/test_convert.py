@@ -1,4 +1,4 @@
-"""convert.py and layouts.py: published files in, equal outputs out, and back; every key accounted for."""
+"""checkpoints/convert.py, layouts.py: published files in, equal outputs out, and back; every key accounted for."""
 
 import subprocess
 import sys
@@ -11,14 +11,16 @@ import torch
 from published import DIM, FRAMES, SIDE
 from safetensors.torch import load_file, save_file
 
-from s4d_lib.checkpoints import load_encoder
-from s4d_lib.containers import BadCheckpoint
-from s4d_lib.convert import Hints, convert, load_released
+from s4d_lib.checkpoints.convert import Hints, convert, load_released
+from s4d_lib.checkpoints.encoders import load_encoder
+from s4d_lib.checkpoints.layouts import LAYOUTS
+from s4d_lib.checkpoints.loading import load_model
 from s4d_lib.files import sha256_of
-from s4d_lib.layouts import LAYOUTS
-from s4d_lib.loading import load_model
-from s4d_lib.models import DualModalEncoder, DualModalMAE, S4DClassifier, Size
-from s4d_lib.weight_files import read_metadata, save_model
+from s4d_lib.models.autoencoder import DualModalEncoder, DualModalMAE
+from s4d_lib.models.classifier import S4DClassifier
+from s4d_lib.models.sizes import Size
+from s4d_lib.weights.containers import BadCheckpoint
+from s4d_lib.weights.files import read_metadata, save_model
 
 SMALL = Hints(image_size=SIDE, frames=FRAMES)
 IMAGE = torch.linspace(-1, 1, 2 * 3 * SIDE * SIDE).view(2, 3, SIDE, SIDE)

@@ -1,4 +1,4 @@
-"""correlation.py, levels.py, two_readings.py against slow loops, other libraries and readers of known agreement."""
+"""analysis/correlation.py, levels.py, two_readings.py against loops, other libraries, readers of known agreement."""
 
 import base64
 from pathlib import Path
@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from s4d_lib.correlation import (
+from s4d_lib.analysis.correlation import (
     agreement,
     answer_tables,
     cohen_kappa,
@@ -20,11 +20,11 @@ from s4d_lib.correlation import (
     transfer_matrix,
     unit_evidence,
 )
-from s4d_lib.correlation_figures import draw_recalls, draw_signed_matrix, draw_two_readings
-from s4d_lib.face_geometry import ACTION_UNITS
-from s4d_lib.lab_reading import matrix_of, recalls_of
-from s4d_lib.levels import LEVELS, deviations, recall_levels
-from s4d_lib.two_readings import POOLS, drawn_units, pool_frames, read_twice, shared_classes
+from s4d_lib.analysis.levels import LEVELS, deviations, recall_levels
+from s4d_lib.analysis.two_readings import POOLS, drawn_units, pool_frames, read_twice, shared_classes
+from s4d_lib.figures.correlation import draw_recalls, draw_signed_matrix, draw_two_readings
+from s4d_lib.lab.reading import matrix_of, recalls_of
+from s4d_lib.synthetic_faces.geometry import ACTION_UNITS
 
 C = 4
 NAMES = ("Happiness", "Sadness", "Anger", "Fear")
@@ -339,9 +339,9 @@ class Bright(nn.Module):
 def test_read_twice_reads_drawn_clips_as_any_others(tmp_path: Path):
     from dataclasses import replace
 
-    from s4d_lib.face_files import write_faces
-    from s4d_lib.readers import read_dataset
-    from s4d_lib.synthetic_faces import RECIPES
+    from s4d_lib.datasets.readers import read_dataset
+    from s4d_lib.synthetic_faces.folders import write_faces
+    from s4d_lib.synthetic_faces.recipes import RECIPES
 
     recipe = RECIPES["easy"]
     write_faces(tmp_path / "faces", replace(recipe, clip=replace(recipe.clip, frames=(12, 16), clips_per_identity=1)),

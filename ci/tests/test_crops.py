@@ -14,15 +14,19 @@ import pytest
 import torch
 from PIL import Image
 
-from s4d_lib import detectors
-from s4d_lib.alignment import FIVE_POINTS, cut_square, eye_places, square_of, to_crop, whole_square
-from s4d_lib.cli import app
-from s4d_lib.crop_files import MANIFEST, crop_files, plan
-from s4d_lib.crops import STATES, Crops, FaceCropper, MissingFace
-from s4d_lib.detectors import DetectorMissing, Faces, open_detector
-from s4d_lib.face_people import View
-from s4d_lib.frames import open_frames, write_mp4
-from s4d_lib.synthetic_faces import RECIPES, make_clips, make_stills
+from s4d_lib.cli.app import app
+from s4d_lib.crops import faces
+from s4d_lib.crops import mtcnn as mtcnn_module
+from s4d_lib.crops.alignment import FIVE_POINTS, cut_square, eye_places, square_of, to_crop, whole_square
+from s4d_lib.crops.cropper import STATES, Crops, FaceCropper, MissingFace
+from s4d_lib.crops.detectors import open_detector
+from s4d_lib.crops.faces import DetectorMissing, Faces
+from s4d_lib.crops.folders import MANIFEST, crop_files, plan
+from s4d_lib.frames.reader import open_frames
+from s4d_lib.frames.writer import write_mp4
+from s4d_lib.synthetic_faces.drawing import make_clips, make_stills
+from s4d_lib.synthetic_faces.people import View
+from s4d_lib.synthetic_faces.recipes import RECIPES
 
 HEIGHT, WIDTH = 90, 120
 
@@ -153,7 +157,7 @@ def test_detectors_that_cannot_be_had_say_so(monkeypatch, tmp_path):
         open_detector("mtcnn", min_face=0)
     model = tmp_path / "net.onnx"
     model.write_bytes(b"model")
-    monkeypatch.setattr(detectors.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(faces.importlib.util, "find_spec", lambda name: None)
     for name, package in (("yunet", "cv2"), ("mediapipe", "mediapipe")):
         with pytest.raises(DetectorMissing, match=f"{name} needs its model file"):
             open_detector(name, tmp_path / "absent.onnx")
@@ -164,16 +168,16 @@ def test_detectors_that_cannot_be_had_say_so(monkeypatch, tmp_path):
 
 
 def test_weights_that_are_not_the_known_ones_are_not_unpickled(monkeypatch):
-    monkeypatch.setitem(detectors.WEIGHTS, "rnet", "0" * 64)
-    detectors._networks.cache_clear()
+    monkeypatch.setitem(mtcnn_module.WEIGHTS, "rnet", "0" * 64)
+    mtcnn_module._networks.cache_clear()
     with pytest.raises(DetectorMissing, match="rnet.lz4: not the weights of mtcnn 1.0.0"):
         open_detector()(torch.zeros(1, 64, 64, 3, dtype=torch.uint8))
-    detectors._networks.cache_clear()
+    mtcnn_module._networks.cache_clear()
 
 
 @pytest.mark.spawns
 def test_mtcnn_loads_nothing_but_its_weights():
-    code = ("import sys, torch\nfrom s4d_lib.detectors import open_detector\n"
+    code = ("import sys, torch\nfrom s4d_lib.crops.detectors import open_detector\n"
             "open_detector()(torch.zeros(1, 48, 64, 3, dtype=torch.uint8))\n"
             "print([m for m in ('mtcnn', 'tensorflow', 'cv2', 'onnxruntime') if m in sys.modules])")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -204,7 +208,7 @@ def test_yunet_and_mediapipe_answers_are_put_in_our_order(monkeypatch, tmp_path)
 
     cv2 = types.SimpleNamespace(__version__="5", FaceDetectorYN=types.SimpleNamespace(create=create))
     monkeypatch.setitem(sys.modules, "cv2", cv2)
-    monkeypatch.setattr(detectors.importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(faces.importlib.util, "find_spec", lambda name: object())
     found = open_detector("yunet", model)(frames)
     assert len(found) == 2 and found[0].boxes.tolist() == [[10, 11, 22, 24]]
     assert found[0].landmarks[0].tolist() == [[14, 15], [16, 17], [18, 19], [20, 21], [22, 23]]

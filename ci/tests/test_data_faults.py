@@ -13,12 +13,13 @@ import pytest
 from PIL import Image
 
 from s4d_lib.clips import EVAL
-from s4d_lib.datasets import FaceDataset, check_samples
-from s4d_lib.doctor import diagnose
-from s4d_lib.frames import UnreadableMedia
-from s4d_lib.labels import ReaderNote
-from s4d_lib.protocols import EXPECTED
-from s4d_lib.readers import read_dataset
+from s4d_lib.datasets.doctor.diagnosis import diagnose
+from s4d_lib.datasets.face_dataset import FaceDataset
+from s4d_lib.datasets.labels import ReaderNote
+from s4d_lib.datasets.protocols import EXPECTED
+from s4d_lib.datasets.readers import read_dataset
+from s4d_lib.datasets.samples import check_samples
+from s4d_lib.frames.reader import UnreadableMedia
 
 IDS = [f"{number:05d}" for number in range(1, 36)]
 LABELS = {id: place // 5 for place, id in enumerate(IDS)}  # every list holds a 0 and a 6

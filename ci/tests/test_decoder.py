@@ -1,4 +1,4 @@
-"""decoder.py against loops: where mask tokens go, how tubelets are cut, what the target is."""
+"""layers/decoder.py against loops: where mask tokens go, how tubelets are cut, what the target is."""
 
 import pytest
 import torch
@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from s4d_lib.clips import IMAGENET_MEAN, IMAGENET_STD
-from s4d_lib.decoder import normalised_target, paste_prediction, patchify, place_mask_tokens, unpatchify
-from s4d_lib.masking import random_mask
+from s4d_lib.layers.decoder import normalised_target, paste_prediction, patchify, place_mask_tokens, unpatchify
+from s4d_lib.layers.masking import random_mask
 
 
 def test_latents_return_to_their_places():

@@ -16,13 +16,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from s4d_lib import cli
-from s4d_lib.doctor import diagnose
-from s4d_lib.findings import KINDS, print_report
-from s4d_lib.frames import write_mp4
-from s4d_lib.labels import SCHEMAS
-from s4d_lib.protocols import EXPECTED, Expected, FoldCounts
-from s4d_lib.readers import read_dataset
+from s4d_lib.cli import app
+from s4d_lib.datasets.doctor.diagnosis import diagnose
+from s4d_lib.datasets.doctor.findings import KINDS, print_report
+from s4d_lib.datasets.labels import SCHEMAS
+from s4d_lib.datasets.protocols import EXPECTED, Expected, FoldCounts
+from s4d_lib.datasets.readers import read_dataset
+from s4d_lib.frames.writer import write_mp4
 from s4d_lib.text import printable
 
 CLIPS, FRAMES = 10, 66
@@ -564,7 +564,7 @@ def test_ferplus_votes(tmp_path):
 def command(monkeypatch, *words: object) -> int:
     monkeypatch.setattr(sys, "argv", ["s4d", *map(str, words)])
     with pytest.raises(SystemExit) as left:
-        cli.main()
+        app.main()
     return left.value.code
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from s4d_lib.effects import aliases, fit_surface, main_effects, spearman
+from s4d_lib.metrics.effects import aliases, fit_surface, main_effects, spearman
 
 NAMES = ["clips", "sequence", "init", "ratio", "noise", "shift", "weight", "schema"]
 

@@ -1,14 +1,14 @@
-"""encoder.py against attention written out, and the promise that hidden pixels cannot be seen."""
+"""layers/encoder.py against attention written out, and the promise that hidden pixels cannot be seen."""
 
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from s4d_lib.adapters import MixtureOfAdapterExperts
-from s4d_lib.encoder import Encoder, MoAEBlock, TransformerBlock, layer_norm
-from s4d_lib.masking import random_mask
-from s4d_lib.tokens import TubeletEmbed, position_table
+from s4d_lib.layers.adapters import MixtureOfAdapterExperts
+from s4d_lib.layers.encoder import Encoder, MoAEBlock, TransformerBlock, layer_norm
+from s4d_lib.layers.masking import random_mask
+from s4d_lib.layers.tokens import TubeletEmbed, position_table
 
 GRID, DIM, HEADS = (4, 3, 3), 24, 2
 

@@ -7,9 +7,10 @@ import sys
 
 import pytest
 
-from s4d_lib import cli, tracking
+from s4d_lib.cli import app
 from s4d_lib.errors import Refused
 from s4d_lib.files import PACKAGE
+from s4d_lib.training import curves
 
 
 def in_a_folder_below(statement: str):
@@ -22,9 +23,9 @@ def in_a_folder_below(statement: str):
 
 def s4d(monkeypatch, act) -> None:
     """`s4d curves`, whose work is done by `act`."""
-    monkeypatch.setattr(tracking, "to_tensorboard", act)
+    monkeypatch.setattr(curves, "to_tensorboard", act)
     monkeypatch.setattr(sys, "argv", ["s4d", "curves", "run", "--tensorboard", "events"])
-    cli.main()
+    app.main()
 
 
 @pytest.mark.parametrize(("statement", "said"), [

@@ -16,12 +16,14 @@ import pytest
 import torch
 from PIL import Image
 
-import s4d_lib.face_files as face_files
-from s4d_lib.face_files import Truth, write_faces
-from s4d_lib.face_motion import EMOTIONS
-from s4d_lib.labels import FOLDS
-from s4d_lib.readers import read_affectnet, read_dfew
-from s4d_lib.synthetic_faces import RECIPES, make_clips, make_stills
+import s4d_lib.synthetic_faces.folders as face_files
+from s4d_lib.datasets.labels import FOLDS
+from s4d_lib.datasets.readers import read_dfew
+from s4d_lib.datasets.still_readers import read_affectnet
+from s4d_lib.synthetic_faces.drawing import make_clips, make_stills
+from s4d_lib.synthetic_faces.folders import Truth, write_faces
+from s4d_lib.synthetic_faces.motion import EMOTIONS
+from s4d_lib.synthetic_faces.recipes import RECIPES
 
 AFFECTNET7 = ["Neutral", "Happiness", "Sadness", "Surprise", "Fear", "Disgust", "Anger"]  # the data set's own order
 RECIPE = replace(RECIPES["default"], name="tiny", size=32,

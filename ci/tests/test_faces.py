@@ -12,21 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
-from s4d_lib.face_geometry import ACTION_UNITS, AU_INDEX, PARALLAX, FaceShape, bump
-from s4d_lib.face_motion import EMOTIONS, KINDS, NEUTRAL, script_clip
-from s4d_lib.face_people import View, sample_people, sample_views
-from s4d_lib.face_renderer import render
-from s4d_lib.pictures import contact_sheet
-from s4d_lib.synthetic_faces import (
-    CLIPS,
-    DFEW_PRIOR,
-    RECIPES,
-    STILL_CHUNK,
-    STILLS,
-    make_clips,
-    make_stills,
-    scripted_classes,
-)
+from s4d_lib.figures.pictures import contact_sheet
+from s4d_lib.synthetic_faces.drawing import CLIPS, STILL_CHUNK, STILLS, make_clips, make_stills, scripted_classes
+from s4d_lib.synthetic_faces.geometry import ACTION_UNITS, AU_INDEX, PARALLAX, FaceShape, bump
+from s4d_lib.synthetic_faces.motion import EMOTIONS, KINDS, NEUTRAL, script_clip
+from s4d_lib.synthetic_faces.people import View, sample_people, sample_views
+from s4d_lib.synthetic_faces.recipes import DFEW_PRIOR, RECIPES
+from s4d_lib.synthetic_faces.renderer import render
 
 STUDIO = View(scale=(1.0, 1.0), shift=0, centre_y=0.0, roll=0, yaw=0, pitch=0, gaze=0, light=0, blur=(0, 0),
               noise=(0, 0), occlusion=0)

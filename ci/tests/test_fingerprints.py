@@ -6,10 +6,10 @@ import pytest
 from pydantic import Field, ValidationError
 from recorded_marks import STAND_IN, WRITTEN, mark_of, real, recorded
 
-from s4d_lib.configs import FinetuneConfig, PretrainConfig
-from s4d_lib.later import later, later_fields, unused
-from s4d_lib.run_records import run_mark, run_record
-from s4d_lib.run_state import Progressed
+from s4d_lib.training.configs import FinetuneConfig, PretrainConfig
+from s4d_lib.training.fingerprints import run_mark, run_record
+from s4d_lib.training.later import later, later_fields, unused
+from s4d_lib.training.state import Progressed
 
 KNOWN = json.loads(WRITTEN.read_text())
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from s4d_lib.floors import (
+from s4d_lib.analysis.floors import (
     floors,
     grey_in_time,
     grey_mean,
@@ -15,9 +15,9 @@ from s4d_lib.floors import (
     read_pictures,
     ridge,
 )
-from s4d_lib.labels import SCHEMAS
-from s4d_lib.tiers import finetuning
-from s4d_lib.training_data import read_samples, training_split
+from s4d_lib.datasets.labels import SCHEMAS
+from s4d_lib.training.data import read_samples, training_split
+from s4d_lib.training.tiers import finetuning
 
 
 def blobs(shift: float, seed: int = 0) -> tuple[dict, dict]:

@@ -5,8 +5,10 @@ import pytest
 import slow_s4d
 import torch
 
-from s4d_lib.masking import random_mask, visible_index
-from s4d_lib.models import DualModalMAE, S4DClassifier, Size
+from s4d_lib.layers.masking import random_mask, visible_index
+from s4d_lib.models.autoencoder import DualModalMAE
+from s4d_lib.models.classifier import S4DClassifier
+from s4d_lib.models.sizes import Size
 
 REFERENCE = Size(12, 6, 4, 2, dim=12, depth=3, heads=2, decoder_dim=8, decoder_depth=2, decoder_heads=4)
 # What changes against the reference, and the grid of a clip.

@@ -17,8 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from s4d_lib.backends import PyAV, in_format
-from s4d_lib.frames import UnreadableMedia, installed_backends, open_frames, write_mp4
+from s4d_lib.frames.backends import PyAV, in_format, installed_backends
+from s4d_lib.frames.reader import UnreadableMedia, open_frames
+from s4d_lib.frames.writer import write_mp4
 
 VIDEO_BACKENDS = installed_backends()
 KINDS = ["cfr", "vfr", "late", "keys", "mkv", "front"]
@@ -349,7 +350,7 @@ def test_truncated_image(tmp_path, frame_folder):
 def test_backend_that_does_not_exist_or_is_not_installed(videos, monkeypatch):
     with pytest.raises(ValueError, match="no back end is called 'opencv'"):
         open_frames(videos["cfr"], "opencv")
-    monkeypatch.setattr("s4d_lib.frames.installed_backends", lambda: ["pyav"])
+    monkeypatch.setattr("s4d_lib.frames.reader.installed_backends", lambda: ["pyav"])
     with pytest.raises(ValueError, match=r"'torchcodec' is not installed; installed here: pyav"):
         open_frames(videos["cfr"], "torchcodec")
     assert open_frames(videos["cfr"]).backend == "pyav"
@@ -444,7 +445,7 @@ from s4d_lib.frames import open_frames
 for path in [None, *sys.argv[1:]]:
     if path is not None:
         len(open_frames(path))
-    print(hooks.count("s4d_lib.frames"), end=" ")
+    print(hooks.count("s4d_lib.frames.reader"), end=" ")
 """
     places = frame_folder(["1.png", "2.png"]), videos["cfr"], videos["cfr"]
     said = subprocess.run([sys.executable, "-c", code, *map(str, places)], capture_output=True, text=True)
@@ -481,7 +482,7 @@ def test_nothing_is_opened_before_the_first_question(videos, monkeypatch):
     def refuse(path):
         raise AssertionError("opened too early")
 
-    monkeypatch.setattr("s4d_lib.frames.OPENERS", dict.fromkeys(("decord", "pyav", "torchcodec"), refuse))
+    monkeypatch.setattr("s4d_lib.frames.reader.OPENERS", dict.fromkeys(("decord", "pyav", "torchcodec"), refuse))
     reader = open_frames(videos["cfr"])
     with pytest.raises(UnreadableMedia, match="opened too early"):
         len(reader)

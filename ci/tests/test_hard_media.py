@@ -16,19 +16,19 @@ from test_frames import turned
 from test_predict import StubCropper, moving, reader, weights, write_video  # noqa: F401
 from typer.testing import CliRunner
 
-from s4d_lib import crop_files as cropping
-from s4d_lib import predict as predicting
-from s4d_lib.backends import PyAV, repeats_picture
-from s4d_lib.cli import app
-from s4d_lib.crop_files import COLUMNS, Manifest, _part_of
-from s4d_lib.crops import FaceCropper
-from s4d_lib.detectors import Faces
+from s4d_lib.cli.app import app
+from s4d_lib.crops import folders
+from s4d_lib.crops.cropper import FaceCropper
+from s4d_lib.crops.faces import Faces
+from s4d_lib.crops.folders import COLUMNS, Manifest, _part_of
 from s4d_lib.files import require_writable, write_text
-from s4d_lib.frames import UnreadableMedia, open_frames
-from s4d_lib.predict import predict
-from s4d_lib.streams import find_media, is_image, iter_frames
+from s4d_lib.frames.backends import PyAV, repeats_picture
+from s4d_lib.frames.reader import UnreadableMedia, open_frames
+from s4d_lib.frames.streams import find_media, is_image, iter_frames
+from s4d_lib.predict import video
+from s4d_lib.predict.reports import print_table, to_csv
+from s4d_lib.predict.video import predict
 from s4d_lib.text import no_formula
-from s4d_lib.timelines import print_table, to_csv
 
 ONE = 1 << 16
 
@@ -192,14 +192,14 @@ def test_reports_are_tried_before_hours_of_work(tmp_path, monkeypatch, weights):
             require_writable(path)
         with pytest.raises(OSError, match="cannot be written"):
             write_text(path, "")
-    monkeypatch.setattr(predicting, "predict", lambda *a, **k: pytest.fail("it began to read"))
+    monkeypatch.setattr(video, "predict", lambda *a, **k: pytest.fail("it began to read"))
     run = CliRunner().invoke(app, ["predict", "a.mp4", "--csv", str(tmp_path / "file" / "a.csv")])
     assert isinstance(run.exception, OSError)
 
 
 @pytest.mark.parametrize("command, module, work", [
-    (["predict", "a.mp4"], predicting, "predict"),
-    (["crop", "a.mp4", "b.mp4"], cropping, "crop_files"),
+    (["predict", "a.mp4"], video, "predict"),
+    (["crop", "a.mp4", "b.mp4"], folders, "crop_files"),
 ])
 def test_interrupted_commands_say_what_is_left(monkeypatch, command, module, work):
     def stop(*_, **__):
@@ -213,7 +213,7 @@ def test_interrupted_commands_say_what_is_left(monkeypatch, command, module, wor
 def test_answers_do_not_keep_their_batch(tmp_path, reader):  # noqa: F811
     """A view of one row kept the memory around it in pieces: gigabytes in two hours."""
     kept = []
-    queue = predicting._Queue(reader, predicting._plan(reader.card, "none", None, None, 2, 1.0, "cpu", None, 0))
+    queue = video._Queue(reader, video._plan(reader.card, "none", None, None, 2, 1.0, "cpu", None, 0))
     for _ in range(2):
         queue.add(torch.zeros(3, 8, 48, 48), kept.append)
     assert [type(row) for row in kept] == [list, list]

@@ -1,4 +1,4 @@
-"""hub.py without a network: folders that rebuild their model bit for bit, cards, a pretended Hub, clear refusals."""
+"""weights/hub.py without a network: folders that rebuild their model bit for bit, cards, a pretended Hub, refusals."""
 
 import json
 import os
@@ -12,11 +12,13 @@ import torch
 from huggingface_hub import ModelCard
 from huggingface_hub.errors import LocalEntryNotFoundError, RemoteEntryNotFoundError
 
-from s4d_lib.loading import load_model
-from s4d_lib.masking import random_mask
-from s4d_lib.models import DualModalEncoder, DualModalMAE, S4DClassifier, Size
-from s4d_lib.s2d import S2DClassifier
-from s4d_lib.weight_files import read_metadata, save_model
+from s4d_lib.checkpoints.loading import load_model
+from s4d_lib.layers.masking import random_mask
+from s4d_lib.models.autoencoder import DualModalEncoder, DualModalMAE
+from s4d_lib.models.classifier import S4DClassifier
+from s4d_lib.models.s2d import S2DClassifier
+from s4d_lib.models.sizes import Size
+from s4d_lib.weights.files import read_metadata, save_model
 
 WIDE = Size((10, 15), 4, 5, 2, dim=24, depth=2, heads=2, decoder_dim=18, decoder_depth=1, decoder_heads=3)
 CLIP = torch.linspace(-1, 1, 2 * 3 * 4 * 10 * 15).view(2, 3, 4, 10, 15)
@@ -84,7 +86,7 @@ def test_a_fresh_interpreter_gives_the_same_logits(tmp_path):
     """Nothing but the folder passes between the two."""
     model = classifier(pool="positions")
     model.save_pretrained(tmp_path / "model")
-    code = ("import sys, torch; from s4d_lib.models import S4DClassifier; torch.set_num_threads(1)\n"
+    code = ("import sys, torch; from s4d_lib.models.classifier import S4DClassifier; torch.set_num_threads(1)\n"
             "model = S4DClassifier.from_pretrained(sys.argv[1])\n"
             "clip = torch.linspace(-1, 1, 2 * 3 * 4 * 10 * 15).view(2, 3, 4, 10, 15)\n"
             "print(model.size.image_size, [value.hex() for value in model(clip).flatten().tolist()])")
@@ -142,8 +144,8 @@ def test_a_card_says_what_a_reader_must_know(make, tmp_path):
 
 def test_a_card_imports_from_the_package_and_not_from_a_file_inside_it(monkeypatch):
     """Files inside a package move; what a card of today says must load tomorrow."""
-    monkeypatch.setattr(S4DClassifier, "__module__", "s4d_lib.models.classifier")
-    assert "\nfrom s4d_lib.models import S4DClassifier\n" in str(classifier().generate_model_card())
+    monkeypatch.setattr(S4DClassifier, "__module__", "s4d_lib.models.classifier.classifier")
+    assert "\nfrom s4d_lib.models.classifier import S4DClassifier\n" in str(classifier().generate_model_card())
 
 
 def test_a_card_names_behaviour_classes_and_provenance():
@@ -165,7 +167,7 @@ def test_a_card_names_behaviour_classes_and_provenance():
 
 
 def test_the_card_of_the_shipped_model_names_its_training_run(tmp_path):
-    from s4d_lib.weight_files import SHIPPED
+    from s4d_lib.weights.files import SHIPPED
 
     (tmp_path / "model.safetensors").write_bytes(SHIPPED["encoder"].read_bytes())
     text = str(DualModalMAE.from_pretrained(tmp_path).generate_model_card())
@@ -216,7 +218,7 @@ def test_a_repository_is_fetched_by_its_name(monkeypatch, tmp_path):
         asked.update(how, name=name, filename=filename)
         return str(path)
 
-    monkeypatch.setattr("s4d_lib.hub.hf_hub_download", download)
+    monkeypatch.setattr("s4d_lib.weights.hub.hf_hub_download", download)
     twin = S4DClassifier.from_pretrained("someone/faces", revision="v2", token="t")
     assert torch.equal(answer(twin), answer(model))
     assert (asked["name"], asked["filename"], asked["revision"], asked["token"]) == (
@@ -238,7 +240,7 @@ def test_a_repository_without_weights_is_said_so(monkeypatch, error):
     def refuse(*_, **__):
         raise error
 
-    monkeypatch.setattr("s4d_lib.hub.hf_hub_download", refuse)
+    monkeypatch.setattr("s4d_lib.weights.hub.hf_hub_download", refuse)
     with pytest.raises(FileNotFoundError, match=f"someone/faces.*{type(error).__name__}.*check the name"):
         S4DClassifier.from_pretrained("someone/faces")
 

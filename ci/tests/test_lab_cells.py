@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from s4d_lib import lab_cells
-from s4d_lib.configs import FinetuneConfig
-from s4d_lib.lab_cells import METHODS, Cell, Method, config_on, run_config
+from s4d_lib.lab import cells
+from s4d_lib.lab.cells import METHODS, Cell, Method, config_on, run_config
+from s4d_lib.training.configs import FinetuneConfig
 
 # Made by the code that trained the recorded runs: one configuration whole, of the others what differs from it.
 FROZEN = json.loads((Path(__file__).parent / "data" / "lab_configs.json").read_text())
@@ -64,6 +64,6 @@ def test_a_method_names_only_what_it_changes():
 
 
 def test_an_unknown_method_is_refused_before_anything_is_drawn(monkeypatch):
-    monkeypatch.setattr(lab_cells, "data_folders", lambda *_: pytest.fail("faces were drawn for a run that cannot be"))
+    monkeypatch.setattr(cells, "data_folders", lambda *_: pytest.fail("faces were drawn for a run that cannot be"))
     with pytest.raises(ValueError, match="method must be one of dfer, .* got 'majority'"):
         run_config(Cell(), "majority", 0)

@@ -1,14 +1,14 @@
-"""lab_reading.py on a record made up in the laboratory's format, whose differences are known."""
+"""lab/reading.py on a record made up in the laboratory's format, whose differences are known."""
 
 import base64
 
 import numpy as np
 import pytest
 
-from s4d_lib import lab_reading
-from s4d_lib.contrasts import contrast
-from s4d_lib.lab_cells import Cell
-from s4d_lib.lab_reading import converged, family, grid, has, methods_of, pair, recalls, resolve, screening_effects
+from s4d_lib.lab import reading
+from s4d_lib.lab.cells import Cell
+from s4d_lib.lab.reading import converged, family, grid, has, methods_of, pair, recalls, resolve, screening_effects
+from s4d_lib.metrics.contrasts import contrast
 from s4d_lib.records import Record
 
 LABELS = np.tile(np.arange(4), 30)             # 120 clips, 30 people
@@ -66,7 +66,7 @@ def test_a_pair_is_paired_by_seed():
     made = one_cell(joint=row(58, seeds=(2, 1, 0)), dfer=row(50, seeds=(1, 0, 5)))
     found = pair(made, "here", "joint", "dfer", draws=200)
     assert len(found.values) == 2 and found.value == pytest.approx(100 * (70 - 60) / 120)
-    assert lab_reading.values(made, "here", "joint", "dfer") == pytest.approx(found.values)
+    assert reading.values(made, "here", "joint", "dfer") == pytest.approx(found.values)
     halves = [pair(made, "here", "joint", "dfer", clips=kind, draws=200).value for kind in ("order", "plain")]
     share = ORDER.mean()
     assert share * halves[0] + (1 - share) * halves[1] == pytest.approx(found.value)
@@ -85,9 +85,9 @@ def test_a_pair_is_the_contrast_of_the_rows_that_share_a_seed():
 
 
 def test_a_study_without_a_record_is_named_with_the_command_that_makes_it():
-    with pytest.warns(lab_reading.NotRecorded, match="no_such_study: no record yet; `s4d study no_such"):
-        assert lab_reading.recorded("no_such_study") is None
-    assert lab_reading.recorded("transfer_long").name == "transfer_long"
+    with pytest.warns(reading.NotRecorded, match="no_such_study: no record yet; `s4d study no_such"):
+        assert reading.recorded("no_such_study") is None
+    assert reading.recorded("transfer_long").name == "transfer_long"
 
 
 def test_the_primary_family_is_the_plan_s_and_is_judged_once():
@@ -98,7 +98,7 @@ def test_the_primary_family_is_the_plan_s_and_is_judged_once():
                       alone={"here": "alone"})
     long = record({"there": entry(Cell(ratio=2), joint_x10=row(80, seeds), moae_clean_x10=row(80, seeds)),
                    "alone": entry(Cell(), dfer_x10=row(75, seeds, 1000))}, alone={"there": "alone"})
-    found = lab_reading.primary(headline, long)
+    found = reading.primary(headline, long)
     assert {name: round(one.found.value, 1) for name, one in found.items()} == {
         "here: joint - same_compute": 1.7, "here: joint - converged": -10.0, "here: moae_clean - joint": 0.8,
         "there: joint_x10 - dfer_x10": 5.0, "there: moae_clean_x10 - joint_x10": 0.0}
@@ -114,7 +114,7 @@ def test_harm_and_cheap_answers_are_two_families():
     made = record({"bad": entry(Cell(noise="heavy"), joint=row(40, seeds), moae_clean=row(43, seeds), **others),
                    "right": entry(Cell(), joint=row(49, seeds)), "alone": entry(Cell(), dfer=row(50, seeds))},
                   alone={"bad": "alone", "right": "alone"})
-    cell, asked, cheap = lab_reading.harm(made)
+    cell, asked, cheap = reading.harm(made)
     assert cell == "bad" and set(cheap) == set(names)
     assert {name: one.word for name, one in asked.items()} == {"joint - dfer": "below", "moae_clean - joint": "above"}
     for judged, count in ((asked, 2), (cheap, 5)):
@@ -122,7 +122,7 @@ def test_harm_and_cheap_answers_are_two_families():
         assert min(one.p for one in judged.values()) == pytest.approx(min(1, count * raw))
     missing = record({"bad": made.results["cells"]["bad"]}, alone={"bad": "alone"})
     with pytest.raises(ValueError, match="has no dfer"):  # a family of the plan is judged whole or not at all
-        lab_reading.harm(missing)
+        reading.harm(missing)
 
 
 def test_recall_by_class_adds_up():

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from s4d_lib.files import RESULTS
-from s4d_lib.lab_cells import Cell
-from s4d_lib.lab_records import LabRecord, MethodRuns, encode
+from s4d_lib.lab.cells import Cell
+from s4d_lib.lab.records import LabRecord, MethodRuns, encode
 from s4d_lib.records import Record, read_record
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s4d_lib.labels import (
+from s4d_lib.datasets.labels import (
     MARK,
     SCHEMAS,
     LabelReader,

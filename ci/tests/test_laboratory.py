@@ -9,22 +9,24 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from s4d_lib import lab_cells, lab_reading, runs, stages, transfer_studies
-from s4d_lib.adapters import FixedRouter, MixtureOfAdapterExperts
-from s4d_lib.configs import HEAD, FinetuneConfig
-from s4d_lib.fitting import build_classifier
-from s4d_lib.lab_cells import METHODS, Cell, Scale, alone, as_long, run_config
-from s4d_lib.lab_records import LabRecord, lab_record
-from s4d_lib.laboratory import run_lab
-from s4d_lib.local_contrast import local_contrast
-from s4d_lib.optimizers import TaskAdamW
-from s4d_lib.plans import steady_plan
-from s4d_lib.remedies import Combiner
-from s4d_lib.rerun import rerun
-from s4d_lib.training import Progressed, load_state, save_state
-from s4d_lib.training_data import read_samples, training_split
-from s4d_lib.transfer_studies import FACTORS, GENERATORS, screening_design, transfer_harm
-from s4d_lib.weight_files import SHIPPED
+from s4d_lib.frames.local_contrast import local_contrast
+from s4d_lib.lab import cells as lab_cells
+from s4d_lib.lab import reading, transfer_studies
+from s4d_lib.lab.cells import METHODS, Cell, Scale, alone, as_long, run_config
+from s4d_lib.lab.laboratory import run_lab
+from s4d_lib.lab.records import LabRecord, lab_record
+from s4d_lib.lab.rerun import rerun
+from s4d_lib.lab.transfer_studies import FACTORS, GENERATORS, screening_design, transfer_harm
+from s4d_lib.layers.adapters import FixedRouter, MixtureOfAdapterExperts
+from s4d_lib.training import jobs, runs
+from s4d_lib.training.configs import HEAD, FinetuneConfig
+from s4d_lib.training.data import read_samples, training_split
+from s4d_lib.training.fitting import build_classifier
+from s4d_lib.training.optimizers import TaskAdamW
+from s4d_lib.training.plans import steady_plan
+from s4d_lib.training.remedies import Combiner
+from s4d_lib.training.state import Progressed, load_state, save_state
+from s4d_lib.weights.files import SHIPPED
 
 TINY = Scale(60, 60, 2, 2, 4, 6)
 
@@ -174,7 +176,7 @@ def test_a_width_without_an_encoder_says_so():
 
 def test_shuffled_patches_keep_the_pixels_and_lose_the_places():
     x = torch.randn(5, 3, 24, 36)
-    mixed = stages.shuffle_patches(x, 12)
+    mixed = jobs.shuffle_patches(x, 12)
     assert torch.equal(x.flatten(1).sort().values, mixed.flatten(1).sort().values) and not torch.equal(x, mixed)
     corners = {tuple(p.flatten().tolist()) for p in x[0].unfold(1, 12, 12).unfold(2, 12, 12).permute(1, 2, 0, 3, 4)
                .flatten(0, 1)}
@@ -273,7 +275,7 @@ def test_task_states_pass_through_a_checkpoint(tmp_path):
 
 def test_a_paired_plain_sum_is_the_gradient_of_the_sum(lab):
     """`paired_sum` against autograd on the added losses, on the first joint step of a run."""
-    from s4d_lib.training import _combined_backward
+    from s4d_lib.training.loop import _combined_backward
 
     model = torch.nn.ModuleDict({"trunk": torch.nn.Linear(4, 3), "head": torch.nn.ModuleDict(
         {"image": torch.nn.Linear(3, 2), "video": torch.nn.Linear(3, 2)})})
@@ -363,8 +365,8 @@ def test_the_cell_with_harm_changes_one_thing_a_method(lab, monkeypatch):
     assert {clip for name, (clip, _) in dials.items() if name.startswith("dfer")} == {None}
     assert len({use.sha256 for use in record.data if "stills" in use.name}) == 2, "both kinds of labels are named"
     for other in ("joint", "joint_light", "joint_clipped", "adapters", "same_compute", "converged"):
-        assert lab_reading.has(record, harm, "moae_clean", other), other
-    assert lab_reading.has(record, right, "joint", "dfer") and set(record.results["floors"]) >= {"pixel_ridge"}
+        assert reading.has(record, harm, "moae_clean", other), other
+    assert reading.has(record, right, "joint", "dfer") and set(record.results["floors"]) >= {"pixel_ridge"}
     for method in ("joint", "joint_clipped", "joint_light"):
         assert rerun(record, harm, method, 1, lab / "elsewhere").same_answers == 100
 
@@ -377,7 +379,7 @@ def test_loud_experts_start_loud(lab):
 
 
 def test_the_encoder_of_the_laboratory_loads_whole(lab):
-    from s4d_lib.checkpoints import load_encoder
+    from s4d_lib.checkpoints.encoders import load_encoder
 
     model = build_classifier(run_config(Cell(clips=20, init="random"), "joint", 0, "smoke"))
     report = load_encoder(model, SHIPPED["nano_encoder"])

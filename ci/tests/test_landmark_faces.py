@@ -1,4 +1,4 @@
-"""landmark_faces.py: points that move with their pixels, mirrored numbers, parts that share nobody."""
+"""synthetic_faces/landmark_faces.py: points that move with their pixels, mirrored numbers, parts that share nobody."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from s4d_lib import landmark_faces
-from s4d_lib.face_files import write_faces
-from s4d_lib.face_geometry import ACTION_UNITS, FaceShape
-from s4d_lib.face_people import View, sample_people, sample_views
-from s4d_lib.landmark_faces import (
+from s4d_lib.frames.local_contrast import local_contrast
+from s4d_lib.lab.landmark_scores import normalised_mean_error
+from s4d_lib.models.landmark_net import LANDMARK_PIXELS
+from s4d_lib.synthetic_faces import landmark_faces
+from s4d_lib.synthetic_faces.drawing import make_stills
+from s4d_lib.synthetic_faces.folders import write_faces
+from s4d_lib.synthetic_faces.geometry import ACTION_UNITS, FaceShape
+from s4d_lib.synthetic_faces.landmark_faces import (
     MIRROR,
     PARTS,
     RECIPE,
@@ -25,10 +28,8 @@ from s4d_lib.landmark_faces import (
     through_coarse,
     vary,
 )
-from s4d_lib.landmark_scores import normalised_mean_error
-from s4d_lib.landmarks import LANDMARK_PIXELS
-from s4d_lib.local_contrast import local_contrast
-from s4d_lib.synthetic_faces import RECIPES, make_stills
+from s4d_lib.synthetic_faces.people import View, sample_people, sample_views
+from s4d_lib.synthetic_faces.recipes import RECIPES
 
 STILL = Variation(zoom=(1, 1), shift=0, turn=0, flip=0, grey=0, blur=0, coarse=0)
 

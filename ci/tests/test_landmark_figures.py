@@ -1,4 +1,4 @@
-"""landmark_figures.py, landmark_readers.py: marks where the points are, numbers of the record, other eyes for S2D."""
+"""figures/landmarks.py, models/landmark_readers.py: points, numbers of the record, other eyes for S2D."""
 
 from __future__ import annotations
 
@@ -10,19 +10,12 @@ import torch
 from PIL import Image, ImageColor
 
 from s4d_lib.clips import normalise
-from s4d_lib.figure_base import PALETTE
-from s4d_lib.landmark_faces import REGIONS
-from s4d_lib.landmark_figures import (
-    ABOVE,
-    BELOW,
-    draw_feature_maps,
-    draw_points,
-    draw_region_errors,
-    telling_channels,
-)
-from s4d_lib.landmark_readers import WAVELENGTHS, FilterBank, gabor
-from s4d_lib.landmark_scores import Located, report
-from s4d_lib.s2d import S2DClassifier
+from s4d_lib.figures.base import PALETTE
+from s4d_lib.figures.landmarks import ABOVE, BELOW, draw_feature_maps, draw_points, draw_region_errors, telling_channels
+from s4d_lib.lab.landmark_scores import Located, report
+from s4d_lib.models.landmark_readers import WAVELENGTHS, FilterBank, gabor
+from s4d_lib.models.s2d import S2DClassifier
+from s4d_lib.synthetic_faces.landmark_faces import REGIONS
 
 DIRECTIONS = 8
 

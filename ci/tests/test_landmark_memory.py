@@ -1,4 +1,4 @@
-"""landmark_memory.py: what was said is said again, to the same frames only, and nothing depends on having asked."""
+"""models/landmark_memory.py: what was said is said again, to the same frames only; nothing depends on asking."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from s4d_lib.landmark_memory import ask, fingerprint, frame_marks, recall, remember
+from s4d_lib.models.landmark_memory import ask, fingerprint, frame_marks, recall, remember
 
 GRID = (2, 3)
 

@@ -1,4 +1,4 @@
-"""landmark_training.py and landmark_scores.py: errors by a slow loop, floors, a short training, the shipped file."""
+"""lab/landmark_training.py, landmark_scores.py: errors by a slow loop, floors, a short training, the shipped file."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from s4d_lib import landmark_training
+from s4d_lib.checkpoints.loading import load_model
 from s4d_lib.files import RESULTS
-from s4d_lib.landmark_faces import REGIONS, DrawnFaces, Variation
-from s4d_lib.landmark_scores import (
+from s4d_lib.lab import landmark_training
+from s4d_lib.lab.landmark_scores import (
     ALPHAS,
     RIDGE_PIXELS,
     Located,
@@ -29,11 +29,11 @@ from s4d_lib.landmark_scores import (
     point_errors,
     report,
 )
-from s4d_lib.landmark_training import LandmarkConfig, conditions, hold_output, start_at, train_landmarks, wing_loss
-from s4d_lib.landmarks import LandmarkNet, Slopes, load_landmarks
-from s4d_lib.loading import load_model
+from s4d_lib.lab.landmark_training import LandmarkConfig, conditions, hold_output, start_at, train_landmarks, wing_loss
+from s4d_lib.models.landmark_net import LandmarkNet, Slopes, load_landmarks
 from s4d_lib.records import Record, read_record
-from s4d_lib.weight_files import SHIPPED, save_model
+from s4d_lib.synthetic_faces.landmark_faces import REGIONS, DrawnFaces, Variation
+from s4d_lib.weights.files import SHIPPED, save_model
 
 # Faces that stay where they are: ten steps show learning, and what varies shows a resume that draws something else.
 CALM = Variation(zoom=(1, 1), shift=0, turn=0, flip=0, grey=0.2, blur=0.3, coarse=0.2)
@@ -139,7 +139,7 @@ class Listed(torch.utils.data.Dataset):
 def test_floors_are_those_of_scikit_learn(monkeypatch):
     from sklearn.linear_model import Ridge
 
-    from s4d_lib import landmark_scores
+    from s4d_lib.lab import landmark_scores
 
     monkeypatch.setattr(landmark_scores, "to_landmark_size", lambda x: x)  # the pixels as they are
     train, validation, test = Listed(90, 0), Listed(20, 1), Listed(11, 2)
@@ -299,7 +299,7 @@ def test_features_of_a_small_picture_are_those_of_the_enlarged_one():
 
 
 def test_only_a_landmark_network_is_loaded_as_one(tmp_path):
-    from s4d_lib.models import DualModalEncoder
+    from s4d_lib.models.autoencoder import DualModalEncoder
 
     save_model(tmp_path / "other.safetensors", DualModalEncoder("nano"))
     with pytest.raises(TypeError, match="DualModalEncoder"):

@@ -1,4 +1,4 @@
-"""landmarks.py against the released landmark network; prompter and adapter (prompts.py) against slow loops."""
+"""models/landmark_net.py against the released network; layers/prompts.py against slow loops."""
 
 import json
 import zlib
@@ -11,8 +11,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from s4d_lib.landmarks import LandmarkNet
-from s4d_lib.prompts import FOVEA_SCALE, Fovea, Prompter, TemporalAdapter
+from s4d_lib.layers.prompts import FOVEA_SCALE, Fovea, Prompter, TemporalAdapter
+from s4d_lib.models.landmark_net import LandmarkNet
 
 DATA = Path(__file__).parent / "data"
 KEYS = json.loads((DATA / "mobilefacenet_keys.json").read_text())

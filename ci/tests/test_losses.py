@@ -1,4 +1,4 @@
-"""losses.py against slow sums and PyTorch's own cross-entropy."""
+"""layers/losses.py against slow sums and PyTorch's own cross-entropy."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from s4d_lib.losses import load_balance_loss, masked_mse, soft_target_cross_entropy
+from s4d_lib.layers.losses import load_balance_loss, masked_mse, soft_target_cross_entropy
 
 
 def test_masked_mse_is_the_mean_over_hidden_tokens():

@@ -1,11 +1,11 @@
-"""masking.py: exact counts, the shape of each mask, and reproducibility."""
+"""layers/masking.py: exact counts, the shape of each mask, and reproducibility."""
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from s4d_lib.masking import frame_mask, random_mask, tube_mask, visible_index
+from s4d_lib.layers.masking import frame_mask, random_mask, tube_mask, visible_index
 
 grids = st.tuples(st.integers(2, 6), st.integers(2, 5), st.integers(2, 4))
 ratios = st.floats(0.5, 0.95)

@@ -1,4 +1,4 @@
-"""measures.py and foretelling.py: stopped runs against whole ones, controls with known answers, chance."""
+"""lab/measures.py and lab/foretelling.py: stopped runs against whole ones, controls with known answers, chance."""
 
 import json
 
@@ -6,11 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from s4d_lib.configs import FinetuneConfig
-from s4d_lib.fitting import build_classifier
-from s4d_lib.foretelling import PREDICTORS, predictors, rank_correlations
-from s4d_lib.interference import moments
-from s4d_lib.measures import (
+from s4d_lib.analysis.interference import moments
+from s4d_lib.lab.foretelling import PREDICTORS, predictors, rank_correlations
+from s4d_lib.lab.measures import (
     agreement,
     alike,
     block_features,
@@ -22,10 +20,13 @@ from s4d_lib.measures import (
     stop_run,
     use_of_time,
 )
-from s4d_lib.models import S4DClassifier, Size
-from s4d_lib.stages import finetune_job
-from s4d_lib.training import run_job
-from s4d_lib.training_data import read_samples, training_split
+from s4d_lib.models.classifier import S4DClassifier
+from s4d_lib.models.sizes import Size
+from s4d_lib.training.configs import FinetuneConfig
+from s4d_lib.training.data import read_samples, training_split
+from s4d_lib.training.fitting import build_classifier
+from s4d_lib.training.jobs import finetune_job
+from s4d_lib.training.loop import run_job
 
 SIZE = Size(image_size=(16, 24), frames=4, patch=8, tubelet=2, dim=12, depth=3, heads=2, decoder_dim=8,
             decoder_depth=1, decoder_heads=2, positions="separable")
@@ -217,7 +218,8 @@ def test_a_run_stops_at_a_count_of_one_modality(faces):
 @pytest.mark.trains
 def test_a_cell_is_measured_whole(faces, tmp_path, monkeypatch):
     """Runs missing, runs there, and every predictor finds its place in what comes out."""
-    from s4d_lib import lab_cells, measures
+    from s4d_lib.lab import cells as lab_cells
+    from s4d_lib.lab import measures
 
     monkeypatch.setattr(lab_cells, "run_config", lambda cell, method, seed, tier, phase: configured(
         faces, method, seed=seed))
@@ -294,7 +296,7 @@ def test_plain_numbers():
 
 
 def test_a_figure_says_in_words_what_it_shows():
-    from s4d_lib.measure_figures import LINES, draw_agreement, draw_foretelling
+    from s4d_lib.figures.measures import LINES, draw_agreement, draw_foretelling
 
     drawn = draw_agreement(agreement(network(), small_probe()), "t")
     assert len(drawn.data) == len(LINES) and "stills with clips" in drawn.layout.meta["alt"]

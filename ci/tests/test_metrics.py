@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, recall_score
 from sklearn.metrics import confusion_matrix as sklearn_confusion
 
-from s4d_lib.metrics import bootstrap, confusion_matrix, expected_calibration_error, over_seeds, score, uar, war
+from s4d_lib.metrics.scores import bootstrap, confusion_matrix, expected_calibration_error, over_seeds, score, uar, war
 
 pairs = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=60)
 

@@ -1,4 +1,4 @@
-"""models.py against the released modules: outputs, parameter counts, key names, layer decay."""
+"""models/classifier.py against the released modules: outputs, parameter counts, key names, layer decay."""
 
 import math
 from pathlib import Path
@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 from inventories import shapes
 from torch.utils.flop_counter import FlopCounterMode
 
-from s4d_lib.adapters import MixtureOfAdapterExperts
-from s4d_lib.masking import random_mask
-from s4d_lib.models import DualModalMAE, MAEOutput, S4DClassifier, Size
+from s4d_lib.layers.adapters import MixtureOfAdapterExperts
+from s4d_lib.layers.masking import random_mask
+from s4d_lib.models.autoencoder import DualModalMAE, MAEOutput
+from s4d_lib.models.classifier import S4DClassifier
+from s4d_lib.models.sizes import Size
 
 DATA = Path(__file__).parent / "data"
 # The tiny models behind the released outputs, and a third one for everything else.
@@ -141,7 +143,7 @@ def test_compute_of_pretraining_is_the_released_models(monkeypatch, shape, seen,
 
     for module in ("encoder", "decoder"):
         monkeypatch.setattr(f"s4d_lib.{module}.visible_index", visible)
-    monkeypatch.setattr("s4d_lib.models.masked_mse", lambda *_: None)
+    monkeypatch.setattr("s4d_lib.models.classifier.masked_mse", lambda *_: None)
     tokens = 800 if len(shape) == 5 else 100
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
         model = DualModalMAE("base")
@@ -236,7 +238,7 @@ def test_pooling_by_positions_keeps_the_places():
         torch.testing.assert_close(features[:, 24 * place: 24 * (place + 1)], model.fc_norm(still))
     # Control: the mean over all tokens is blind to where things are, this is not.
     swapped = latents.flip(2).reshape(2, 36, 24)
-    from s4d_lib.heads import pool_latents
+    from s4d_lib.layers.heads import pool_latents
     mean = [pool_latents(v, model.fc_norm, 9, "mean") for v in (latents.reshape(2, 36, 24), swapped)]
     torch.testing.assert_close(mean[0], mean[1])
     assert not torch.allclose(pool_latents(swapped, model.fc_norm, 9, "positions"), features)

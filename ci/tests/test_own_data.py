@@ -6,12 +6,14 @@ from pathlib import Path
 import pytest
 from toy_chapters import RECORD, write_chapter
 
-from s4d_lib import batch, book_command, tiers
-from s4d_lib.batch_status import look_back, write_status
-from s4d_lib.chapters import chapter_parameters, code_cells
-from s4d_lib.own_data import data_folder, data_settings, pretraining_settings
-from s4d_lib.tiers import finetuning, pretraining
-from s4d_lib.training_data import read_samples
+from s4d_lib.batch import runner
+from s4d_lib.batch.chapters import chapter_parameters, code_cells
+from s4d_lib.batch.status import look_back, write_status
+from s4d_lib.cli import book
+from s4d_lib.datasets.own_data import data_folder, data_settings, pretraining_settings
+from s4d_lib.training import tiers
+from s4d_lib.training.data import read_samples
+from s4d_lib.training.tiers import finetuning, pretraining
 
 CHAPTER = Path(__file__).resolve().parents[2] / "chapters" / "07_single_task_baselines.md"
 
@@ -133,7 +135,7 @@ def test_the_first_cells_of_chapter_07_read_what_its_parameters_name(own, nothin
 def test_the_live_half_of_chapter_10_reads_clips_of_ones_own(own, nothing_is_drawn, capsys):
     """Up to the first figure: the test list of the fold, read twice, without anything that only a renderer knows."""
     cells = code_cells((CHAPTER.parent / "10_what_static_teaches_dynamic.md").read_text())
-    assert not book_command.needs_data(CHAPTER.parent / "10_what_static_teaches_dynamic.md", {}), "it draws its own"
+    assert not book.needs_data(CHAPTER.parent / "10_what_static_teaches_dynamic.md", {}), "it draws its own"
     found = chapter_parameters(cells, "10") | {"dataset": "dfew", "data_root": str(own), "fold": 4}
     until = next(i for i, cell in enumerate(cells) if "draw_two_readings(at" in cell["source"])
     for cell in cells[1 : until + 1]:
@@ -149,7 +151,7 @@ def test_the_live_half_of_chapter_10_reads_clips_of_ones_own(own, nothing_is_dra
 def toys(tmp_path, monkeypatch) -> tuple[Path, list]:
     """A chapter with the parameters of chapter 07, and what was drawn for its runs."""
     drawn: list[str] = []
-    monkeypatch.setattr(batch, "_library_hashes", lambda _: {})
+    monkeypatch.setattr(runner, "_library_hashes", lambda _: {})
     monkeypatch.setattr(tiers, "prepare_data", drawn.append)
     parameters = 'tier = "smoke"\ncount = 3\ndataset = "drawn"\nstill_dataset = ""\ndata_root = ""\nfold = 1'
     write_chapter(tmp_path / "chapters", "01_toy", "from s4d_lib import tiers", RECORD, parameters=parameters)
@@ -162,11 +164,11 @@ def planned(toys, monkeypatch, s4d):
     seen: list = []
 
     def run_book(chapters, out, tier, names, given, jobs, timeout, resume, points, *_):
-        seen.extend(batch.plan_runs(chapters, out, tier, names, given, points))
+        seen.extend(runner.plan_runs(chapters, out, tier, names, given, points))
         return []
 
-    monkeypatch.setattr(batch, "run_book", run_book)
-    monkeypatch.setattr(batch, "print_table", lambda _: None)
+    monkeypatch.setattr(runner, "run_book", run_book)
+    monkeypatch.setattr(runner, "print_table", lambda _: None)
     monkeypatch.chdir(toys[0])
 
     def plan(*words: object) -> tuple[list, tuple[int, str, str]]:
@@ -217,4 +219,4 @@ def test_a_folder_that_is_not_there_is_refused_before_anything_starts(toys, plan
     runs, ended = planned("-p", "dataset=dfew", "-p", "data_root=nowhere")
     assert not runs and not (toys[0] / "runs").exists()
     assert ended == (2, "", "s4d: data_root=nowhere: there is no such folder\n")
-    assert book_command.needs_data(toys[0] / "chapters" / "01_toy.md", {"dataset": "dfew", "still_dataset": "drawn"})
+    assert book.needs_data(toys[0] / "chapters" / "01_toy.md", {"dataset": "dfew", "still_dataset": "drawn"})

@@ -20,15 +20,16 @@ from inventories import contents
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from s4d_lib import cli
-from s4d_lib import pack as pack_module
+from s4d_lib.cli import app
 from s4d_lib.clips import EVAL, PAPER_CLIP_TRAIN
-from s4d_lib.datasets import FaceDataset
-from s4d_lib.frames import UnreadableMedia, open_frames, write_mp4
-from s4d_lib.pack import pack, shrink
-from s4d_lib.packed import pixels_sha256, read_packed, verify
-from s4d_lib.readers import read_dataset
-from s4d_lib.shards import index_path, key_of, packed_path
+from s4d_lib.datasets.face_dataset import FaceDataset
+from s4d_lib.datasets.pack import writer
+from s4d_lib.datasets.pack.writer import pack, shrink
+from s4d_lib.datasets.packed import pixels_sha256, read_packed, verify
+from s4d_lib.datasets.readers import read_dataset
+from s4d_lib.frames.reader import UnreadableMedia, open_frames
+from s4d_lib.frames.shards import index_path, key_of, packed_path
+from s4d_lib.frames.writer import write_mp4
 
 IDS = ["00001", "00002", "00010", "02522", "16372", "16373", "16374"]
 LENGTHS = [3, 9, 12, 5, 18, 4, 7]
@@ -251,11 +252,11 @@ def test_equal_frames_give_equal_mp4_beside_other_threads(numbered_frame, tmp_pa
 
 @pytest.mark.parametrize("options", [{"shard_mb": 0.02}, {"size": 24}, {"format": "mp4"}])
 def test_a_killed_run_goes_on_to_the_same_bytes(dfew, tmp_path, monkeypatch, options):
-    monkeypatch.setattr(pack_module, "PART", 6)  # of mp4 files: a part holds a few
+    monkeypatch.setattr(writer, "PART", 6)  # of mp4 files: a part holds a few
     if "size" in options:
         options = {**options, "shard_mb": 0.02}
     packed(dfew, tmp_path / "whole", **options)
-    encode, count = pack_module._Writer._encode, []
+    encode, count = writer._Writer._encode, []
 
     def dies(self, item):
         count.append(item.key)
@@ -263,7 +264,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(dfew, tmp_path, monkeypatch, opt
             raise KeyboardInterrupt
         return encode(self, item)
 
-    monkeypatch.setattr(pack_module._Writer, "_encode", dies)
+    monkeypatch.setattr(writer._Writer, "_encode", dies)
     with pytest.raises(KeyboardInterrupt):
         packed(dfew, tmp_path / "out", **options)
     parts = json.loads((tmp_path / "out/manifest.json").read_text())["parts"]
@@ -271,7 +272,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(dfew, tmp_path, monkeypatch, opt
     with pytest.raises(ValueError, match="packing was stopped"):
         read_packed(tmp_path / "out")
     assert "packing was stopped" in verify(tmp_path / "out")[0]
-    monkeypatch.setattr(pack_module._Writer, "_encode", encode)
+    monkeypatch.setattr(writer._Writer, "_encode", encode)
     result = packed(dfew, tmp_path / "out", **options)
     assert result.kept == len(parts)
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
@@ -322,7 +323,7 @@ def test_what_cannot_be_read_is_listed_and_the_rest_goes_on(dfew, tmp_path, monk
     words = ["s4d", "pack", root, tmp_path / "out", "--as", "dfew", "--frames", "clip_jpg", "--base", "0"]
     monkeypatch.setattr(sys, "argv", [*map(str, words), "--shard-mb", "0.02"])
     with pytest.raises(SystemExit) as left:
-        cli.main()
+        app.main()
     assert left.value.code == 1 and "left out: 02522: " in capsys.readouterr().err
 
 
@@ -330,7 +331,7 @@ def test_command(dfew, tmp_path, monkeypatch, capsys):
     def run(*words: object) -> int:
         monkeypatch.setattr(sys, "argv", ["s4d", "pack", *map(str, words)])
         with pytest.raises(SystemExit) as left:
-            cli.main()
+            app.main()
         return left.value.code
 
     out = tmp_path / "out"
@@ -363,7 +364,7 @@ def damage(out: Path, change) -> None:
     change(index)
     path.write_text(json.dumps(index))
     manifest = json.loads((out / "manifest.json").read_text())
-    manifest["parts"][0]["files"][path.name] = pack_module.sha256_of(path)
+    manifest["parts"][0]["files"][path.name] = writer.sha256_of(path)
     (out / "manifest.json").write_text(json.dumps(manifest))
 
 
@@ -416,7 +417,7 @@ def test_members_that_were_not_packed_are_found_and_never_extracted(dfew, tmp_pa
         header.type, header.linkname = kind, "/etc/passwd"
         tar.addfile(header)
     manifest = json.loads((tmp_path / "deep/out/manifest.json").read_text())
-    manifest["parts"][0]["files"][shard.name] = pack_module.sha256_of(shard)
+    manifest["parts"][0]["files"][shard.name] = writer.sha256_of(shard)
     (tmp_path / "deep/out/manifest.json").write_text(json.dumps(manifest))
     before = sorted(tmp_path.rglob("*"))
     assert verify(tmp_path / "deep/out") == [f"shard-000000.tar: member {name!r} is not what the index says"]

@@ -14,15 +14,16 @@ import pytest
 from inventories import contents
 from PIL import Image
 
-from s4d_lib import cli
-from s4d_lib import pack as pack_module
+from s4d_lib.cli import app
 from s4d_lib.clips import EVAL
-from s4d_lib.datasets import FaceDataset, check_samples
-from s4d_lib.frames import write_mp4
-from s4d_lib.pack import pack
-from s4d_lib.pack_state import held
-from s4d_lib.packed import read_packed, verify
-from s4d_lib.readers import read_dataset
+from s4d_lib.datasets.face_dataset import FaceDataset
+from s4d_lib.datasets.pack import writer
+from s4d_lib.datasets.pack.state import held
+from s4d_lib.datasets.pack.writer import pack
+from s4d_lib.datasets.packed import read_packed, verify
+from s4d_lib.datasets.readers import read_dataset
+from s4d_lib.datasets.samples import check_samples
+from s4d_lib.frames.writer import write_mp4
 
 IDS = ["00001", "00002", "00010", "02522", "16372", "16373", "16374"]
 
@@ -77,16 +78,16 @@ def test_a_full_disk_is_one_sentence_and_the_run_goes_on_later(dfew, tmp_path, m
         if stage == "member":
             patch.setattr(tarfile.TarFile, "addfile", full_after(tarfile.TarFile.addfile, 14))
         elif stage == "rename":
-            patch.setattr(pack_module.os, "replace", full_after(pack_module.os.replace, 6))
+            patch.setattr(writer.os, "replace", full_after(writer.os.replace, 6))
         elif stage == "mp4":
-            patch.setattr(pack_module, "write_mp4", full_after(write_mp4, 3))
+            patch.setattr(writer, "write_mp4", full_after(write_mp4, 3))
         else:  # every part writes an index and then the manifest
-            patch.setattr(pack_module, "write_json", full_after(pack_module.write_json, 2 + (stage == "manifest")))
+            patch.setattr(writer, "write_json", full_after(writer.write_json, 2 + (stage == "manifest")))
         told = ["--frames", options.get("frames", "clip_png"), "--format", options.get("format", "tar")]
         words = ["s4d", "pack", dfew, out, "--as", "dfew", "--base", "0", "--shard-mb", "0.01", *told]
         patch.setattr(sys, "argv", list(map(str, words)))
         with pytest.raises(SystemExit) as left:
-            cli.main()
+            app.main()
         error = capsys.readouterr().err
         assert left.value.code == 2 and "Traceback" not in error
         assert f"s4d: {out}: writing stopped (No space left on device)" in error

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from s4d_lib.cards import read_card
-from s4d_lib.figure_base import COLOURS
-from s4d_lib.pages import page, write_page
-from s4d_lib.timelines import STILL, Judge, Prediction, Thumbnail, judge_clip
+from s4d_lib.checkpoints.cards import read_card
+from s4d_lib.figures.base import COLOURS
+from s4d_lib.predict.pages import page, write_page
+from s4d_lib.predict.timelines import STILL, Judge, Prediction, Thumbnail, judge_clip
 
 HOSTILE = "<img src=x onerror=alert(1)>.mp4"
 VOID = {"meta", "img", "br", "link", "input", "hr"}

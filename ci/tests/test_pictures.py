@@ -1,4 +1,4 @@
-"""pictures.py and its figures: where frames, masks, grids, points and intervals land on the picture."""
+"""figures/pictures.py and its figures: where frames, masks, grids, points and intervals land on the picture."""
 
 import numpy as np
 import pytest
@@ -6,11 +6,11 @@ import torch
 from PIL import ImageColor
 
 from s4d_lib.clips import normalise, spread_indices
-from s4d_lib.figure_base import PALETTE
-from s4d_lib.figure_intervals import draw_measures
-from s4d_lib.figure_maps import draw_action_units, draw_class_shares, draw_grid_maps
-from s4d_lib.figures import draw_masks
-from s4d_lib.pictures import filmstrip, hide_tubelets, mark_landmarks, rule_tubelets, sheet, stack, to_frames
+from s4d_lib.figures.base import PALETTE
+from s4d_lib.figures.curves import draw_masks
+from s4d_lib.figures.intervals import draw_measures
+from s4d_lib.figures.maps import draw_action_units, draw_class_shares, draw_grid_maps
+from s4d_lib.figures.pictures import filmstrip, hide_tubelets, mark_landmarks, rule_tubelets, sheet, stack, to_frames
 
 GRID = (2, 3, 4)  # tubelets of 2 frames, 4 rows and 5 columns in frames of 12 by 20
 

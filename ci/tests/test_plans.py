@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s4d_lib.plans import collate, collate_views, epoch_plan, keys, seeded, shuffled
+from s4d_lib.training.plans import collate, collate_views, epoch_plan, keys, seeded, shuffled
 
 LABELS = {"image": np.array([0, 1, 2] * 67), "clip": np.array([0, 1] * 26)}  # 201 stills, 52 clips
 

@@ -19,18 +19,21 @@ from hypothesis import strategies as st
 from PIL import Image
 from typer.testing import CliRunner
 
-from s4d_lib.cards import open_model, read_card
-from s4d_lib.cli import app
+from s4d_lib.checkpoints.cards import open_model, read_card
+from s4d_lib.cli.app import app
 from s4d_lib.clips import EVAL, augment, test_views
-from s4d_lib.datasets import FaceDataset, Sample
-from s4d_lib.frames import UnreadableMedia, open_frames
-from s4d_lib.models import S4DClassifier, Size
-from s4d_lib.predict import predict, predict_one
-from s4d_lib.scoring import probabilities as predict_run
-from s4d_lib.streams import Chunk, find_media, iter_frames
-from s4d_lib.timelines import NO_FACE, STILL, TWO_VIEWS, WHOLE, Judge, judge_clip, smooth_in_time, to_csv, to_json
-from s4d_lib.weight_files import save_model
-from s4d_lib.windows import Filmstrip, Picture, Shown, sliding_windows, to_input
+from s4d_lib.datasets.face_dataset import FaceDataset
+from s4d_lib.datasets.samples import Sample
+from s4d_lib.frames.reader import UnreadableMedia, open_frames
+from s4d_lib.frames.streams import Chunk, find_media, iter_frames
+from s4d_lib.models.classifier import S4DClassifier
+from s4d_lib.models.sizes import Size
+from s4d_lib.predict.reports import to_csv, to_json
+from s4d_lib.predict.timelines import NO_FACE, STILL, TWO_VIEWS, WHOLE, Judge, judge_clip, smooth_in_time
+from s4d_lib.predict.video import predict, predict_one
+from s4d_lib.predict.windows import Filmstrip, Picture, Shown, sliding_windows, to_input
+from s4d_lib.training.scoring import probabilities as predict_run
+from s4d_lib.weights.files import save_model
 
 METADATA = {"schemas": {"image": "affectnet7", "video": "dfew"}, "stride": 2, "temperature": {"image": 1.3, "video": 2},
             "trained_on": "nothing at all", "licence": "CC0-1.0"}
@@ -330,7 +333,7 @@ def test_streams_give_the_readers_bytes_with_the_containers_times(videos):
 
 def test_each_frame_is_decoded_once(videos, monkeypatch):
     """A long clip is read in time proportional to its length: no seeking, whatever the step."""
-    from s4d_lib import streams
+    from s4d_lib.frames import streams
 
     decoded = 0
     frames = streams.Stream._frames
@@ -570,7 +573,7 @@ def test_the_command(tmp_path, videos, weights):
     (["--hop", "0"], "hop is 0"),
 ])
 def test_wrong_use_ends_with_2(words, message, videos, weights, monkeypatch, capsys):
-    from s4d_lib import cli
+    from s4d_lib.cli import app as cli
 
     arguments = ["s4d", "predict", str(videos["cfr"]), "--no-crop", "--model", str(weights), *words]
     monkeypatch.setattr("sys.argv", arguments)

@@ -17,15 +17,17 @@ from s2d_runs import config as s2d
 from safetensors.torch import load_file
 from test_training import finetuning, pretraining, weights
 
-from s4d_lib import adapters, distributed, steps, training
-from s4d_lib.adapters import MixtureOfAdapterExperts
-from s4d_lib.fitting import build_classifier
-from s4d_lib.launch import Launch, RankLost
+from s4d_lib import distributed
+from s4d_lib.layers import adapters
+from s4d_lib.layers.adapters import MixtureOfAdapterExperts
 from s4d_lib.records import read_record
-from s4d_lib.run_state import reached
-from s4d_lib.runs import Run, train
-from s4d_lib.scoring import probabilities
-from s4d_lib.training_data import read_samples, views
+from s4d_lib.training import loop, steps
+from s4d_lib.training.data import read_samples, views
+from s4d_lib.training.fitting import build_classifier
+from s4d_lib.training.launch import Launch, RankLost
+from s4d_lib.training.runs import Run, train
+from s4d_lib.training.scoring import probabilities
+from s4d_lib.training.state import reached
 
 PATIENCE = 300  # seconds; a machine that is busy with other things may take that long to start Python
 
@@ -195,9 +197,9 @@ def wait_for(condition):
 
 def broken_off(monkeypatch, config, root, after):
     """Train in this process and break off between two steps."""
-    step, done = training._update, []
+    step, done = loop._update, []
     with monkeypatch.context() as patch:
-        patch.setattr(training, "_update", lambda *args: step(*args) if len(done) < after and not done.append(1) else
+        patch.setattr(loop, "_update", lambda *args: step(*args) if len(done) < after and not done.append(1) else
                       signal.raise_signal(signal.SIGINT) or step(*args))
         train(config, root)
 
@@ -208,7 +210,7 @@ def stopped(config, root, act, processes=2):
         run = pool.submit(train, config, root, processes=processes)
         while not run.done() and not any((reached(folder) or 0) > 2 for folder in root.glob("*-*")):
             time.sleep(0.05)
-        seen = processes_of("s4d_lib.launch", "s4d_lib.rank")
+        seen = processes_of("s4d_lib.training.launch", "s4d_lib.training.rank")
         act()
         error = run.exception(timeout=PATIENCE)
     assert len(seen) == 3
@@ -228,7 +230,7 @@ def whole(faces, tmp_path_factory):
 @pytest.mark.parametrize("victim", [0, 1])
 def test_the_death_of_a_rank_leaves_whole_steps_for_any_number_of_processes(whole, tmp_path, victim):
     config, undisturbed = whole
-    error = stopped(config, tmp_path, lambda: processes_of("s4d_lib.rank")[victim].send_signal(signal.SIGKILL))
+    error = stopped(config, tmp_path, lambda: processes_of("s4d_lib.training.rank")[victim].send_signal(signal.SIGKILL))
     assert isinstance(error, RankLost) and f"rank {victim} of 2 was killed by SIGKILL" in str(error)
     step = reached(next(tmp_path.glob("f-*")))
     assert 2 < step < 20 and f"stands at step {step}" in str(error)
@@ -242,7 +244,7 @@ def test_torchrun_starts_the_ranks_of_a_folder_as_well(whole, tmp_path):
     folder.mkdir()
     shutil.copyfile(undisturbed.folder / "config.json", folder / "config.json")
     done = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m",
-                           "s4d_lib.rank", str(folder)], capture_output=True, text=True)
+                           "s4d_lib.training.rank", str(folder)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     run = Run(folder, read_record(folder / "record.json"))
     alike(undisturbed, run)
@@ -251,7 +253,7 @@ def test_torchrun_starts_the_ranks_of_a_folder_as_well(whole, tmp_path):
 
 @pytest.mark.spawns
 def test_without_their_launcher_the_ranks_stop_by_themselves(whole, tmp_path):
-    error = stopped(whole[0], tmp_path, lambda: processes_of("s4d_lib.launch")[-1].kill())
+    error = stopped(whole[0], tmp_path, lambda: processes_of("s4d_lib.training.launch")[-1].kill())
     assert isinstance(error, RankLost) and "the launcher was killed by SIGKILL" in str(error)
     assert f"stands at step {reached(next(tmp_path.glob('f-*')))}" in str(error)
 
@@ -260,7 +262,8 @@ def test_without_their_launcher_the_ranks_stop_by_themselves(whole, tmp_path):
 def test_weights_in_parts_are_stopped_and_put_together_again(whole, tmp_path):
     """FSDP: each rank holds a part of every weight; its checkpoint is that of any other run."""
     config, undisturbed = whole
-    error = stopped(config, tmp_path, lambda: processes_of("s4d_lib.launch")[-1].terminate(), Launch(2, "fsdp"))
+    error = stopped(config, tmp_path, lambda: processes_of("s4d_lib.training.launch")[-1].terminate(),
+                    Launch(2, "fsdp"))
     assert "the launcher received SIGTERM" in str(error)
     run = train(config, tmp_path, processes=Launch(2, "fsdp"))
     alike(undisturbed, run)
@@ -311,7 +314,7 @@ def signalled(settings, folder, number):
         [sys.executable, "-m", "s4d_lib.cli", "train", str(settings), "--processes", "2"], text=True,
         env={**os.environ, "S4D_RUNS": str(folder.parent)}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     wait_for(lambda: reached(folder) > at + 1 or command.poll() is not None)
-    below = processes_of("s4d_lib.launch", "s4d_lib.rank")
+    below = processes_of("s4d_lib.training.launch", "s4d_lib.training.rank")
     command.send_signal(number)
     said = command.communicate(timeout=PATIENCE)[1]
     wait_for(lambda: not any(process.is_running() for process in below.values()))

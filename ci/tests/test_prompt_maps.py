@@ -1,11 +1,11 @@
-"""prompt_maps.py: maps are what passes through the model, and silencing is the model without the part."""
+"""analysis/prompt_maps.py: maps are what passes through the model, and silencing is the model without the part."""
 
 import pytest
 import torch
 from torch import nn
 
-from s4d_lib.prompt_maps import prompt_maps, without
-from s4d_lib.s2d import S2DClassifier
+from s4d_lib.analysis.prompt_maps import prompt_maps, without
+from s4d_lib.models.s2d import S2DClassifier
 
 GRID, T, DIM = (2, 3), 4, 16
 

@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from s4d_lib.labels import SCHEMAS
-from s4d_lib.protocols import EXPECTED, PROTOCOLS, Protocol, compare
-from s4d_lib.readers import READERS
+from s4d_lib.datasets.labels import SCHEMAS
+from s4d_lib.datasets.protocols import EXPECTED, PROTOCOLS, Protocol, compare
+from s4d_lib.datasets.readers import READERS
 from s4d_lib.records import fingerprint
 
 

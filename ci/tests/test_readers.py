@@ -9,27 +9,26 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import s4d_lib.lists as lists
-from s4d_lib.backends import VIDEO_SUFFIXES
-from s4d_lib.frames import open_frames, write_mp4
-from s4d_lib.labels import SCHEMAS, ReaderNote
-from s4d_lib.lists import RowError, encoding_of, word_rows
-from s4d_lib.pack import pack
-from s4d_lib.packed import read_packed
-from s4d_lib.readers import (
+import s4d_lib.datasets.lists as lists
+from s4d_lib.datasets.labels import SCHEMAS, ReaderNote
+from s4d_lib.datasets.lists import RowError, encoding_of, word_rows
+from s4d_lib.datasets.pack.writer import pack
+from s4d_lib.datasets.packed import read_packed
+from s4d_lib.datasets.readers import (
     READERS,
-    read_affectnet,
     read_class_folders,
     read_dataset,
     read_dfew,
-    read_ferplus,
     read_ferv39k,
     read_mafw,
-    read_rafdb,
     read_table,
     read_voxceleb2,
 )
-from s4d_lib.streams import find_media
+from s4d_lib.datasets.still_readers import read_affectnet, read_ferplus, read_rafdb
+from s4d_lib.frames.backends import VIDEO_SUFFIXES
+from s4d_lib.frames.reader import open_frames
+from s4d_lib.frames.streams import find_media
+from s4d_lib.frames.writer import write_mp4
 
 BOM = "\ufeff"
 

@@ -10,10 +10,11 @@ import torch
 
 import s4d_lib  # noqa: F401 - this import is what registers the models
 from s4d_lib import registry
-from s4d_lib.containers import BadCheckpoint
-from s4d_lib.models import SIZES, S4DClassifier
-from s4d_lib.s2d import SIZES as S2D_SIZES
-from s4d_lib.weight_files import SHIPPED, save_model
+from s4d_lib.models.classifier import S4DClassifier
+from s4d_lib.models.s2d import SIZES as S2D_SIZES
+from s4d_lib.models.sizes import SIZES
+from s4d_lib.weights.containers import BadCheckpoint
+from s4d_lib.weights.files import SHIPPED, save_model
 
 NAMES = ["s4d_vit_base_patch16_160", "s4d_vit_large_patch16_160", "s4d_vit_small_patch16_160",
          "s4d_vit_tiny_patch8_48", "s4d_vit_tiny_patch16_160"]

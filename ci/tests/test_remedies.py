@@ -1,4 +1,4 @@
-"""remedies.py against closed forms for two tasks, definitions for more, and the plain sum."""
+"""training/remedies.py against closed forms for two tasks, definitions for more, and the plain sum."""
 
 import math
 
@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from s4d_lib.remedies import REMEDIES, Combiner, backward, combine
+from s4d_lib.training.remedies import REMEDIES, Combiner, backward, combine
 
 P = 6
 AGGREGATIONS = [name for name, row in REMEDIES.items() if row.kind == "aggregation"]

@@ -1,4 +1,4 @@
-"""rerouting.py: rules whose effect on the weights is known, and effects against plain forward passes."""
+"""analysis/rerouting.py: rules whose effect on the weights is known, and effects against plain forward passes."""
 
 
 import numpy as np
@@ -7,8 +7,7 @@ import torch
 from small_moae import B, E, K, build
 from torch.nn import functional as F
 
-from s4d_lib.models import S4DClassifier
-from s4d_lib.rerouting import (
+from s4d_lib.analysis.rerouting import (
     answers_under,
     borrowed,
     effects,
@@ -24,7 +23,8 @@ from s4d_lib.rerouting import (
     unchanged,
     uniform,
 )
-from s4d_lib.routing import observe
+from s4d_lib.analysis.routing import observe
+from s4d_lib.models.classifier import S4DClassifier
 
 # --- rules -----------------------------------------------------------------------------------------------------------
 

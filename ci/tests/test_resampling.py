@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from s4d_lib.metrics import percentile_interval
-from s4d_lib.resampling import group_sums, paired_bootstrap, picks, resampled_sums, resampling
+from s4d_lib.metrics.resampling import group_sums, paired_bootstrap, picks, resampled_sums, resampling
+from s4d_lib.metrics.scores import percentile_interval
 
 
 def test_counts_are_a_multinomial_draw_and_sum_to_the_number_of_things():

@@ -1,4 +1,4 @@
-"""routing.py against loops over tokens and planted routings; its study and its pictures."""
+"""analysis/routing.py against loops over tokens and planted routings; its study and its pictures."""
 
 import json
 import math
@@ -8,10 +8,8 @@ import pytest
 import torch
 from small_moae import GRID, SIZE, B, E, K, build
 
-from s4d_lib import routing_figures
-from s4d_lib.models import S4DClassifier
-from s4d_lib.rerouting import Decision
-from s4d_lib.routing import (
+from s4d_lib.analysis.rerouting import Decision
+from s4d_lib.analysis.routing import (
     Routes,
     branch_size,
     entropy,
@@ -24,7 +22,9 @@ from s4d_lib.routing import (
     token_groups,
     token_load,
 )
-from s4d_lib.routing_study import Probe, inspection, middle_frames, rules_for
+from s4d_lib.figures import routing
+from s4d_lib.lab.routing_study import Probe, inspection, middle_frames, rules_for
+from s4d_lib.models.classifier import S4DClassifier
 
 
 def planted(choice: np.ndarray, grid=(1, 1, 4), experts: int = 3) -> Routes:
@@ -262,14 +262,14 @@ def test_pictures_are_made_and_described(clips):
     information = [one.as_dict() for one in expert_information(sample_load(routes), np.arange(B) % 2, (0, 2), draws=20)]
     effect = {"off": {"value": -1.0, "low": -2.0, "high": 0.5}}
     drawn = [
-        routing_figures.draw_loads({"block 0": load[:, 0], "block 2": load[:, 1]}, list("abcde"), "title"),
-        routing_figures.draw_places(expert_load(routes, token_groups(GRID)), GRID, (0, 2), "title"),
-        routing_figures.draw_information({"class": information}, "title"),
-        routing_figures.draw_effects({"clip": effect, "image": effect}, "title"),
-        routing_figures.draw_dial({"clips": ([1, 2], [3, 4])}, "title", "dial", "loss", {"ours": 1.5}),
+        routing.draw_loads({"block 0": load[:, 0], "block 2": load[:, 1]}, list("abcde"), "title"),
+        routing.draw_places(expert_load(routes, token_groups(GRID)), GRID, (0, 2), "title"),
+        routing.draw_information({"class": information}, "title"),
+        routing.draw_effects({"clip": effect, "image": effect}, "title"),
+        routing.draw_dial({"clips": ([1, 2], [3, 4])}, "title", "dial", "loss", {"ours": 1.5}),
     ]
     assert all(len(figure.layout.meta["alt"]) > 30 and figure.data for figure in drawn)
     assert list(drawn[0].data[0].text[1]) == [""] * E, "an empty class stays white"
     frames = np.zeros((3, 8, 16, 3), np.uint8)
-    picture = routing_figures.draw_clip_map(frames, routes.weights[0].argmax(-1).reshape(2, *GRID), scale=1)
+    picture = routing.draw_clip_map(frames, routes.weights[0].argmax(-1).reshape(2, *GRID), scale=1)
     assert picture.size == (3 * 16, 3 * 8)

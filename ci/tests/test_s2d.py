@@ -1,4 +1,4 @@
-"""s2d.py against the released model: outputs, key names, what is frozen; and against a slow one in other sizes."""
+"""models/s2d.py against the released model: outputs, key names, what is frozen; and a slow one in other sizes."""
 
 import json
 from pathlib import Path
@@ -12,8 +12,8 @@ from slow_s2d import SMALL, inputs, relative, scrambled, slow_features
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from s4d_lib.landmarks import LandmarkNet
-from s4d_lib.s2d import S2DClassifier
+from s4d_lib.models.landmark_net import LandmarkNet
+from s4d_lib.models.s2d import S2DClassifier
 
 DATA = Path(__file__).parent / "data"
 # The tiny model behind the released outputs.

@@ -7,10 +7,10 @@ from broken_runs import interrupted
 from s2d_runs import config
 from safetensors.torch import load_file
 
-from s4d_lib import s2d_stages, training
-from s4d_lib.runs import train
-from s4d_lib.s2d_stages import Distillation, build_s2d
-from s4d_lib.training_data import read_samples, training_split
+from s4d_lib.training import loop, s2d
+from s4d_lib.training.data import read_samples, training_split
+from s4d_lib.training.runs import train
+from s4d_lib.training.s2d import Distillation, build_s2d
 
 pytestmark = pytest.mark.trains
 
@@ -40,7 +40,7 @@ def test_the_clean_schedule_fills_the_queues_and_the_loss_counts(faces, tmp_path
 
 def test_control_without_the_update_the_run_is_another_one(faces, tmp_path, monkeypatch):
     run = train(config(faces, **SDL), tmp_path / "updated")
-    monkeypatch.setattr(s2d_stages, "collect", lambda *_: None)
+    monkeypatch.setattr(s2d, "collect", lambda *_: None)
     stuck = train(config(faces, **SDL), tmp_path / "stuck")
     assert history(stuck, "sdl_pushed") == [0] * 5 and history(run, "sdl_pushed")[-1] > 0
     assert not np.array_equal(run.losses(), stuck.losses())
@@ -79,17 +79,17 @@ def test_resuming_keeps_the_queue_bit_for_bit(faces, tmp_path, monkeypatch, beha
 def test_control_a_queue_that_is_not_kept_gives_another_run(faces, tmp_path, monkeypatch):
     wanted = config(faces, **SDL)
     whole = train(wanted, tmp_path / "whole")
-    load, save = training.load_state, training.save_state
-    monkeypatch.setattr(training, "load_state", lambda *args: load(*args[:-1]))
-    monkeypatch.setattr(training, "save_state", lambda *args: save(*args[:-1]))
+    load, save = loop.load_state, loop.save_state
+    monkeypatch.setattr(loop, "load_state", lambda *args: load(*args[:-1]))
+    monkeypatch.setattr(loop, "save_state", lambda *args: save(*args[:-1]))
     updates = whole.record.results["updates"]
     forgot = interrupted(monkeypatch, wanted, tmp_path / "stopped", updates - updates // 5 - 1)
     assert not np.array_equal(whole.losses(), forgot.losses())
 
 
 def test_a_checkpoint_without_the_queue_is_refused(faces, tmp_path, monkeypatch):
-    save = training.save_state
-    monkeypatch.setattr(training, "save_state", lambda *args: save(*args[:-1]))
+    save = loop.save_state
+    monkeypatch.setattr(loop, "save_state", lambda *args: save(*args[:-1]))
     with pytest.raises(RuntimeError, match="Missing key"):
         interrupted(monkeypatch, config(faces, **SDL), tmp_path, 3)
 

@@ -7,14 +7,14 @@ import timm
 import torch
 from typer.testing import CliRunner
 
-from s4d_lib import tiers
-from s4d_lib.cards import open_model
-from s4d_lib.cli import app
-from s4d_lib.convert import convert, load_released
-from s4d_lib.labels import SCHEMAS
-from s4d_lib.predict import predict_one
-from s4d_lib.s2d import SIZES, S2DClassifier
-from s4d_lib.tiers import train_s2d
+from s4d_lib.checkpoints.cards import open_model
+from s4d_lib.checkpoints.convert import convert, load_released
+from s4d_lib.cli.app import app
+from s4d_lib.datasets.labels import SCHEMAS
+from s4d_lib.models.s2d import SIZES, S2DClassifier
+from s4d_lib.predict.video import predict_one
+from s4d_lib.training import tiers
+from s4d_lib.training.tiers import train_s2d
 
 pytestmark = pytest.mark.trains
 

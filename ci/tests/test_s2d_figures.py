@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from s4d_lib.s2d_figures import (
+from s4d_lib.figures.s2d import (
     GLOW,
     draw_loudness,
     draw_parts,
@@ -15,7 +15,7 @@ from s4d_lib.s2d_figures import (
     glow,
     queue_state,
 )
-from s4d_lib.self_distillation import AnchorSchedule, EmotionAnchors
+from s4d_lib.models.self_distillation import AnchorSchedule, EmotionAnchors
 
 FRAMES = np.random.default_rng(0).integers(0, 255, (3, 16, 24, 3), dtype=np.uint8)
 

@@ -8,19 +8,21 @@ import torch
 from pydantic import ValidationError
 from s2d_runs import config
 
-from s4d_lib.configs import FinetuneConfig
-from s4d_lib.containers import BadCheckpoint
-from s4d_lib.labels import SCHEMAS, canonical
-from s4d_lib.landmarks import LandmarkNet
-from s4d_lib.layouts import to_released
-from s4d_lib.loading import load_model
-from s4d_lib.models import DualModalMAE, resolve_size
-from s4d_lib.runs import train
-from s4d_lib.s2d import SIZES, S2DClassifier
-from s4d_lib.s2d_stages import build_s2d, s2d_job
-from s4d_lib.s2d_weights import load_image_model
-from s4d_lib.training_data import read_samples
-from s4d_lib.weight_files import save_model
+from s4d_lib.checkpoints.layouts import to_released
+from s4d_lib.checkpoints.loading import load_model
+from s4d_lib.checkpoints.s2d_weights import load_image_model
+from s4d_lib.datasets.labels import SCHEMAS, canonical
+from s4d_lib.models import landmark_memory
+from s4d_lib.models.autoencoder import DualModalMAE
+from s4d_lib.models.landmark_net import LandmarkNet
+from s4d_lib.models.s2d import SIZES, S2DClassifier
+from s4d_lib.models.sizes import resolve_size
+from s4d_lib.training.configs import FinetuneConfig
+from s4d_lib.training.data import read_samples
+from s4d_lib.training.runs import train
+from s4d_lib.training.s2d import build_s2d, s2d_job
+from s4d_lib.weights.containers import BadCheckpoint
+from s4d_lib.weights.files import save_model
 
 
 def test_the_video_stage_trains_what_the_released_one_trains():
@@ -257,3 +259,26 @@ def test_impossible_settings_are_named(faces, change, words):
 def test_a_missing_landmark_file_is_named(faces, tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere"):
         train(config(faces, landmarks="nowhere.safetensors"), tmp_path)
+
+
+@torch.no_grad()
+def test_a_model_of_a_configuration_with_a_memory_reads_what_is_kept_there(faces, tmp_path):
+    plain = build_s2d(config(faces)).eval()
+    clip = torch.randn(1, 3, 8, 48, 48, generator=torch.Generator().manual_seed(0))
+    frames = clip[0].transpose(0, 1)
+    landmark_memory.remember(plain.landmark_net, [frames], plain.grid, tmp_path)
+    reads = build_s2d(config(faces, landmark_memory=str(tmp_path))).eval()
+    torch.manual_seed(1)
+    for name, parameter in plain.named_parameters():
+        if not name.startswith("landmark_net."):
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    reads.load_state_dict(plain.state_dict())
+    kept = landmark_memory.ask(plain.landmark_net, frames, plain.grid).half().float()
+    assert torch.equal(reads(clip), plain(clip, kept))
+    assert not torch.equal(reads(clip), plain(clip)), "control: what is kept is rounded, or equality is idle"
+    assert torch.equal(reads.use_memory(None)(clip), plain(clip))
+
+
+def test_a_memory_belongs_to_s2d(faces):
+    with pytest.raises(ValidationError, match="landmark_memory belongs to system='s2d'"):
+        FinetuneConfig(name="x", mode="dfer", landmark_memory="here")

@@ -8,15 +8,12 @@ import pytest
 import torch
 import yaml
 
-from s4d_lib import lab_cells, lab_reading, landmark_memory, s2d_studies
-from s4d_lib.fitting import build_classifier
-from s4d_lib.lab_cells import Scale
-from s4d_lib.lab_records import LabRecord
-from s4d_lib.landmark_training import unsettled
-from s4d_lib.landmarks import load_landmarks
-from s4d_lib.loading import load_model
-from s4d_lib.s2d_stages import describe_s2d
-from s4d_lib.s2d_studies import (
+from s4d_lib.checkpoints.loading import load_model
+from s4d_lib.lab import cells, reading, s2d_studies
+from s4d_lib.lab.cells import Scale
+from s4d_lib.lab.landmark_training import unsettled
+from s4d_lib.lab.records import LabRecord
+from s4d_lib.lab.s2d_studies import (
     IMAGE,
     PROTOCOL,
     VIDEO,
@@ -32,8 +29,12 @@ from s4d_lib.s2d_studies import (
     train_arms,
     video_config,
 )
-from s4d_lib.training_data import read_samples, training_split, views
-from s4d_lib.weight_files import SHIPPED, save_model
+from s4d_lib.models import landmark_memory
+from s4d_lib.models.landmark_net import load_landmarks
+from s4d_lib.training.data import read_samples, training_split, views
+from s4d_lib.training.fitting import build_classifier
+from s4d_lib.training.s2d import describe_s2d
+from s4d_lib.weights.files import SHIPPED, save_model
 
 ENCODER = SHIPPED["nano_encoder"]
 TINY = Scale(60, 60, 2, 2, 4, 6)
@@ -45,8 +46,8 @@ def lab(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("S4D_DATA", str(folder / "data"))
         patch.setenv("S4D_RUNS", str(folder / "runs"))
-        patch.setitem(lab_cells.SCALES, "smoke", TINY)
-        patch.setitem(s2d_studies.CELLS, "smoke", lab_cells.Cell(clips=20))
+        patch.setitem(cells.SCALES, "smoke", TINY)
+        patch.setitem(s2d_studies.CELLS, "smoke", cells.Cell(clips=20))
         yield folder
 
 
@@ -99,13 +100,13 @@ def test_the_protocol_names_the_arms_and_the_numbers_that_the_code_has():
     assert len(s2d_studies.SEEDS) >= 5 and all(protocol[name]["seeds"].startswith(seeds) for name in told)
     assert not set(s2d_studies.SEEDS) & set(s2d_studies.TUNING_SEEDS)
     rates = [float(rate) for rate in re.findall(r"[\d.]+e-3", protocol["budgets"]["tuning"])]
-    assert tuple(rates[:3]) == s2d_studies.RATES and rates[3:] == [lab_cells.LEARNING_RATE]
+    assert tuple(rates[:3]) == s2d_studies.RATES and rates[3:] == [cells.LEARNING_RATE]
     assert plan("s2d_sdl")["version"] == protocol["version"]
 
 
 def test_the_protocols_numbers_are_counted(lab, monkeypatch):
-    monkeypatch.setitem(lab_cells.SCALES, "laptop", Scale(60, 60, 30, 8))  # the steps of the laptop, few faces
-    monkeypatch.setitem(s2d_studies.CELLS, "laptop", lab_cells.Cell(clips=20))
+    monkeypatch.setitem(cells.SCALES, "laptop", Scale(60, 60, 30, 8))  # the steps of the laptop, few faces
+    monkeypatch.setitem(s2d_studies.CELLS, "laptop", cells.Cell(clips=20))
     image, video, other = image_config("image", 0), video_config("s2d", 0, ENCODER), s4d_config("s4d", 0)
     unfrozen = video_config("s2d_unfrozen", 0, ENCODER)
     counted = [sizes(one)["trained"] for one in (image, video, unfrozen, other)] + [sizes(image)["landmarks"]]
@@ -228,7 +229,7 @@ def test_arms_are_trained_recorded_and_read(lab, monkeypatch):
     record = s2d_studies.s2d_sdl("smoke", (3,), 1)
     (cell, here), = LabRecord.of(record).cells.items()
     assert set(here.methods) == {"image", *s2d_studies.DISTILLED}
-    found = lab_reading.family(record, {"sdl": (cell, "s2d_sdl", "s2d")})
+    found = reading.family(record, {"sdl": (cell, "s2d_sdl", "s2d")})
     assert found["sdl"].word == "undecided", "one seed decides nothing"
     shipped, intended = (record.results["queues"][arm] for arm in ("s2d_sdl_shipped", "s2d_sdl"))
     assert len(shipped) == 1 and all(line["sdl_pushed"] == 0 for run in shipped for line in run)

@@ -1,4 +1,4 @@
-"""self_distillation.py against a slow one of lists and floats; queues, schedule, resuming, ranks; and the control."""
+"""models/self_distillation.py against a slow one of lists and floats; queues, schedule, resuming, ranks; a control."""
 
 import math
 import subprocess
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from slow_s2d import inputs, scrambled
 from torch import Tensor
 
-from s4d_lib.self_distillation import AnchorSchedule, EmotionAnchors, collect, gather_ranks, read
+from s4d_lib.models.self_distillation import AnchorSchedule, EmotionAnchors, collect, gather_ranks, read
 
 C, D, S, K = 5, 24, 4, 3  # axes of different sizes
 

@@ -1,4 +1,4 @@
-"""similarity.py: CKA against its definition, what it must and must not see, and what unrelated features score."""
+"""analysis/similarity.py: CKA against its definition, what it must and must not see, what unrelated features score."""
 
 import itertools
 
@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from s4d_lib.similarity import CKA, cka
+from s4d_lib.analysis.similarity import CKA, cka
 
 N, P, Q = 12, 5, 7
 

@@ -7,8 +7,10 @@ import pytest
 import torch
 from inventories import shapes
 
-from s4d_lib.masking import random_mask
-from s4d_lib.models import SIZES, DualModalEncoder, DualModalMAE, S4DClassifier, Size, resolve_size
+from s4d_lib.layers.masking import random_mask
+from s4d_lib.models.autoencoder import DualModalEncoder, DualModalMAE
+from s4d_lib.models.classifier import S4DClassifier
+from s4d_lib.models.sizes import SIZES, Size, resolve_size
 
 SMALL = Size(15, 8, 5, 2, dim=24, depth=4, heads=2, decoder_dim=18, decoder_depth=1, decoder_heads=3)
 

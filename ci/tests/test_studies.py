@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from s4d_lib.configs import FinetuneConfig
-from s4d_lib.runs import Run
-from s4d_lib.study_grid import paired, run_grid, scores, study_record, summarise
-from s4d_lib.tiers import finetuning
+from s4d_lib.lab.grid import paired, run_grid, scores, study_record, summarise
+from s4d_lib.training.configs import FinetuneConfig
+from s4d_lib.training.runs import Run
+from s4d_lib.training.tiers import finetuning
 
 
 @pytest.fixture(scope="module")
@@ -74,9 +74,9 @@ def test_a_study_record_says_what_it_ran(grid):
 def test_a_run_reads_other_data_sets_and_says_how_its_protocol_differs(tmp_path, layout):
     from PIL import Image
 
-    from s4d_lib.configs import FinetuneConfig
-    from s4d_lib.labels import SCHEMAS
-    from s4d_lib.runs import train
+    from s4d_lib.datasets.labels import SCHEMAS
+    from s4d_lib.training.configs import FinetuneConfig
+    from s4d_lib.training.runs import train
 
     classes, rng = SCHEMAS["ferv39k"].classes, np.random.default_rng(0)
     folder_of = {"Anger": "Angry", "Happiness": "Happy", "Sadness": "Sad"}
@@ -99,7 +99,7 @@ def test_a_run_reads_other_data_sets_and_says_how_its_protocol_differs(tmp_path,
         (tmp_path / "labels.csv").write_text(f"path,label,split\n{lines}")
     folder = tmp_path
     if layout == "packed":
-        from s4d_lib.pack import pack
+        from s4d_lib.datasets.pack.writer import pack
 
         folder = tmp_path / "packed"
         pack(tmp_path, folder, "ferv39k")
@@ -121,7 +121,7 @@ def test_a_run_reads_other_data_sets_and_says_how_its_protocol_differs(tmp_path,
 def test_a_leak_stops_a_training_before_it_starts(tmp_path):
     from PIL import Image
 
-    from s4d_lib.runs import train
+    from s4d_lib.training.runs import train
 
     annotation = tmp_path / "annotation"
     for split, ids in (("train", range(1, 22)), ("test", range(21, 29))):  # 00021 is in both

@@ -8,13 +8,13 @@ import pytest
 from scipy.stats import t
 from toy_chapters import RECORD, stub_worker, write_chapter
 
-from s4d_lib import batch, batch_jobs
-from s4d_lib.batch import run_book
-from s4d_lib.batch_words import read_sweeps
-from s4d_lib.chapters import ChapterError
-from s4d_lib.metrics import uar, war
-from s4d_lib.sweep_figures import draw_sweep
-from s4d_lib.sweeps import as_text, collect, confusions, numbers, summarise, write_sweep
+from s4d_lib.batch import job, runner
+from s4d_lib.batch.chapters import ChapterError
+from s4d_lib.batch.runner import run_book
+from s4d_lib.batch.sweeps import as_text, collect, confusions, numbers, summarise, write_sweep
+from s4d_lib.batch.words import read_sweeps
+from s4d_lib.figures.sweeps import draw_sweep
+from s4d_lib.metrics.scores import uar, war
 
 PARAMETERS = "tier = 'smoke'\nfold = 1\nseed = 0\nmethod = 'joint'"
 SCORES = {1: 60.0, 2: 64.0, 3: 50.0}
@@ -22,7 +22,7 @@ SCORES = {1: 60.0, 2: 64.0, 3: 50.0}
 
 @pytest.fixture(autouse=True)
 def same_library(monkeypatch):
-    monkeypatch.setattr(batch, "_library_hashes", lambda _: {"x.py": "this library"})
+    monkeypatch.setattr(runner, "_library_hashes", lambda _: {"x.py": "this library"})
 
 
 def said(status="done", uar=None, confusion=None, cause="", **point) -> dict:
@@ -60,7 +60,7 @@ record("fine", uar=50 + fold, at_work=at_work, device=device, met=time.time() < 
 mine.unlink()
 """)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.setattr("s4d_lib.batch_slots.nvidia_smi", lambda _: None)
+    monkeypatch.setattr("s4d_lib.batch.slots.nvidia_smi", lambda _: None)
     points = read_sweeps(["fold=1,2,3,4", "seed=0,1,2"])
     runs = run_book(tmp_path / "chapters", tmp_path / "runs", points=points, gpus="3,5")
     assert [run.status for run in runs] == ["done"] * 12
@@ -75,7 +75,7 @@ mine.unlink()
     assert len(row) == 1 and row[0]["runs"] == 12 and row[0]["missing"] == []
     assert row[0]["metrics"]["uar"]["value"] == pytest.approx(52.5)
 
-    monkeypatch.setattr(batch_jobs, "WORKER", ("false",))
+    monkeypatch.setattr(job, "WORKER", ("false",))
     (tmp_path / "runs/book/smoke/07_toy@fold=2,seed=1/record.json").unlink()
     again = run_book(tmp_path / "chapters", tmp_path / "runs", points=points, gpus="3,5", resume=True)
     assert [run.point for run in again if run.status == "failed"] == [{"fold": 2, "seed": 1}]
@@ -90,7 +90,7 @@ if request["parameters"].get("seed", 0) == 1:
     sys.exit(28)
 record("fine", uar=50.0)
 """)
-    monkeypatch.setattr(batch, "disk_is_full", lambda _: True)
+    monkeypatch.setattr(runner, "disk_is_full", lambda _: True)
     points = read_sweeps(["seed=0,1,2"])
     runs = run_book(tmp_path / "chapters", tmp_path / "runs", points=points, jobs=1)
     assert [run.ended_as for run in runs] == ["done", "disk full", "waiting"]

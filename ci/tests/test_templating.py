@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from jinja2 import TemplateNotFound, UndefinedError
 
-from s4d_lib import pages
+from s4d_lib.predict import pages
 from s4d_lib.templating import _environment, fill
 
 ROOT = Path(__file__).resolve().parents[2]

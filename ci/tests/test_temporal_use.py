@@ -1,11 +1,12 @@
-"""temporal_use.py with classifiers whose use of time is known, and its bootstrap against simple cases."""
+"""analysis/temporal_use.py with classifiers whose use of time is known, and its bootstrap against simple cases."""
 
 import pytest
 import torch
 from torch import nn
 
-from s4d_lib.models import S4DClassifier, Size
-from s4d_lib.temporal_use import CHANGES, temporal_use
+from s4d_lib.analysis.temporal_use import CHANGES, temporal_use
+from s4d_lib.models.classifier import S4DClassifier
+from s4d_lib.models.sizes import Size
 
 N, T, H, W = 24, 5, 2, 3
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from s4d_lib import tiers
-from s4d_lib.configs import FinetuneConfig, PretrainConfig
-from s4d_lib.tiers import FINETUNE, LABELLED, PRETRAIN, UNLABELLED, finetuning, pretraining, s2d
+from s4d_lib.training import tiers
+from s4d_lib.training.configs import FinetuneConfig, PretrainConfig
+from s4d_lib.training.tiers import FINETUNE, LABELLED, PRETRAIN, UNLABELLED, finetuning, pretraining, s2d
 
 TIERS = ("smoke", "laptop", "full")
 STAGES = {"pretraining": pretraining} | {

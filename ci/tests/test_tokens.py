@@ -1,4 +1,4 @@
-"""tokens.py against a loop over boxes, PyTorch's own Conv2d, and sinusoids from the math module."""
+"""layers/tokens.py against a loop over boxes, PyTorch's own Conv2d, and sinusoids from the math module."""
 
 import math
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from s4d_lib.tokens import TubeletEmbed, height_width, pad_image_to_tubelet, position_table, sincos_positions
+from s4d_lib.layers.tokens import TubeletEmbed, height_width, pad_image_to_tubelet, position_table, sincos_positions
 
 GRID = (4, 3, 3)  # 8 frames in tubelets of 2, 15 pixels in patches of 5
 DIM = 7

@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from s4d_lib.curves_command import curves
-from s4d_lib.tracking import read_curves, to_tensorboard
+from s4d_lib.cli.training import curves
+from s4d_lib.training.curves import read_curves, to_tensorboard
 
 STEPS = [{"update": i, "epoch": (i - 1) // 2, "modality": "image" if i % 2 else "clip", "loss": 3.0 / i, "lr": 0.1 * i}
          for i in (1, 2, 3)]

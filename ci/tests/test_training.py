@@ -14,15 +14,16 @@ import torch
 from broken_runs import interrupted
 from pydantic import ValidationError
 
-from s4d_lib import fitting, training
-from s4d_lib.cards import open_model
-from s4d_lib.configs import FinetuneConfig, PretrainConfig
-from s4d_lib.frames import UnreadableMedia
-from s4d_lib.run_state import reached
-from s4d_lib.runs import train
-from s4d_lib.training import Loop, Progressed
-from s4d_lib.training_data import read_samples, training_split
-from s4d_lib.weight_files import read_metadata
+from s4d_lib.checkpoints.cards import open_model
+from s4d_lib.frames.reader import UnreadableMedia
+from s4d_lib.training import fitting
+from s4d_lib.training import loop as training
+from s4d_lib.training.configs import FinetuneConfig, PretrainConfig
+from s4d_lib.training.data import read_samples, training_split
+from s4d_lib.training.loop import Loop
+from s4d_lib.training.runs import train
+from s4d_lib.training.state import Progressed, reached
+from s4d_lib.weights.files import read_metadata
 
 
 @pytest.fixture
@@ -337,7 +338,7 @@ def test_a_missing_folder_is_named(faces, runs):
 
 @pytest.mark.trains
 def test_a_loss_that_explodes_stops_the_run(faces, runs, monkeypatch):
-    import s4d_lib.stages as stages
+    import s4d_lib.training.jobs as stages
 
     monkeypatch.setattr(stages, "soft_target_cross_entropy", lambda logits, _: logits.sum() * float("nan"))
     with pytest.raises(FloatingPointError, match="learning rate"):

@@ -1,12 +1,12 @@
-"""training_data.py: what a configuration says of its data reaches the reader, is refused, or has no use there."""
+"""training/data.py: what a configuration says of its data reaches the reader, is refused, or has no use there."""
 
 import pytest
 from PIL import Image
 from recorded_marks import tables
 
 from s4d_lib import clips
-from s4d_lib.configs import FinetuneConfig, PretrainConfig
-from s4d_lib.training_data import COARSE, read_samples, split_data
+from s4d_lib.training.configs import FinetuneConfig, PretrainConfig
+from s4d_lib.training.data import COARSE, read_samples, split_data
 
 
 @pytest.fixture

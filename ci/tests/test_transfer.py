@@ -1,4 +1,4 @@
-"""transfer.py and interference.py: gradients against functional autograd, steps against torch.optim, and controls."""
+"""analysis/gradients.py, interference.py: gradients against functional autograd, steps against torch.optim."""
 
 import copy
 import json
@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from s4d_lib.interference import Moment, adam_interference, adam_step, affinity, moments
-from s4d_lib.models import S4DClassifier, Size
-from s4d_lib.transfer import compare, conflict, shared_parameters, task_gradients
+from s4d_lib.analysis.gradients import compare, conflict, shared_parameters, task_gradients
+from s4d_lib.analysis.interference import Moment, adam_interference, adam_step, affinity, moments
+from s4d_lib.models.classifier import S4DClassifier
+from s4d_lib.models.sizes import Size
 
 SIZE = Size(image_size=(16, 24), frames=4, patch=8, tubelet=2, dim=12, depth=3, heads=2, decoder_dim=8,
             decoder_depth=1, decoder_heads=2, positions="separable")

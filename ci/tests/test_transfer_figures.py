@@ -5,9 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from s4d_lib.contrasts import contrast, holm, recall_differences
-from s4d_lib.effects import fit_surface, main_effects, spearman
-from s4d_lib.transfer_figures import (
+from s4d_lib.figures.transfer import (
     DIVERGING,
     draw_effects,
     draw_forest,
@@ -16,6 +14,8 @@ from s4d_lib.transfer_figures import (
     draw_per_class,
     draw_prediction,
 )
+from s4d_lib.metrics.contrasts import contrast, holm, recall_differences
+from s4d_lib.metrics.effects import fit_surface, main_effects, spearman
 
 CLASSES = ("Happiness", "Sadness", "Anger")
 

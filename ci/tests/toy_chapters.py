@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psutil
 
-from s4d_lib import batch_jobs
+from s4d_lib.batch import job
 
 HEADER = "---\nkernelspec:\n  display_name: Python 3\n  language: python\n  name: python3\n---\n\n"
 PARAMETERS = 'tier = "smoke"  # how much\ncount = 3  # of what'
@@ -78,4 +78,4 @@ def record(headline, **results):
     (folder / "record.json").write_text(json.dumps({{"headline": headline, "results": results}}))
 {body}
 """)
-    monkeypatch.setattr(batch_jobs, "WORKER", (sys.executable, "-S", str(path)))
+    monkeypatch.setattr(job, "WORKER", (sys.executable, "-S", str(path)))

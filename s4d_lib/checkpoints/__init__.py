@@ -1,0 +1,13 @@
+"""published file → model     weights in any known layout become models of ours and go back, every key accounted for.
+
+    layouts        the layouts in which S4D, S2D and their ancestors publish weights, both ways.
+    encoders       pretrained encoders handed on, from files of ours and of others, with a report of every key.
+    convert        published weights into models of ours and safetensors, and back into the published layout.
+    s2d_weights    what S2D starts from: its own image stage, an image MAE, or the book's dual-modal encoder.
+    loading        all models that this library saves, and `load_model`, which rebuilds whichever it is.
+    cards          a model that answers, and what its file says about how to ask and how far to trust it.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

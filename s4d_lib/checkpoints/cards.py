@@ -1,0 +1,201 @@
+"""checkpoint → reader     a model that answers, and what its file says about how to ask and how far to trust it.
+
+The metadata of a classifier (`save_model(path, model, metadata)`) may hold
+
+    schemas         {"image": "affectnet7", "video": "dfew"}   the label order of each head, by name
+    class_names     {"video": ["Anger", ...]}                  or spelled out, which goes before the name
+    stride          2                                          frames between two frames of a clip
+    fps             12.5                                       rate of the clips it was trained on
+    temperature     {"image": 1.3, "video": 1.2} or one number; above 1 the answers become less sure
+    abstain_below   {"image": 0.45, ...} or one number         confidence that an answer needs
+    trained_on      "drawn faces only: ..."                    one sentence
+    licence         "Apache-2.0"
+    local_contrast  true                                       trained on frames read through `frames/local_contrast.py`
+
+and nothing of it must be there: the defaults are the released stride of 4, temperature 1, an answer at any
+confidence, and classes that are numbers ("class 0").
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from s4d_lib.datasets.labels import SCHEMAS
+from s4d_lib.errors import Refused
+
+RELEASED_STRIDE = 4  # the sampling rate of the released scripts, finetune/run.sh
+UNKNOWN = "not recorded in the file"
+TASKS = ("image", "video")
+NUMBERED = re.compile(r"class \d+")  # names of classes whose order no file tells
+
+
+@dataclass(frozen=True)
+class AnswerCard:
+    """How to ask a model and how to read its answers; a task is "image" or "video"."""
+
+    name: str
+    classes: dict[str, tuple[str, ...]]                        # task → class names
+    schemas: dict[str, str] = field(default_factory=dict)      # task → name of its label schema
+    stride: int = RELEASED_STRIDE
+    temperature: dict[str, float] = field(default_factory=dict)
+    abstain_below: dict[str, float] = field(default_factory=dict)
+    trained_on: str = UNKNOWN
+    licence: str = UNKNOWN
+    frames: int = 16
+    image_size: tuple[int, int] = (160, 160)                   # height, width
+    fps: float | None = None
+    notes: tuple[str, ...] = ()
+    shipped: bool = False                                      # the model that comes with the library
+
+    def schema(self, task: str) -> str:
+        return self.schemas.get(task, "unknown")
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"name": self.name, "schemas": {task: self.schema(task) for task in self.classes},
+                "classes": {task: list(names) for task, names in self.classes.items()}, "stride": self.stride,
+                "fps": self.fps, "frames": self.frames, "image_size": list(self.image_size),
+                "temperature": self.temperature, "abstain_below": self.abstain_below,
+                "trained_on": self.trained_on, "licence": self.licence, "notes": list(self.notes)}
+
+
+@dataclass(frozen=True)
+class OpenedModel:
+    """A classifier in evaluation mode and its card."""
+
+    model: Any
+    card: AnswerCard
+
+
+def open_model(model: Any = None, schema: Mapping[str, str] | None = None) -> OpenedModel:
+    """The model that comes with the library, a file, a folder that `save_pretrained` wrote, or a model in memory.
+
+    `schema` names the label order of a head where the file does not: {"video": "dfew"}. ValueError for a schema
+    whose number of classes is not the head's, for a model that names no expression, and for metadata that cannot be
+    meant; FileNotFoundError where there is no file. A file as the authors released it is answered with the command
+    that converts it.
+    """
+    from s4d_lib.weights.files import SHIPPED
+
+    shipped = False
+    if model is None or isinstance(model, (str, Path)):
+        path = SHIPPED["classifier"] if model is None else Path(model)
+        if path.is_dir():
+            path = path / "model.safetensors"
+        shipped = path.resolve() == SHIPPED["classifier"].resolve()
+        loaded, known, name = _load(path, shipped)
+    else:
+        loaded, known, name = model, getattr(model, "metadata", {}), type(model).__name__
+    heads, frames, size = _describe(loaded, name)
+    card = read_card(name, heads, frames, size, known, schema, _behaviour(loaded))
+    return OpenedModel(loaded.eval(), replace(card, shipped=shipped))
+
+
+def _load(path: Path, shipped: bool) -> tuple[Any, dict[str, Any], str]:
+    from s4d_lib.checkpoints.loading import load_model
+    from s4d_lib.weights.files import read_metadata
+
+    if not path.is_file():
+        what = "the weights that should come with the library are missing; install it again or name a file " \
+            "with --model" if shipped else "there is no such model file; give a .safetensors file of this library, " \
+            "or the folder that save_pretrained wrote"
+        raise FileNotFoundError(f"{path}: {what}")
+    model = load_model(path)
+    name = path.parent.name if path.name == "model.safetensors" and path.parent.name else path.stem
+    return model, read_metadata(path), name
+
+
+def _describe(model: Any, name: str) -> tuple[dict[str, int], int, tuple[int, int]]:
+    """Classes of each head, frames of a clip, (height, width)."""
+    kind, config = type(model).__name__, getattr(model, "config", {})
+    if kind == "S4DClassifier" and config["classes"]:
+        return dict(config["classes"]), model.size.frames, (model.size.height, model.size.width)
+    if kind == "S2DClassifier" and config["num_classes"]:
+        if model.prompts and not config["landmark_net"]:
+            raise Refused(f"{name}: this S2DClassifier has no landmark network of its own, and a video does not "
+                          "bring landmark features along; build it with landmark_net=True")
+        task = "image" if model.frames == 1 else "video"  # its image stage reads stills
+        return {task: config["num_classes"]}, model.frames, tuple(model.image_size)
+    raise Refused(f"{name} holds a {kind} without heads, which names no expression; fine-tune it first, or give a "
+                  "fine-tuned S4DClassifier or S2DClassifier")
+
+
+def _behaviour(model: Any) -> tuple[str, ...]:
+    config = getattr(model, "config", {})
+    if config.get("moae_blocks") and config.get("behaviour") == "reference":
+        return ("this model repeats the released arithmetic: its answers depend on chance and on what shares a batch",)
+    return ()
+
+
+def read_card(name: str, heads: Mapping[str, int], frames: int, image_size: tuple[int, int],
+              known: Mapping[str, Any], schema: Mapping[str, str] | None = None,
+              notes: tuple[str, ...] = ()) -> AnswerCard:
+    """The card of a model with these heads (task → number of classes) from its metadata and from `schema`."""
+    given = dict(schema or {})
+    if strange := sorted(set(given) - set(heads)):
+        raise Refused(f"{name} has no {strange[0]} head to give a schema to; it has {', '.join(heads)}")
+    recorded = {task: text for task, text in _mapping(name, known, "schemas").items() if task in heads}
+    schemas, classes, remarks = {}, {}, list(notes)
+    for task, count in heads.items():
+        spelled = _mapping(name, known, "class_names").get(task)
+        if task in given or (task in recorded and not spelled):
+            schemas[task] = given.get(task, recorded.get(task))
+            classes[task] = _classes(name, task, schemas[task], count)
+        elif spelled:
+            schemas[task] = recorded.get(task, "its own")
+            classes[task] = tuple(map(str, spelled))
+            if len(classes[task]) != count:
+                raise Refused(f"{name}: class_names lists {len(classes[task])} {task} classes, the head has {count}")
+        else:
+            classes[task] = tuple(f"class {i}" for i in range(count))
+            remarks.append(f"the file does not say in which order its {count} {task} classes stand: they are "
+                           f"numbered; name the order with schema {task}=…")
+        if task in given and recorded.get(task, given[task]) != given[task]:
+            remarks.append(f"read as {given[task]}, although the file says {recorded[task]} for {task}")
+    stride = known.get("stride", RELEASED_STRIDE)
+    if not isinstance(stride, int) or isinstance(stride, bool) or stride < 1:
+        raise Refused(f"{name}: its metadata sets stride to {stride!r}; it must be a whole number above 0")
+    if "stride" not in known and "video" in heads:
+        remarks.append(f"the file does not say at which stride it was trained: {RELEASED_STRIDE} as released")
+    if known.get("local_contrast"):
+        remarks.append("it was trained on frames read through local contrast, which readers of this library do not "
+                       "apply: its answers on plain frames mean little")
+    fps = known.get("fps")
+    if fps is not None and not (isinstance(fps, (int, float)) and 0 < fps < 10_000):
+        raise Refused(f"{name}: its metadata sets fps to {fps!r}; it must be frames a second")
+    return AnswerCard(
+        name, classes, schemas, stride, _numbers(name, known, "temperature", heads, 0.05, 20.0),
+        _numbers(name, known, "abstain_below", heads, 0.0, 1.0), str(known.get("trained_on") or UNKNOWN),
+        str(known.get("licence") or UNKNOWN), frames, image_size, fps, tuple(remarks))
+
+
+def _classes(name: str, task: str, schema: str, count: int) -> tuple[str, ...]:
+    if schema not in SCHEMAS:
+        raise Refused(f"{name}: no label schema is called {schema!r}; there are {', '.join(SCHEMAS)}")
+    if len(SCHEMAS[schema].classes) != count:
+        fitting = [key for key, one in SCHEMAS.items() if len(one.classes) == count]
+        raise Refused(f"{name}: schema {schema} has {len(SCHEMAS[schema].classes)} classes and the {task} head "
+                      f"{count}; with {count} there are {', '.join(fitting) or 'none'}")
+    return SCHEMAS[schema].classes
+
+
+def _mapping(name: str, known: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    value = known.get(key) or {}
+    if not isinstance(value, Mapping):
+        raise Refused(f"{name}: its metadata sets {key} to {value!r}; it must map {' and '.join(TASKS)} to values")
+    return value
+
+
+def _numbers(name: str, known: Mapping[str, Any], key: str, heads: Mapping[str, int], low: float,
+             high: float) -> dict[str, float]:
+    """A number for each task that has one, checked; one number alone is meant for every task."""
+    value = known.get(key)
+    found = dict.fromkeys(heads, value) if isinstance(value, (int, float)) else _mapping(name, known, key)
+    for task, number in found.items():
+        if not isinstance(number, (int, float)) or not low <= number <= high:
+            raise Refused(f"{name}: its metadata sets {key} of {task} to {number!r}; it must lie between {low:g} "
+                          f"and {high:g}")
+    return {task: float(number) for task, number in found.items() if task in heads}

@@ -1,0 +1,9 @@
+"""words → calls     the `s4d` command; it imports every other wing and nobody imports it.
+
+    app         the `s4d` command: draw faces, look after data, train, convert, predict, run the book.
+    data        `s4d faces`, `data`, `doctor`, `pack`, `crop`: drawing, looking after and cutting out data.
+    models      `s4d convert` and `s4d predict`: published weights in, apparent expressions out.
+    training    `s4d train`, `study`, `rerun` and `curves`: one training, a recorded study, a run of it again.
+    book        `s4d book`: which chapters, with which parameters, where and how many at a time.
+    cost        `s4d cost`: what the trainings of a tier take on each type of GPU, and how we know.
+"""

@@ -1,0 +1,147 @@
+"""data set, folder, fold → settings     what a chapter reads when it is pointed at data of your own.
+
+    s4d book 07 --tier full -p dataset=dfew -p data_root=/data --sweep fold=1,2,3,4,5
+
+Nothing is read or drawn here: names and folders are looked at, and what a training needs to know about them comes back
+as changes to its configuration. Explained in chapter 07 and appendix c.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+from typing import Any
+
+from s4d_lib.datasets.folders import LAYOUTS, FolderLayout, list_places
+from s4d_lib.datasets.labels import FOLDS
+from s4d_lib.datasets.protocols import PROTOCOLS
+from s4d_lib.datasets.readers import READERS
+from s4d_lib.errors import Refused
+
+DRAWN = "drawn"  # the name of our own faces, of a tier's size
+STILL_READERS = ("affectnet7", "affectnet8", "rafdb", "ferplus", "sfew2", "table", "folders", "packed")
+CLIP_READERS = tuple(name for name in READERS if name not in STILL_READERS[:5] and name != "voxceleb2")
+
+
+def data_settings(tier: str, dataset: str = DRAWN, data_root: str = "", fold: int = 1,
+                  still_dataset: str = "") -> dict[str, dict[str, Any]]:
+    """What `training.finetuning` is to be told for each modality: "clip" always, "image" where there are stills.
+
+    dataset        layout of the clips, a name in CLIP_READERS, or "drawn"
+    data_root      the folder of the data set, or the one above that has it under its name
+    fold           the test fold; 1 for a data set that has one split
+    still_dataset  layout of the stills in `data_root`, a name in STILL_READERS; "" means drawn stills beside drawn
+                   clips, and none beside your own
+
+    At the full tier the frames of a clip lie as far apart as the paper has them on that data set. ValueError for a name
+    or a fold that is not known, FileNotFoundError, with the folders that would fit, where the lists are not there.
+    """
+    for name, given, known in (("dataset", dataset, CLIP_READERS), ("still_dataset", still_dataset, STILL_READERS)):
+        if given not in (DRAWN, *known, *([""] if name == "still_dataset" else [])):
+            raise Refused(f"{name} must be {DRAWN!r} or one of {', '.join(known)}, got {given!r}")
+    stills = still_dataset or (DRAWN if dataset == DRAWN else "")
+    if {dataset, stills} <= {DRAWN, ""}:
+        if data_root:
+            raise Refused(f"data_root={data_root!r} is for data of your own: say which with dataset=, such as dfew")
+    elif not data_root:
+        raise Refused(f"dataset={dataset!r}, still_dataset={still_dataset!r}: say where they lie with data_root=")
+    found = {"clip": {} if dataset == DRAWN else _settings(tier, "clips", dataset, Path(data_root))}
+    found["clip"]["fold"] = _checked_fold(dataset, fold)
+    if stills:
+        found["image"] = {} if stills == DRAWN else _settings(tier, "stills", stills, Path(data_root))
+    return found
+
+
+def pretraining_settings(tier: str, dataset: str = DRAWN, data_root: str = "",
+                         still_dataset: str = "") -> dict[str, Any]:
+    """What `training.pretraining` is to be told, as `data_settings` says it; nothing for drawn faces.
+
+    Labels are not read, so that the clips may also be "voxceleb2" (the folder that holds `mp4`). Without stills beside
+    clips of your own the pretraining has one modality.
+    """
+    if dataset == "voxceleb2":
+        if not data_root:
+            raise Refused("dataset='voxceleb2': say where it lies with data_root=")
+        clips = _settings(tier, "clips", dataset, Path(data_root))
+        beside = data_settings(tier, DRAWN, data_root, 1, still_dataset) if still_dataset not in ("", DRAWN) else {}
+        found = {"clip": clips} | ({"image": beside.get("image", {})} if still_dataset else {})
+    else:
+        found = data_settings(tier, dataset, data_root, 1, still_dataset)
+        found["clip"].pop("fold")
+    return found.get("image", {}) | found["clip"] | ({} if "image" in found else {"modalities": ("clip",)})
+
+
+def lists_hash(tier: str, dataset: str, data_root: str, still_dataset: str, fold: int | None) -> str:
+    """Content hash of every list of the named data sets, all folds, so that a run can be told from one on other lists.
+
+    Raises what `data_settings` (without a fold: `pretraining_settings`) raises, before anything is run.
+    """
+    if fold is None:
+        pretraining_settings(tier, dataset, data_root, still_dataset)
+    else:
+        data_settings(tier, dataset, data_root, fold, still_dataset)
+    digest = hashlib.sha256()
+    for name in (dataset, still_dataset):
+        if name in LAYOUTS:
+            folder, layout = data_folder(Path(data_root), name), LAYOUTS[name]
+            listed = {pattern.replace("{split}", split).replace("{fold}", str(fold)) for pattern in layout.names
+                      for split in layout.splits for fold in range(1, layout.folds + 1)}
+            for file in sorted(listed | {"groups.csv"}):
+                if (folder / file).is_file():
+                    digest.update(f"{name}/{file}\0".encode() + (folder / file).read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def data_folder(root: Path, name: str) -> Path:
+    """The folder that holds a data set's lists: `root`, or one in it that is called like the data set."""
+    if not root.is_dir():
+        raise FileNotFoundError(f"data_root={root}: there is no such folder")
+    below = [path for path in sorted(root.iterdir()) if path.is_dir() and _plain(path.name) == _plain(name)]
+    names = LAYOUTS[name].names if name in LAYOUTS and name != "voxceleb2" else ()
+    if not names:  # a data set without lists: its folders are its labels, or its speakers
+        return below[0] if below else root
+    for folder in (root, *below):
+        if any((folder / _first(listed)).is_file() for listed in names):
+            return folder
+    near = list_places(root, names)
+    raise FileNotFoundError(f"data_root={root}: no lists of {name} here, such as {_first(names[0])}"
+                            + (f"; there are some in {' or '.join(near)}" if near else "")
+                            + f". `s4d doctor {root} --as {name.replace('_', '-')}` says more")
+
+
+def _settings(tier: str, part: str, name: str, root: Path) -> dict[str, Any]:
+    folder = data_folder(root, name)
+    found: dict[str, Any] = {part: str(folder), f"{part}_as": name}
+    if part == "clips":
+        here = [frames for frames in LAYOUTS[name].frames if (folder / frames).is_dir()] if name in LAYOUTS else []
+        if here and here[0] != ".":
+            found["frames"] = here[0]
+        elif name in PROTOCOLS_OF:
+            found["frames"] = PROTOCOLS_OF[name].frames  # the reader says that it is missing, and what lies beside it
+        else:
+            found["frames"] = "clip_jpg"  # the default, by which a layout without a choice of frames is left alone
+        if tier == "full" and name in PROTOCOLS_OF:
+            found["stride"] = PROTOCOLS_OF[name].stride
+    return found
+
+
+PROTOCOLS_OF = {protocol.dataset: protocol for name, protocol in PROTOCOLS.items() if name.startswith("s4d/")}
+
+
+def _checked_fold(dataset: str, fold: int) -> int:
+    most = FOLDS if dataset == DRAWN else LAYOUTS.get(dataset, _ANY).folds
+    if fold < 1 or (fold > most and dataset not in ("table", "packed")):
+        raise Refused(f"fold={fold}: {dataset} has {f'folds 1 to {most}' if most > 1 else 'one split: fold=1'}")
+    return fold
+
+
+_ANY = FolderLayout(None, None, (), (".",), lambda *_: iter(()))
+
+
+def _first(name: str) -> str:
+    return name.replace("{split}", "train").replace("{fold}", "1")
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())

@@ -1,0 +1,138 @@
+"""rows → samples     what all readers share: labels, names, groups and files of a list, checked row by row.
+
+Derived in chapter 02.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Literal
+
+from s4d_lib.datasets.labels import LabelReader, LabelSchema, schema_named
+from s4d_lib.datasets.lists import ASSUMED, Bad, DataRoot, Row, RowError, clean, refuse
+from s4d_lib.datasets.samples import Sample
+from s4d_lib.errors import Refused
+from s4d_lib.frames.backends import IMAGE_SUFFIXES
+from s4d_lib.text import printable
+
+Split = Literal["train", "validation", "test"]
+Links = Literal["inside", "follow"]
+Base = Literal[0, 1] | None
+Kind = Literal["image", "clip"]
+Groups = Mapping[str, str] | None
+Errors = list[RowError] | None
+
+
+def checked_split(split: str, validation: bool = False) -> str:
+    """`split` itself; ValueError unless it is train, test or, where a data set has it, validation."""
+    known = ("train", "validation", "test") if validation else ("train", "test")
+    if split not in known:
+        words = " or ".join(map(repr, known))
+        raise Refused(f"split must be {words}, got {split!r}; split_validation() makes a validation set")
+    return split
+
+
+def checked_fold(fold: int) -> int:
+    """`fold` itself; ValueError unless it is a whole number from 1 on: it becomes part of a file name."""
+    if not isinstance(fold, int) or fold < 1:
+        raise Refused(f"fold must be a whole number from 1 on, got {fold!r}")
+    return fold
+
+
+def collector(errors: Errors) -> Bad:
+    """What is done with a bad row: raised, or kept in `errors`."""
+    return refuse if errors is None else errors.append
+
+
+def clip_finder(folder: Path, pattern: str | None = None) -> Callable[[str], Path]:
+    """Name → path of a clip in `folder`: by `pattern`, else a video file, else a folder of frames."""
+    if pattern is not None and "{id}" not in pattern:
+        raise Refused(f"pattern {pattern!r} must hold {{id}}, as in '{{id}}.mp4'")
+
+    def locate(name: str) -> Path:
+        if pattern:
+            return folder / clean(pattern.replace("{id}", name), "pattern")
+        for id in spellings(name):
+            for suffix in ASSUMED:
+                for found in (f"{folder}{os.sep}{id}{suffix}", f"{folder}{os.sep}{id}{suffix.upper()}"):
+                    if os.path.isfile(found):
+                        return Path(found)
+            if os.path.isdir(folder / id):
+                return folder / id
+        return folder / name
+
+    return locate
+
+
+def spellings(name: str) -> tuple[str, ...]:
+    """A clip's name as listed, then, for a number, with its five digits and without the zeros."""
+    return tuple(dict.fromkeys((name, name.zfill(5), name.lstrip("0") or "0"))) if name.isdecimal() else (name,)
+
+
+def samples_of(
+    rows: Iterable[Row], data: DataRoot, listing: Path, schema: str | LabelSchema, locate: Callable[[str], Path],
+    kind: Kind | None, base: Base, groups: Groups, errors: Errors,
+    agree: Callable[[str, int, str], None] = lambda name, label, where: None,
+) -> list[Sample]:
+    """Checked samples, row by row.
+
+    `locate` gives the path of a name, `kind` None decides by its ending, `agree` may refuse a name and label together.
+    FileNotFoundError reports all missing files at once; RowError for any other bad row, unless `errors` collects them.
+    """
+    reader, bad = LabelReader(schema_named(schema), str(listing), base), collector(errors)
+    seen: dict[str, int] = {}  # file → line: 2 and 00002 may be the same clip
+    samples: list[Sample] = []
+    count, missing = 0, []
+
+    def sample_of(row: Row, where: str) -> Sample | None:
+        id = clean(row.name, where)
+        path = locate(id)
+        if (place := str(path)) in seen:
+            again = f"is already on line {seen[place]}" if row.line else "is there twice"
+            raise RowError(f"{where}: {id!r} {again}", "duplicate")
+        seen[place] = row.line
+        group = groups.get(id) if groups is not None else row.group
+        if groups is not None and group is None:
+            raise RowError(f"{where}: {id!r} has no group; groups= must name one for every id", "group")
+        label = _label(reader, row.label, where)
+        agree(id, label, where)
+        data.check(path, where)
+        if not (os.path.isfile(path) or os.path.isdir(path)):
+            if errors is not None:
+                raise RowError(f"{where}: {path} is missing", "missing")
+            missing.append(path)
+        what = kind or ("image" if path.suffix.lower() in IMAGE_SUFFIXES else "clip")
+        return Sample(id, path, label, what, group, reader.schema.name)
+
+    for row in rows:
+        count += 1
+        try:
+            samples.append(sample_of(row, f"{listing}:{row.line}" if row.line else f"{listing / row.name}"))
+        except RowError as error:
+            bad(error)
+    if not count:
+        raise Refused(f"{listing}: the list has no rows")
+    try:
+        reader.finish()
+    except ValueError as error:
+        bad(RowError(str(error), "label"))
+        # Without a 0 every label of the list was counted from 1, so none of them was read rightly.
+        samples = [sample for sample in samples if reader.zeros and sample.label < len(reader.schema)]
+    if missing:
+        shown = ", ".join(printable(str(path), 200) for path in missing[:5]) + (", ..." if len(missing) > 5 else "")
+        raise FileNotFoundError(
+            f"{listing}: {len(missing)} of {len(samples)} files are missing: {shown}. "
+            "Check the data root and that everything was extracted, or shorten the list"
+        )
+    return samples
+
+
+def _label(reader: LabelReader, text: str | None, where: str) -> int:
+    if text is None:
+        return 0
+    try:
+        return reader.read(text, where)
+    except ValueError as error:
+        raise RowError(str(error), "label") from None

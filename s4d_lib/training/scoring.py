@@ -1,0 +1,76 @@
+"""model, samples → probabilities, scores     what a model says of the samples it was not trained on.
+
+Derived in chapter 07.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+from s4d_lib import distributed
+from s4d_lib.datasets.face_dataset import FaceDataset
+from s4d_lib.metrics.scores import score
+from s4d_lib.training.configs import Config, FinetuneConfig
+from s4d_lib.training.data import Samples, views
+from s4d_lib.training.plans import collate_views
+
+TEST_SAMPLING = {"image": "centre", "clip": "test"}  # the whole picture; two temporal views
+
+
+@dataclass(frozen=True)
+class Tested:
+    """A run's scores on its test samples (`test_image`, `test_clip`), and the answers that they were made of."""
+
+    scores: dict[str, dict]
+    answers: dict[str, np.ndarray]
+
+
+def score_test(config: FinetuneConfig, model: nn.Module, test: Samples) -> Tested:
+    """Every test sample once; the answers of modality m are `m_probabilities` `[n classes]`, `m_labels`, `m_ids` and
+    `m_people`, each `[n]`."""
+    scores, answers = {}, {}
+    for m in config.modalities:
+        found, labels = probabilities(model, views(config, test[m], TEST_SAMPLING[m], 0), config)
+        scores[f"test_{m}"] = score(found, labels, config.schema(m).classes).as_dict()
+        answers |= {f"{m}_probabilities": found, f"{m}_labels": labels,
+                    f"{m}_ids": np.array([sample.id for sample in test[m]]),
+                    f"{m}_people": np.array([sample.group or sample.id for sample in test[m]])}
+    return Tested(scores, answers)
+
+
+def validation_scores(config: FinetuneConfig, network: nn.Module, sets: Samples) -> dict[str, float]:
+    """WAR and UAR of every modality in `sets`, in percent, such as {"clip_war": 43.0, "clip_uar": 41.2}."""
+    values = {}
+    for modality, samples in sets.items():
+        found, labels = probabilities(network, views(config, samples, "centre", 0), config)
+        scores = score(found, labels, config.schema(modality).classes)
+        values |= {f"{modality}_war": scores.war.value, f"{modality}_uar": scores.uar.value}
+    return values
+
+
+@torch.inference_mode()
+def probabilities(model: nn.Module, dataset: FaceDataset, config: Config, batch: int = 64
+                  ) -> tuple[np.ndarray, np.ndarray]:
+    """Class probabilities `[n classes]` and labels `[n]`; several views of a clip count by their mean softmax.
+
+    Several processes take the batches in turn, each sample once, and all get all answers.
+    """
+    if distributed.size() > 1 and getattr(config, "behaviour", "clean") == "clean":
+        batch = max(1, min(batch, -(-len(dataset) // distributed.size())))  # no batch mates matter, so all can be busy
+    batches = [range(i, min(i + batch, len(dataset))) for i in range(0, len(dataset), batch)]
+    batches = batches[distributed.rank() :: distributed.size()]
+    device = next(model.parameters()).device
+    model.eval()
+    found = []
+    for own, items in zip(batches, DataLoader(dataset, batch_sampler=batches, num_workers=config.workers,
+                                              collate_fn=collate_views)):
+        softmax = model(items["x"].to(device)).float().softmax(-1).cpu()
+        found.append((own.start, softmax.unflatten(0, (-1, items["views"])).mean(1), items["label"]))
+    found = sorted((part for parts in distributed.gathered(found) for part in parts), key=lambda part: part[0])
+    _, softmaxes, labels = zip(*found)
+    return torch.cat(softmaxes).double().numpy(), torch.cat(labels).numpy()

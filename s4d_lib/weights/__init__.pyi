@@ -1,0 +1,11 @@
+# What this wing hands on. A name is imported, and its file run, when somebody asks for it.
+
+from .containers import BadCheckpoint as BadCheckpoint, Contents as Contents
+from .files import (
+    SHIPPED as SHIPPED,
+    AnotherModel as AnotherModel,
+    read_metadata as read_metadata,
+    rebuild as rebuild,
+    save_model as save_model,
+)
+from .hub import HubModel as HubModel

@@ -1,0 +1,131 @@
+"""file ↔ tensors     safetensors that describe their model, written whole and rebuilt; the four that ship.
+
+A checkpoint of ours is one safetensors file: weights under the released key names and, in its header, the class and the
+arguments that rebuild the model. It is there complete or not at all, because it is written beside its place and
+moved there in one step. Which models there are is not known here: whoever rebuilds one says what it may be.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import warnings
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from safetensors.torch import save
+from torch import Tensor, nn
+
+import s4d_lib
+from s4d_lib.files import write_atomically
+from s4d_lib.weights.containers import BadCheckpoint, open_safetensors, read_contents
+
+M = TypeVar("M", bound=nn.Module)
+FORMAT = "s4d_lib checkpoint 1"
+FOLDER = Path(s4d_lib.__path__[0]) / "weights"
+# The weights that come with the library; each was trained on drawn faces only, and chapters/results says how.
+SHIPPED = {
+    "encoder": FOLDER / "tiny_dual_modal_mae.safetensors",       # the tiny autoencoder: where init="shipped" starts
+    "nano_encoder": FOLDER / "nano_dual_modal_mae.safetensors",  # the nano one: where the laboratory starts
+    "classifier": FOLDER / "tiny_s4d_classifier.safetensors",    # what `s4d predict` opens
+    "landmarks": FOLDER / "landmark_net.safetensors",            # S2D's landmark network, a quarter as wide as released
+}
+
+
+class AnotherModel(BadCheckpoint):
+    """A file of ours with a model that was not asked for; `model` is the name of its class."""
+
+    def __init__(self, path: Path, reason: str, remedy: str, model: str) -> None:
+        super().__init__(path, reason, remedy)
+        self.model = model
+
+
+def save_model(path: str | Path, model: nn.Module, metadata: dict[str, Any] | None = None) -> Path:
+    """Write weights, the arguments that rebuild the model and JSON-able `metadata`, in one step.
+
+    The model needs a JSON-able `config` with which `type(model)(**model.config)` rebuilds it; TypeError without. Keys
+    listed under `metadata["missing"]` are left out: a file holds what was trained and nothing at random.
+    """
+    kind = type(model).__name__
+    if "config" not in vars(model):  # of its own: wrappers hand on the attributes of what they wrap
+        raise TypeError(f"save_model writes models with a config that rebuilds them, got {kind}; unwrap the model "
+                        "first (accelerator.unwrap_model)")
+    header = {"format": FORMAT, "model": kind, "config": json.dumps(model.config),
+              "metadata": json.dumps(metadata or {})}
+    absent = set((metadata or {}).get("missing", ()))
+    tensors = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()
+               if key not in absent}
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, save(tensors, metadata=header))
+    return path
+
+
+def rebuild(path: str | Path, kinds: Iterable[type[M]], **changes: Any) -> M:
+    """The model that `save_model` wrote, if it is one of `kinds`, on the CPU and in evaluation mode.
+
+    `changes` replace arguments that the file describes. Of keys that the file names as missing the initial values are
+    used, with a warning. AnotherModel where the file holds a model of another class, BadCheckpoint where it holds none
+    or contradicts itself.
+    """
+    known = {kind.__name__: kind for kind in kinds}
+    contents = read_contents(path)
+    path, tensors = contents.path, contents.tensors
+    name = own_model(path, contents.header, known)
+    if name is None:
+        raise BadCheckpoint(path, "it holds weights but not the arguments of a model",
+                            "convert it with `s4d convert`, or build the model and use load_encoder")
+    model = known[name](**{**json.loads(contents.header["config"]), **changes})
+    check_shapes(path, tensors, model.state_dict())
+    absent = set(json.loads(contents.header.get("metadata", "{}")).get("missing", ()))
+    odd = set(tensors) ^ (set(model.state_dict()) - absent)
+    if odd:
+        raise BadCheckpoint(path, f"{len(odd)} tensors do not fit its own description, first {min(odd)}",
+                            "write it again")
+    if absent:
+        warnings.warn(f"{path.name} has no {', '.join(summarise_keys(sorted(absent)))}: fresh values, to be trained",
+                      stacklevel=3)
+    model.load_state_dict(tensors, strict=not absent)
+    return model.eval()
+
+
+def read_metadata(path: str | Path) -> dict[str, Any]:
+    """The `metadata` that was given to `save_model`, without reading the weights."""
+    with open_safetensors(Path(path)) as file:
+        return json.loads((file.metadata() or {}).get("metadata", "{}"))
+
+
+def own_model(path: Path, header: dict[str, str], kinds: Iterable[str]) -> str | None:
+    """Class name of the model in a file of ours, None for other safetensors files.
+
+    AnotherModel where it is none of `kinds`, BadCheckpoint where the file is in a form that we do not know.
+    """
+    if "format" not in header or "model" not in header:
+        return None
+    model, form, kinds = header["model"], header["format"], tuple(kinds)
+    what = f"it holds a {model} as {form!r}, and this s4d_lib reads {', '.join(kinds)} as {FORMAT!r}"
+    if form != FORMAT:
+        raise BadCheckpoint(path, what, "use the version that wrote it")
+    if model not in kinds:
+        raise AnotherModel(path, what, "use the version that wrote it", model)
+    return model
+
+
+def check_shapes(path: Path, tensors: dict[str, Tensor], model: dict[str, Tensor]) -> None:
+    """Refuse tensors of a file that have another shape than the model's tensors of the same name."""
+    differ = [key for key, tensor in tensors.items() if key in model and tensor.shape != model[key].shape]
+    wrong = [f"{key} is {list(tensors[key].shape)} in the file and {list(model[key].shape)} in the model"
+             for key in sorted(differ, key=lambda key: -model[key].ndim)]  # kernels say more than biases
+    if wrong:
+        more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
+        raise BadCheckpoint(path, wrong[0] + more, "build the model in the Size that the file was trained in")
+
+
+def summarise_keys(keys: Iterable[str]) -> list[str]:
+    """Hundreds of keys in a few phrases: numbers become *, the last word is cut, equals are counted."""
+    keys = list(keys)
+    patterns = [re.sub(r"\.\d+(?=\.)", ".*", key).rpartition(".")[0] or key for key in keys]
+    counts, first = Counter(patterns), dict(zip(reversed(patterns), reversed(keys)))
+    return [f"{pattern if count > 1 else first[pattern]} ({count})" for pattern, count in counts.items()]
