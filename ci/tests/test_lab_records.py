@@ -9,6 +9,7 @@ import pytest
 from s4d_lib.files import RESULTS
 from s4d_lib.lab.cells import Cell
 from s4d_lib.lab.records import LabRecord, MethodRuns, encode
+from s4d_lib.lab.rerun import rerun
 from s4d_lib.records import Record, read_record
 
 
@@ -84,3 +85,5 @@ def test_a_key_that_nobody_knows_and_a_record_of_another_kind_are_refused():
     other = small().model_copy(update={"results": {"cells": {}}})
     with pytest.raises(ValueError, match="small is no record of the transfer laboratory"):
         LabRecord.of(other)
+    with pytest.raises(ValueError, match="holds no cell that can be trained again"):
+        rerun(other)

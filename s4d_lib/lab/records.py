@@ -165,10 +165,15 @@ class LabRecord:
     name: str
     results: Mapping[str, Any]
 
+    @staticmethod
+    def fits(record: Record) -> bool:
+        """Whether a record is one of the laboratory: cells, and the test clips that their answers are about."""
+        return {"cells", "tests"} <= set(record.results)
+
     @classmethod
     def of(cls, record: Record) -> LabRecord:
         """The view of a record; nothing is copied. ValueError for a record of another kind."""
-        if not {"cells", "tests"} <= set(record.results):
+        if not cls.fits(record):
             raise Refused(f"{record.name} is no record of the transfer laboratory: it keeps no cells with answers")
         return cls(record.name, record.results)
 

@@ -48,7 +48,7 @@ def rerun(record: Record, cell: str | None = None, method: str | None = None, se
           root: Path | None = None, chance: random.Random | None = None) -> Again:
     """Train one recorded run again; what is not named is picked by `chance`. ValueError names what there is."""
     chance = chance or random.Random()
-    cells = LabRecord.of(record).cells
+    cells = LabRecord.of(record).cells if LabRecord.fits(record) else {}
     cell = _pick(cell, [name for name, kept in cells.items() if _repeatable(kept)], "cell", chance)
     method = _pick(method, _repeatable(cells[cell]), "method", chance)
     before = cells[cell].methods[method]
