@@ -11,6 +11,7 @@ import nbval.kernel
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 from PIL import Image
 
 HEIGHT, WIDTH, COUNT = 48, 64, 30
@@ -30,6 +31,11 @@ def _start_kernel_again(start=nbval.kernel.start_new_kernel):
 
 
 nbval.kernel.start_new_kernel = _start_kernel_again()
+
+
+# A busy machine is no fault of a test: how long an example takes to draw or to run is not judged.
+settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unhurried")
 
 
 @pytest.fixture(scope="session", autouse=True)

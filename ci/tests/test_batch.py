@@ -298,7 +298,6 @@ def run_cli(*words: str, cwd: Path) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, "-m", "s4d_lib.cli", *words], cwd=cwd, capture_output=True, text=True)
 
 
-@pytest.mark.spawns
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -310,13 +309,24 @@ def run_cli(*words: str, cwd: Path) -> subprocess.CompletedProcess:
         (["book", "99"], "holds no chapter"),
     ],
 )
-def test_what_we_refuse_is_said_in_one_line(tmp_path, words, said):
+def test_what_we_refuse_is_said_in_one_line(tmp_path, monkeypatch, capsys, words, said):
     (tmp_path / "list.yaml").write_text("- pretrain\n")
     (tmp_path / "unknown.yaml").write_text("stage: pretrain\nname: x\nsise: tiny\n")
-    done = run_cli(*words, cwd=tmp_path)
-    assert done.returncode == 2 and done.stdout == ""
-    assert done.stderr.startswith("s4d: ") and said in done.stderr and done.stderr.count("\n") == 1
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["s4d", *words])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    out, err = capsys.readouterr()
+    assert ended.value.code == 2 and out == ""
+    assert err.startswith("s4d: ") and said in err and err.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.spawns
+def test_a_refusal_is_the_same_to_a_shell(tmp_path):
+    done = run_cli("data", "--tier", "huge", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("s4d: unknown tier 'huge'") and done.stderr.count("\n") == 1
 
 
 def test_a_defect_keeps_its_traceback(monkeypatch):

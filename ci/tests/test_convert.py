@@ -286,26 +286,26 @@ def test_every_layout_is_exercised_here_and_named_in_the_help():
     assert all(name in said for name in LAYOUTS)
 
 
-@pytest.mark.spawns
-def test_the_command_converts_reports_and_refuses(tmp_path):
+def test_the_command_converts_reports_and_refuses(tmp_path, monkeypatch, capsys):
     state, _ = published.mae()
     source = saved(tmp_path / "mae.pth", {"model": state})
 
-    def s4d(*words: object) -> subprocess.CompletedProcess:
-        return subprocess.run([sys.executable, "-m", "s4d_lib.cli", "convert", *map(str, words)],
-                              capture_output=True, text=True)
+    def s4d(*words: object) -> tuple[int, str, str]:
+        """(exit code, what is printed, what is said of an error)"""
+        monkeypatch.setattr(sys, "argv", ["s4d", "convert", *map(str, words)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return ended.value.code or 0, *capsys.readouterr()
 
-    done = s4d(source, tmp_path / "mae.safetensors", "--frames", 6)
-    assert done.returncode == 0, done.stderr
-    assert "mae.pth (mae: MAE image models" in done.stdout and "dropped  cls_token (1)" in done.stdout
-    assert "CC-BY-NC-4.0" in done.stdout
-    again = s4d(source, tmp_path / "mae.safetensors")
-    assert again.returncode == 2 and again.stderr.startswith("s4d: ") and "--overwrite" in again.stderr
+    code, out, err = s4d(source, tmp_path / "mae.safetensors", "--frames", 6)
+    assert code == 0, err
+    assert "mae.pth (mae: MAE image models" in out and "dropped  cls_token (1)" in out and "CC-BY-NC-4.0" in out
+    code, _, err = s4d(source, tmp_path / "mae.safetensors")
+    assert code == 2 and err.startswith("s4d: ") and "--overwrite" in err
     page = tmp_path / "page.pth"
     page.write_text("<!DOCTYPE html><html>Sign in</html>")
-    refused = s4d(page, tmp_path / "page.safetensors")
-    assert refused.returncode == 2 and "it is a web page saved as a checkpoint" in refused.stderr
-    assert len(refused.stderr.splitlines()) == 1
+    code, _, err = s4d(page, tmp_path / "page.safetensors")
+    assert code == 2 and "it is a web page saved as a checkpoint" in err and len(err.splitlines()) == 1
 
 
 def test_a_file_of_ours_returns_to_the_layout_it_came_from(tmp_path):
