@@ -435,6 +435,7 @@ def test_items_do_not_depend_on_workers_order_or_cache(dfew_source, frames, samp
             assert torch.equal(cached[key]["x"], x)
 
 
+@pytest.mark.spawns
 def test_spawned_workers_return_the_same(dfew_source):
     dataset = dataset_of(dfew_source, "clip_mp4")
     dataset[0]
