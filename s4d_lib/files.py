@@ -3,16 +3,15 @@
 Whoever reads a file that is written here finds the old one or the new one, whenever the writer was killed. What a
 killed writer leaves is hidden and ends in `.tmp`: `folder.glob(".*.tmp")` finds it.
 
-Environment variables of this library. The first five are the user's, the others pass between its own processes:
+Environment variables of this library. The first four are the user's, the others pass between its own processes:
 
     S4D_RUNS          where runs go (`runs` in the current folder)
     S4D_DATA          where drawn faces are kept (`data` beside the chapters)
-    S4D_CACHE_GB      memory for frames that are read again, GB of 10⁹ bytes (4)            frame_cache
+    S4D_CACHE_GB      memory for frames that are read again, GB of 10⁹ bytes (4)            frames/cache
     S4D_CHAPTER_OUT   where a chapter leaves its record; set by `s4d book` for each chapter   records
-    S4D_LANDMARKS     a folder of landmark features, asked for once and read since            landmark_memory
-    S4D_METHOD        how the ranks of a training share the model: "ddp" or "fsdp"            ranks
+    S4D_METHOD        how the ranks of a training share the model: "ddp" or "fsdp"            distributed
     S4D_RELAY         set where another process shows our progress                            progress
-    S4D_ABOVE         the process above, without which a launcher or rank stops               launch
+    S4D_ABOVE         the process above, without which a launcher or rank stops               training/launch
 """
 
 from __future__ import annotations

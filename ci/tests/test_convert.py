@@ -15,6 +15,7 @@ from s4d_lib.checkpoints.convert import Hints, convert, load_released
 from s4d_lib.checkpoints.encoders import load_encoder
 from s4d_lib.checkpoints.layouts import LAYOUTS
 from s4d_lib.checkpoints.loading import load_model
+from s4d_lib.cli import app
 from s4d_lib.files import sha256_of
 from s4d_lib.models.autoencoder import DualModalEncoder, DualModalMAE
 from s4d_lib.models.classifier import S4DClassifier
@@ -294,7 +295,7 @@ def test_the_command_converts_reports_and_refuses(tmp_path, monkeypatch, capsys)
         """(exit code, what is printed, what is said of an error)"""
         monkeypatch.setattr(sys, "argv", ["s4d", "convert", *map(str, words)])
         with pytest.raises(SystemExit) as ended:
-            cli.main()
+            app.main()
         return ended.value.code or 0, *capsys.readouterr()
 
     code, out, err = s4d(source, tmp_path / "mae.safetensors", "--frames", 6)

@@ -1,4 +1,4 @@
-"""inventory.py by itself: what one look at a folder finds, what only a deep look finds, and that no order matters."""
+"""datasets/doctor/inventory.py by itself: what one look at a folder finds, what only a deep look finds, and that no order matters."""
 
 import os
 from pathlib import Path
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from s4d_lib.inventory import Clip, Looker, inventory, picture_size, sampled, spread, video_header
+from s4d_lib.datasets.doctor.inventory import Clip, Looker, inventory, picture_size, sampled, spread, video_header
 
 
 def picture(path: Path, value: int = 0) -> Path:

@@ -1,4 +1,4 @@
-"""lists.py by itself: text of any origin comes out as the same rows, a bad row is named by file and line."""
+"""datasets/lists.py by itself: text of any origin comes out as the same rows, a bad row is named by file and line."""
 
 import csv
 import os
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s4d_lib.lists import (
+from s4d_lib.datasets.lists import (
     DataRoot,
     Row,
     RowError,

@@ -328,7 +328,7 @@ def test_a_video_that_can_be_predicted_can_be_read_as_data(tmp_path, suffix):
     """Once two lists of endings differed: `s4d predict` took a .m4v that readers passed over."""
     film = tmp_path / "sfew" / "train" / "Happy" / f"film{suffix}"
     film.parent.mkdir(parents=True)
-    write_mp4(film.with_suffix(".mp4"), np.full((5, 16, 16, 3), 80, np.uint8), 10)
+    write_mp4(film.with_suffix(".mp4"), np.full((5, 48, 64, 3), 80, np.uint8), 10)
     film.with_suffix(".mp4").rename(film)
     assert find_media([tmp_path]).media == [film]
     (found,) = read_class_folders(tmp_path / "sfew", "train", "sfew2")
