@@ -315,7 +315,7 @@ def test_what_we_refuse_is_said_in_one_line(tmp_path, monkeypatch, capsys, words
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["s4d", *words])
     with pytest.raises(SystemExit) as ended:
-        cli.main()
+        app.main()
     out, err = capsys.readouterr()
     assert ended.value.code == 2 and out == ""
     assert err.startswith("s4d: ") and said in err and err.count("\n") == 1
