@@ -1,4 +1,4 @@
-"""datasets/doctor/inventory.py by itself: what one look finds, what only a deep look finds, and that no order matters."""
+"""datasets/doctor/inventory.py: what one look finds, what only a deep look finds, and that no order matters."""
 
 import os
 from pathlib import Path
