@@ -93,7 +93,7 @@ def read_dfew(
     part = f"{checked_split(split)}(single-labeled)"
     named = [listing] if listing else [
         f"annotation/{part}/{split}_set_{checked_fold(fold)}.csv", f"EmoLabel_DataSplit/{part}/{split}_set_{fold}.csv",
-        f"EmoLabel_DataSplit/{part}/set_{fold}.csv"]  # fmt: skip
+        f"EmoLabel_DataSplit/{part}/set_{fold}.csv"]
     path = data.listing(*named)
     rows = csv_rows(path, ("video_name", "label"), collector(errors))
     locate = clip_finder(data.folder(frames), pattern)
@@ -121,12 +121,12 @@ def read_ferv39k(
         told = classes.word(parts[-2]) if len(parts) > 1 else None
         if told not in (None, label):
             others = [s.name for s in SCHEMAS.values() if s.name != classes.name and label < len(s)
-                      and set(s.classes) == set(classes.classes) and s.word(parts[-2]) == label]  # fmt: skip
+                      and set(s.classes) == set(classes.classes) and s.word(parts[-2]) == label]
             remedy = ["base=1"] * (told == label - 1) + [f"schema={other!r}" for other in others]
             read = classes.classes[label] if label < len(classes) else "no class"
             raise RowError(
                 f"{where}: label {label} is {read} in {classes.name}, but the folder says {parts[-2]}; the list counts "
-                f"in another way: try {' or '.join(remedy) or 'another list'}", "label")  # fmt: skip
+                f"in another way: try {' or '.join(remedy) or 'another list'}", "label")
 
     return samples_of(rows, data, path, schema, clip_finder(data.folder(frames)), "clip", base, groups, errors, agree)
 
@@ -158,7 +158,7 @@ def _mafw_lists(split: str, fold: int, compound: bool) -> list[str]:
     kind = "compound" if compound else "single"
     return [f"{place}/{kind}/{caption}/set_{checked_fold(fold)}/{split}.{suffix}"
             for caption, suffix in (("no_caption", "csv"), ("no_caption", "txt"), ("with_caption", "txt"))
-            for place in ("anno", "split")]  # fmt: skip
+            for place in ("anno", "split")]
 
 
 _VOX_NAME = re.compile(r"(?:^|.*/)(id\d+/[^/]+/[^/]+)$")
@@ -240,7 +240,7 @@ def read_class_folders(
     found = samples_of(rows(), data, folder, classes, lambda name: folder / name, None, None, groups, errors)
     if other:
         warnings.warn(ReaderNote(f"{folder}: {len(other)} files that are neither pictures nor videos are not read, "
-                                 f"such as {other[0].name}"), stacklevel=2)  # fmt: skip
+                                 f"such as {other[0].name}"), stacklevel=2)
     return found
 
 
@@ -266,7 +266,7 @@ def read_table(
     labelled = schema_named(schema) is not SCHEMAS["unlabelled"]
     by_split = split is not None and (named["split"] in header or fold is None)
     require_columns(path, header, [named["path"]] + [named["label"]] * labelled + [named["split"]] * by_split
-                    + [named["fold"]] * (fold is not None))  # fmt: skip
+                    + [named["fold"]] * (fold is not None))
     if fold is not None and split is None:
         raise Refused(f"{path}: fold={fold} needs split='train' or split='test'")
     grouped, bad = named["subject"] in header and groups is None, collector(errors)

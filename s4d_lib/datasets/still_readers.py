@@ -65,7 +65,7 @@ def read_rafdb(
 
 
 FERPLUS = {"train": ("Training", "FER2013Train"), "validation": ("PublicTest", "FER2013Valid"),
-            "test": ("PrivateTest", "FER2013Test")}  # fmt: skip
+            "test": ("PrivateTest", "FER2013Test")}
 
 
 def rafdb_rows(path: Path, split: str, bad: Bad) -> Iterator[Row]:
@@ -118,4 +118,4 @@ def voted(path: Path, schema: LabelSchema, usage: str) -> Iterator[Row]:
             yield Row(line, row["Image name"], first)
     if left_out:
         warnings.warn(ReaderNote(f"{path}: {left_out} pictures of {usage} have no leading class and are left out"),
-                      stacklevel=2)  # fmt: skip
+                      stacklevel=2)

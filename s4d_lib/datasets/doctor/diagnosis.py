@@ -82,7 +82,7 @@ def diagnose(
     looked.judge(nearest, report)
     levels: dict[str, Level] = {"gap in the frames": "note"} if name.startswith("mafw") else {}
     return Diagnosis(str(root), name, census.schema.name, deep, lists, report, protocols, note.findings(levels),
-                     _reading(census, report, lists, frames, base, schema, listing))  # fmt: skip
+                     _reading(census, report, lists, frames, base, schema, listing))
 
 
 def _reading(
@@ -94,7 +94,7 @@ def _reading(
         return None
     bases = {one.base for one in lists} - {None}
     told = {"frames": frames or report.folder, "schema": schema, "listing": listing,
-            "base": base if base is not None else bases.pop() if len(bases) == 1 else None}  # fmt: skip
+            "base": base if base is not None else bases.pop() if len(bases) == 1 else None}
     if census.dataset == "voxceleb2":
         told["listing"] = listing or lists[0].path
     taken = signature(READERS[census.dataset]).parameters
@@ -140,7 +140,7 @@ def _judge_lists(root: Path, census: Census, base: int | None, note: Tally) -> t
             note("counts differ", f"{listing.split}, fold {listing.fold}: {first}{more}")
         reports.append(ListReport(
             str(listing.path.relative_to(root)), listing.split, listing.fold,
-            listing.rows, own if listing in numbers else None, tuple(per_class), published))  # fmt: skip
+            listing.rows, own if listing in numbers else None, tuple(per_class), published))
     return tuple(reports)
 
 
@@ -296,7 +296,7 @@ class Frames:
         told = {"least": lengths[0], "median": lengths[len(lengths) // 2], "most": lengths[-1]} if lengths else {}
         return FrameReport(
             self.folder, self._flavour(), self.others, self.listed, len(self.seen), dict(self.kinds),
-            dict(self.suffixes.most_common()), {_size(s): n for s, n in self.sizes.most_common(6)}, told)  # fmt: skip
+            dict(self.suffixes.most_common()), {_size(s): n for s, n in self.sizes.most_common(6)}, told)
 
     def _flavour(self) -> str:
         if not self.kinds:
@@ -321,7 +321,7 @@ class Frames:
                 note("mixed file types", f"{suffix} in {clips:,} clips")
         if "16f" in (self.folder or "") and self.lengths and not aligned:
             note("name against the frames", f"{self.folder}: clips of {report.lengths['least']} to "
-                 f"{report.lengths['most']} frames")  # fmt: skip
+                 f"{report.lengths['most']} frames")
         edge = _edge(self.folder)
         if edge and self.sizes and (usual := self.sizes.most_common(1)[0][0]) != (edge, edge):
             note("name against the frames", f"{self.folder}: {_size(usual)} px")
