@@ -17,7 +17,6 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
-from inspect import signature
 from pathlib import Path
 from typing import Literal
 
@@ -28,7 +27,7 @@ from s4d_lib.datasets.folders import LAYOUTS, SPLITS, FolderLayout, list_places
 from s4d_lib.datasets.labels import LabelSchema
 from s4d_lib.datasets.lists import ASSUMED
 from s4d_lib.datasets.protocols import EXPECTED, PROTOCOLS, Expected, Protocol, compare
-from s4d_lib.datasets.readers import READERS
+from s4d_lib.datasets.readers import options_of
 from s4d_lib.errors import Refused
 from s4d_lib.frames.backends import IMAGE_SUFFIXES
 from s4d_lib.progress import Progress
@@ -97,9 +96,9 @@ def _reading(
             "base": base if base is not None else bases.pop() if len(bases) == 1 else None}
     if census.dataset == "voxceleb2":
         told["listing"] = listing or lists[0].path
-    taken = signature(READERS[census.dataset]).parameters
+    taken = options_of(census.dataset)
     return {name: value for name, value in told.items()
-            if value is not None and name in taken and value != taken[name].default}
+            if value is not None and name in taken and value != taken[name]}
 
 
 def _inside(root: Path, frames: str) -> bool:
