@@ -159,8 +159,8 @@ def transfer_matrix(left_out: Mapping[str, np.ndarray], baseline: np.ndarray, la
                for name, answers in left_out.items()}
     columns = tuple(next(iter(changes.values())))
     cells = [[row[column] for column in columns] for row in changes.values()]
-    value, low, high = (np.array([[getattr(cell, part) for cell in row] for row in cells])
-                        for part in ("value", "low", "high"))
+    bounds = np.array([[(cell.value, cell.low, cell.high) for cell in row] for row in cells])  # [rows c 3]
+    value, low, high = bounds.transpose(2, 0, 1)
     stack = np.array([[cell.draws for cell in row] for row in cells])   # [rows c draws]
     seeds = np.array([[cell.values for cell in row] for row in cells])  # [rows c seeds]
     own = np.array([[row == column for column in columns] for row in changes])

@@ -85,11 +85,11 @@ def _scene(id: str) -> str | None:
 def _mafw(kind: str) -> tuple[str, ...]:
     return tuple(f"{place}/{kind}/{caption}/set_{{fold}}/{{split}}.{suffix}"
                  for caption, suffix in (("no_caption", "csv"), ("no_caption", "txt"), ("with_caption", "txt"))
-                 for place in ("anno", "split"))  # fmt: skip
+                 for place in ("anno", "split"))
 
 
 _DFEW = tuple(f"{place}/{{split}}(single-labeled)/{name}.csv" for place in ("annotation", "EmoLabel_DataSplit")
-              for name in ("{split}_set_{fold}", "set_{fold}"))  # fmt: skip
+              for name in ("{split}_set_{fold}", "set_{fold}"))
 _MAFW_FRAMES = ("frames_crop_align_224", "frames_crop_aligned", "frames_crop_align", "frames", "clips", "data/clips")
 _AFFECT = ("Manually_Annotated_Images",)
 LAYOUTS: dict[str, FolderLayout] = {
@@ -116,7 +116,7 @@ LAYOUTS: dict[str, FolderLayout] = {
                               _vox_rows, splits=("train",)),
     "caer": FolderLayout("caer", None, (), (".",), lambda *_: iter(())),
     "table": FolderLayout(None, None, ("labels.csv",), (".",), lambda *_: iter(())),
-}  # fmt: skip
+}
 
 
 MOST = 4000  # folders asked in all
@@ -160,7 +160,7 @@ def _folders(folder: Path) -> list[Path]:
     try:
         with os.scandir(folder) as entries:
             found = [entry.path for entry in entries if not entry.name.startswith((".", "__MACOSX")) and entry.is_dir()
-                     and not entry.is_symlink()]  # fmt: skip
+                     and not entry.is_symlink()]
     except OSError:
         return []
     return [Path(path) for path in sorted(found)] if len(found) <= 60 else []

@@ -156,7 +156,7 @@ def check_samples(
         for schema, id in schemas.items():
             note("several schemas", f"{schema or 'none stated'} ({id})")
     return [Problem(kind, found[kind][0], tuple(found[kind][1]), remedy) for kind, remedy in ADVICE.items()
-            if kind in found]  # fmt: skip
+            if kind in found]
 
 
 def _place(path: Path) -> tuple[int, int, str] | None:

@@ -110,8 +110,12 @@ def state_interference(model: nn.Module, optimizer: Optimizer, own: Mapping[str,
     for number in range(len(next(iter(batches.values())))):
         gradients = task_gradients(model, {task: several[number] for task, several in batches.items()}, seed=seed)
         draws.append(adam_interference(optimizer, model, gradients, own))
-    return {task: {group: _fields_over([draw[task][group] for draw in draws]) for group in draws[0][task]}
-            for task in own}
+    return {task: _over_draws([draw[task] for draw in draws]) for task in own}
+
+
+def _over_draws(draws: Sequence[Mapping[str, NamedTuple]]) -> dict[str, dict]:
+    """Group of weights → field → [mean, low, high] over the draws."""
+    return {group: _fields_over([draw[group] for draw in draws]) for group in draws[0]}
 
 
 def _fields_over(draws: Sequence[NamedTuple]) -> dict[str, list[float | None]]:

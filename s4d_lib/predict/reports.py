@@ -10,13 +10,9 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from s4d_lib.text import no_formula
-
-if TYPE_CHECKING:
-    pass
 from s4d_lib.predict.timelines import ABOUT, SAYS, SHIPPED_KNOWS, WHOLE, Answer, Prediction
+from s4d_lib.text import no_formula
 
 
 def to_csv(predictions: Sequence[Prediction]) -> str:

@@ -180,7 +180,7 @@ HEAD = {"image": "image", "clip": "video"}  # modality → released name of its 
 def geometry(config: Config) -> tuple[int | tuple[int, int], int]:
     """What the network of a configuration reads: side, or height and width, of a picture; frames of a clip."""
     if getattr(config, "system", "s4d") == "s2d":
-        from s4d_lib.models.s2d import SIZES as S2D_SIZES
+        from s4d_lib.models.s2d import S2D_SIZES
 
         return S2D_SIZES[config.size]["image_size"], S2D_SIZES[config.size]["frames"]
     from s4d_lib.models.sizes import resolve_size
