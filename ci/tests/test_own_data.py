@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from toy_chapters import RECORD, write_chapter
 
-from s4d_lib.batch import runner
+from s4d_lib.batch import runner, table
 from s4d_lib.batch.chapters import chapter_parameters, code_cells
 from s4d_lib.batch.status import look_back, write_status
 from s4d_lib.cli import book
@@ -168,7 +168,7 @@ def planned(toys, monkeypatch, s4d):
         return []
 
     monkeypatch.setattr(runner, "run_book", run_book)
-    monkeypatch.setattr(runner, "print_table", lambda _: None)
+    monkeypatch.setattr(table, "print_table", lambda _: None)
     monkeypatch.chdir(toys[0])
 
     def plan(*words: object) -> tuple[list, tuple[int, str, str]]:
