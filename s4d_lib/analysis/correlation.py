@@ -21,6 +21,7 @@ import numpy as np
 
 from s4d_lib.analysis.levels import orders_of
 from s4d_lib.analysis.two_readings import Tracks
+from s4d_lib.errors import require
 from s4d_lib.metrics.resampling import resampled_sums, resampling
 from s4d_lib.metrics.scores import Interval, over_seeds, percentile_interval
 
@@ -231,6 +232,7 @@ def unit_evidence(evidence: Tracks, units: Tracks, people: np.ndarray, least: fl
 
 def rank_correlation(p: np.ndarray, u: np.ndarray) -> np.ndarray:
     """Spearman's rho of every column of p [t c] with every column of u [t u]; nan where one does not move."""
+    require("scipy", "lab")
     from scipy.stats import rankdata
 
     p, u = ((ranks := rankdata(values, axis=0)) - ranks.mean(0) for values in (p, u))

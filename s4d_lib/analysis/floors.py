@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from s4d_lib.clips import EVAL, denormalise
 from s4d_lib.datasets.face_dataset import FaceDataset
 from s4d_lib.datasets.samples import Sample
+from s4d_lib.errors import require
 from s4d_lib.metrics.scores import Scores, score
 from s4d_lib.models.classifier import S4DClassifier
 from s4d_lib.models.sizes import resolve_size
@@ -106,6 +107,7 @@ def ridge(candidates: list[dict[str, Tensor]], labels: dict[str, np.ndarray], cl
 
     Features are {"train", "validation", "test"} → `[n f]`; every feature is standardised on the training samples.
     """
+    require("sklearn", "lab")
     from sklearn.linear_model import RidgeClassifier
 
     best, best_war = None, -1.0

@@ -33,6 +33,7 @@ from s4d_lib.batch.status import ChapterRun, finished_before, is_running, look_b
 from s4d_lib.batch.table import write_tables
 from s4d_lib.batch.view import View
 from s4d_lib.batch.words import write_plan
+from s4d_lib.errors import require
 from s4d_lib.files import PACKAGE, Locked, is_disk_full
 
 TIERS = ("smoke", "laptop", "full")
@@ -167,6 +168,7 @@ def run_book(
     raised as Interrupted. With `cluster` (slurm, or local, which tries the same on this machine) every run is a job of
     its own, and those go on when we are stopped. ChapterError for what can be refused before the first chapter starts.
     """
+    require("papermill", "book", "running chapters", ChapterError)
     slots = gpu_slots(jobs, gpus)
     runs = plan_runs(chapters, out, tier, names, given, points)
     limit = timeout or TIMEOUT[tier]
