@@ -38,6 +38,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from s4d_lib.datasets.folders import LAYOUTS, FolderLayout
 from s4d_lib.datasets.labels import SCHEMAS, ReaderNote, schema_named
 from s4d_lib.datasets.lists import (
     DataRoot,
@@ -291,12 +292,41 @@ def read_table(
     return reading.samples(rows(), path, lambda name: folder / name)
 
 
+def read_laid_out(
+    layout: FolderLayout, root: str | Path, split: Split, fold: int = 1, frames: str | None = None,
+    schema: str | None = None, groups: Groups = None, base: Base = None, listing: str | None = None,
+    links: Links = "inside", errors: Errors = None,
+) -> list[Sample]:
+    """The samples of a data set that its layout alone describes: one more entry of `folders.LAYOUTS`, no code.
+
+    The list is the first of the layout's names that is there, or `listing`; the files lie in the first of its folders
+    that is there, or in `frames`, under the id or one of its aliases.
+    """
+    base = layout.base if base is None else base
+    reading = Reading(data := DataRoot(root, links), schema or layout.schema, base, groups, errors)
+    if split not in layout.splits:
+        raise Refused(f"{root}: split must be {' or '.join(map(repr, layout.splits))}, got {split!r}")
+    if checked_fold(fold) > layout.folds:
+        raise Refused(f"{root}: fold={fold}, but there {f'are {layout.folds} folds' if layout.folds > 1 else 'is one'}")
+    names = [name.replace("{split}", split).replace("{fold}", str(fold)) for name in layout.names]
+    path = data.listing(*([listing] if listing else names))
+    place = frames or next((name for name in layout.frames if (data.path / name).is_dir()), layout.frames[0])
+    folder = data.path if place == "." else data.folder(place)
+    find = folder.joinpath if layout.kind == "image" else clip_finder(folder)
+
+    def locate(id: str) -> Path:
+        places = [find(alias) for alias in layout.alias(id)]
+        return next((place for place in places if place.exists()), places[0])
+
+    return reading.samples(layout.rows(path, split, reading.bad), path, locate, layout.kind)
+
+
 def _same_split(text: str) -> str:
     name = text.strip().lower()
     return "validation" if name in _VALIDATION else {"training": "train", "testing": "test"}.get(name, name)
 
 
-READERS: dict[str, Callable[..., list[Sample]]] = {
+_OWN: dict[str, Callable[..., list[Sample]]] = {  # what a layout alone cannot say
     "dfew": read_dfew,
     "ferv39k": read_ferv39k,
     "mafw": read_mafw,
@@ -305,13 +335,19 @@ READERS: dict[str, Callable[..., list[Sample]]] = {
     "affectnet8": partial(read_affectnet, schema="affectnet8"),
     "rafdb": read_rafdb,
     "ferplus": read_ferplus,
-    "sfew2": partial(read_class_folders, schema="sfew2"),
     "voxceleb2": read_voxceleb2,
-    "caer": partial(read_class_folders, schema="caer"),
-    "folders": read_class_folders,
-    "table": read_table,
-    "packed": read_packed_split,
 }
+
+
+def _reader_of(name: str, layout: FolderLayout) -> Callable[..., list[Sample]]:
+    if not layout.names:
+        return partial(read_class_folders, schema=layout.schema)
+    return _OWN.get(name, partial(read_laid_out, layout))
+
+
+READERS: dict[str, Callable[..., list[Sample]]] = {
+    name: _reader_of(name, layout) for name, layout in LAYOUTS.items() if name != "table"
+} | {"folders": read_class_folders, "table": read_table, "packed": read_packed_split}
 
 
 def options_of(name: str) -> dict[str, Any]:
