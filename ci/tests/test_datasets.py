@@ -17,6 +17,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from s4d_lib.clips import EVAL, LIGHT, PAPER_CLIP_TRAIN, augment, test_views
+from s4d_lib.datasets import face_dataset
 from s4d_lib.datasets.face_dataset import FaceDataset, find_unreadable
 from s4d_lib.datasets.readers import read_dfew
 from s4d_lib.datasets.samples import (
@@ -458,7 +459,7 @@ def test_epochs_and_seeds_give_other_crops(dfew_source):
 def test_replicas_are_other_crops_of_the_same_frames(dfew_source, monkeypatch):
     dataset = dataset_of(dfew_source, sampling="pretrain", replicate=3)
     opened = []
-    monkeypatch.setattr("s4d_lib.datasets.samples.open_frames", lambda path: opened.append(path) or open_frames(path))
+    monkeypatch.setattr(face_dataset, "open_frames", lambda path: opened.append(path) or open_frames(path))
     x = dataset[3]["x"]
     assert len(opened) == 1, "decoded once"
     assert x.shape == (3, 3, 4, 32, 32)
@@ -468,10 +469,10 @@ def test_replicas_are_other_crops_of_the_same_frames(dfew_source, monkeypatch):
 
 
 def test_cache_reads_every_file_once(dfew_source, monkeypatch):
-    monkeypatch.setattr("s4d_lib.datasets.samples.SHARED", FrameCache(10**9))  # other tests have read these files
+    monkeypatch.setattr(face_dataset, "SHARED", FrameCache(10**9))  # other tests have read these files
     dataset = dataset_of(dfew_source, cache=True)
     opened = []
-    monkeypatch.setattr("s4d_lib.datasets.samples.open_frames", lambda path: opened.append(path) or open_frames(path))
+    monkeypatch.setattr(face_dataset, "open_frames", lambda path: opened.append(path) or open_frames(path))
     for epoch in range(3):
         for index in range(5):
             dataset[epoch, index]

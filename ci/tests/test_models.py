@@ -142,8 +142,8 @@ def test_compute_of_pretraining_is_the_released_models(monkeypatch, shape, seen,
         return torch.empty(1, seen, dtype=torch.int64, device="meta")
 
     for module in ("encoder", "decoder"):
-        monkeypatch.setattr(f"s4d_lib.{module}.visible_index", visible)
-    monkeypatch.setattr("s4d_lib.models.classifier.masked_mse", lambda *_: None)
+        monkeypatch.setattr(f"s4d_lib.layers.{module}.visible_index", visible)
+    monkeypatch.setattr("s4d_lib.models.autoencoder.masked_mse", lambda *_: None)
     tokens = 800 if len(shape) == 5 else 100
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
         model = DualModalMAE("base")

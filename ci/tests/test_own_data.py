@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from toy_chapters import RECORD, write_chapter
 
-from s4d_lib.batch import runner
+from s4d_lib.batch import runner, table
 from s4d_lib.batch.chapters import chapter_parameters, code_cells
 from s4d_lib.batch.status import look_back, write_status
 from s4d_lib.cli import book
@@ -154,7 +154,7 @@ def toys(tmp_path, monkeypatch) -> tuple[Path, list]:
     monkeypatch.setattr(runner, "_library_hashes", lambda _: {})
     monkeypatch.setattr(tiers, "prepare_data", drawn.append)
     parameters = 'tier = "smoke"\ncount = 3\ndataset = "drawn"\nstill_dataset = ""\ndata_root = ""\nfold = 1'
-    write_chapter(tmp_path / "chapters", "01_toy", "from s4d_lib import tiers", RECORD, parameters=parameters)
+    write_chapter(tmp_path / "chapters", "01_toy", "from s4d_lib.training import tiers", RECORD, parameters=parameters)
     return tmp_path, drawn
 
 
@@ -168,7 +168,7 @@ def planned(toys, monkeypatch, s4d):
         return []
 
     monkeypatch.setattr(runner, "run_book", run_book)
-    monkeypatch.setattr(runner, "print_table", lambda _: None)
+    monkeypatch.setattr(table, "print_table", lambda _: None)
     monkeypatch.chdir(toys[0])
 
     def plan(*words: object) -> tuple[list, tuple[int, str, str]]:
