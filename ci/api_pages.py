@@ -335,8 +335,8 @@ def _said(file: File) -> str:
 def link_table(wings: list[Wing], uses: Uses, chapters: list[str]) -> dict[str, dict]:
     """What `links_plugin.mjs` asks: which mentions lead to which label, and which files a chapter uses.
 
-    A mention may name the wing, the file or both: `layers.random_mask`, `masking.random_mask`, `layers/masking.py`.
-    One that could mean two things, such as `folders.py`, leads nowhere unless the wing is named.
+    A mention may name the wing, the file or both: `layers.random_mask`, the same behind the file, `layers/masking.py`.
+    One that could mean two things, such as a file `folders`, leads nowhere unless the wing is named.
     """
     meant: dict[str, set[str]] = defaultdict(set)
     for wing in wings:

@@ -21,7 +21,7 @@ page="$(python - "$S4D_ROOT/chapters" "$chapter" <<'PYTHON'
 import sys
 from pathlib import Path
 
-from s4d_lib.chapters import ChapterError, find_chapters
+from s4d_lib.batch.chapters import ChapterError, find_chapters
 
 try:
     print(find_chapters(Path(sys.argv[1]), [sys.argv[2]])[0].stem)

@@ -17,7 +17,8 @@
     layers/           clip → tokens → latents → loss      what the models are made of
     metrics/          answers → numbers                   scores, intervals, verdicts
 
-The files beside the wings are the ground on which all of them stand. Importing this costs nothing.
+The files beside the wings are the ground on which all of them stand; `registry.py` alone, which names the models for
+timm, looks up to them. Importing this costs nothing.
 """
 
 from s4d_lib.timm_import import register_with_timm

@@ -7,11 +7,11 @@ Environment variables of this library. The first four are the user's, the others
 
     S4D_RUNS          where runs go (`runs` in the current folder)
     S4D_DATA          where drawn faces are kept (`data` beside the chapters)
-    S4D_CACHE_GB      memory for frames that are read again, GB of 10⁹ bytes (4)            frames/cache
-    S4D_CHAPTER_OUT   where a chapter leaves its record; set by `s4d book` for each chapter   records
-    S4D_METHOD        how the ranks of a training share the model: "ddp" or "fsdp"            distributed
-    S4D_RELAY         set where another process shows our progress                            progress
-    S4D_ABOVE         the process above, without which a launcher or rank stops               training/launch
+    S4D_CACHE_GB      memory for frames that are read again, GB of 10⁹ bytes (4)            frames/cache.py
+    S4D_CHAPTER_OUT   where a chapter leaves its record; set by `s4d book` for each chapter   records.py
+    S4D_METHOD        how the ranks of a training share the model: "ddp" or "fsdp"            distributed.py
+    S4D_RELAY         set where another process shows our progress                            progress.py
+    S4D_ABOVE         the process above, without which a launcher or rank stops               training/launch.py
 """
 
 from __future__ import annotations

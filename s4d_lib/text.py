@@ -1,4 +1,4 @@
-"""text → text     names and words from outside, made fit for an order, a terminal and a table."""
+"""text → text     names and words from outside, made fit for sorting, a terminal and a table."""
 
 import re
 

@@ -32,7 +32,7 @@ class MaskExplorer(Explorer):
 
     @classmethod
     def record(cls) -> dict[str, Any]:
-        """Exact masks of `s4d_lib.layers.masking`, one bit a token, and the frames they lie on."""
+        """Exact masks of `layers/masking.py`, one bit a token, and the frames they lie on."""
         import torch
 
         from s4d_lib.synthetic_faces import RECIPES, make_clips

@@ -20,10 +20,10 @@ pytestmark = [pytest.mark.spawns, pytest.mark.skipif(
 # The runner with a worker that starts in no time, works a little, and leaves a record of what its point is worth.
 RUNNER = """
 import sys
-from s4d_lib import batch, batch_jobs
-batch._library_hashes = lambda _: {}
-batch_jobs.WORKER = (sys.executable, "-S", sys.argv.pop(1))
-from s4d_lib.cli import main
+from s4d_lib.batch import job, runner
+runner._library_hashes = lambda _: {}
+job.WORKER = (sys.executable, "-S", sys.argv.pop(1))
+from s4d_lib.cli.app import main
 main()
 """
 WORKER = """
@@ -84,8 +84,8 @@ def test_a_sweep_whose_runner_is_killed_again_and_again_ends_as_if_it_had_not_be
 
 TRAINS = """
 import os, pathlib
-from s4d_lib import runs
-from s4d_lib.configs import FinetuneConfig
+from s4d_lib.training import runs
+from s4d_lib.training.configs import FinetuneConfig
 pathlib.Path(os.environ["S4D_RUNS"], "kernel").write_text(str(os.getpid()))
 config = FinetuneConfig(name="toy", mode="dfer", size="tiny", clips=clips, frames="clip_mp4", stride=2, epochs=4,
                         warmup_epochs=0.2, batch_clips=6, validation=0.2, augment_clips="LIGHT", device="cpu", lr=1e-3,

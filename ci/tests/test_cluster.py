@@ -58,7 +58,7 @@ def quick(monkeypatch, tmp_path):
     (site / "sitecustomize.py").write_text(f"""
 import sys
 if "submitit" in " ".join(sys.orig_argv):
-    import s4d_lib.batch_jobs, s4d_lib.cluster
+    import s4d_lib.batch.cluster, s4d_lib.batch.job
     s4d_lib.batch.job.WORKER = (sys.executable, "-S", {str(tmp_path / "worker.py")!r})
     s4d_lib.batch.cluster.STALE_BEAT = 1.0
 """)

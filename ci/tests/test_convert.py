@@ -1,4 +1,4 @@
-"""checkpoints/convert.py, layouts.py: published files in, equal outputs out, and back; every key accounted for."""
+"""checkpoints/convert.py, checkpoints/layouts.py: published files in, equal outputs out, and back; no key is lost."""
 
 import subprocess
 import sys

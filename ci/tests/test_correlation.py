@@ -1,4 +1,4 @@
-"""analysis/correlation.py, levels.py, two_readings.py against loops, other libraries, readers of known agreement."""
+"""analysis/correlation.py, analysis/levels.py, analysis/two_readings.py: by loops, other libraries, known answers."""
 
 import base64
 from pathlib import Path

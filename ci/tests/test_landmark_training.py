@@ -1,4 +1,4 @@
-"""lab/landmark_training.py, landmark_scores.py: errors by a slow loop, floors, a short training, the shipped file."""
+"""lab/landmark_training.py, lab/landmark_scores.py: errors by a slow loop, floors, a short training, our file."""
 
 from __future__ import annotations
 

@@ -154,7 +154,7 @@ def toys(tmp_path, monkeypatch) -> tuple[Path, list]:
     monkeypatch.setattr(runner, "_library_hashes", lambda _: {})
     monkeypatch.setattr(tiers, "prepare_data", drawn.append)
     parameters = 'tier = "smoke"\ncount = 3\ndataset = "drawn"\nstill_dataset = ""\ndata_root = ""\nfold = 1'
-    write_chapter(tmp_path / "chapters", "01_toy", "from s4d_lib import tiers", RECORD, parameters=parameters)
+    write_chapter(tmp_path / "chapters", "01_toy", "from s4d_lib.training import tiers", RECORD, parameters=parameters)
     return tmp_path, drawn
 
 

@@ -274,7 +274,8 @@ IN_PARTS = """
 import os, torch
 from torch import distributed as dist, nn
 os.environ["S4D_METHOD"] = "fsdp"
-from s4d_lib import distributed, steps
+from s4d_lib import distributed
+from s4d_lib.training import steps
 distributed.begin(cpu=True)
 torch.manual_seed(1)
 model = nn.Module()
@@ -351,8 +352,8 @@ def test_an_unreadable_file_is_named_by_whoever_finds_it(faces, tmp_path):
 
 CALLER = """
 import sys; from pathlib import Path
-from s4d_lib.runs import train
-from s4d_lib.configs import FinetuneConfig
+from s4d_lib.training.runs import train
+from s4d_lib.training.configs import FinetuneConfig
 run = train(FinetuneConfig.model_validate_json(Path(sys.argv[1]).read_text()), Path(sys.argv[2]))
 print("trained to", run.record.results["updates"])
 """

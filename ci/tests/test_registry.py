@@ -61,7 +61,7 @@ def test_timm_first_and_then_the_library():
 
 
 @pytest.mark.spawns
-@pytest.mark.parametrize("module", ["encoder", "registry"])
+@pytest.mark.parametrize("module", ["layers.encoder", "registry"])
 def test_a_part_of_the_library_that_itself_imports_timm(module):
     assert fresh(f"import s4d_lib.{module}\nseen = []\nimport timm\n{BUILD}") == ["S4DClassifier", 8]
 

@@ -235,7 +235,7 @@ def test_ranks_keep_one_queue():
 
 RANK = """
 import sys, torch
-from s4d_lib.self_distillation import EmotionAnchors, gather_ranks
+from s4d_lib.models.self_distillation import EmotionAnchors, gather_ranks
 rank, place, out = int(sys.argv[1]), sys.argv[2], sys.argv[3]
 torch.set_num_threads(1)
 torch.distributed.init_process_group("gloo", init_method=f"file://{place}", rank=rank, world_size=2)

@@ -93,10 +93,10 @@ def test_a_wheel_holds_every_file_of_the_library_and_the_widgets(wheel):
 
 
 def test_a_page_is_made_from_the_wheel_alone(wheel, tmp_path):
-    zipfile.ZipFile(wheel).extractall(tmp_path / "installed")
+    zipfile.ZipFile(wheel).extractall(site := tmp_path / "site")  # which is how pip installs it
     program = f"""
 import sys
-sys.path.insert(0, {str(tmp_path / "installed")!r})
+sys.path.insert(0, {str(site)!r})
 import s4d_lib
 from s4d_lib.batch.status import ChapterRun
 from s4d_lib.batch.table import as_html
@@ -106,4 +106,4 @@ print(as_html([ChapterRun("01_a", "smoke", "/runs/01_a", {{}}, True, "", headlin
     command = [sys.executable, "-I", "-c", program]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     place, page = done.stdout.split("\n", 1)
-    assert place.startswith(str(tmp_path / "installed")) and "<td>a &lt; b</td>" in page and "<td>done</td>" in page
+    assert place.startswith(str(site)) and "<td>a &lt; b</td>" in page and "<td>done</td>" in page

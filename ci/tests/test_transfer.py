@@ -1,4 +1,4 @@
-"""analysis/gradients.py, interference.py: gradients against functional autograd, steps against torch.optim."""
+"""analysis/gradients.py, analysis/interference.py: gradients against functional autograd, steps against torch.optim."""
 
 import copy
 import json

@@ -6,7 +6,7 @@ A chapter is a MyST text file in the chapters folder. For each run the runner wr
         chapter.ipynb (executed)  log.txt  record.json  status.json      and what the worker was asked and said
 
 and beside them, at the end, table.txt, table.json and table.html. The chapter's last code cell writes `record.json`,
-through `s4d_lib.records.chapter_record`, into the folder that the environment variable S4D_CHAPTER_OUT names. What
+through `records.chapter_record`, into the folder that the environment variable S4D_CHAPTER_OUT names. What
 can be refused is refused before anything starts (`plan_runs`); every state is written by us (`status.py`), from
 exit codes and records (`causes.py`). Explained in appendix c.
 """

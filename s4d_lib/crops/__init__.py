@@ -1,6 +1,6 @@
 """frames → faces     where the faces are, followed, turned upright and cut out.
 
-    faces        what a face detector answers, and what it must look like.
+    faces        what a face detector is, and what it answers.
     mtcnn        MTCNN: three small networks in a cascade, for a whole batch of frames at a time.
     detectors    where the faces are: MTCNN from a package that brings its weights, or a model file you have.
     alignment    where a face is cut out, and the cutting.

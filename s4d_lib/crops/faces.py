@@ -1,4 +1,4 @@
-"""frames → boxes     what a face detector answers, and what it must look like.
+"""frames → boxes     what a face detector is, and what it answers.
 
 `detectors.py` has those that come with a package or as a file; whoever has another gives an object of this form to
 `FaceCropper`. Derived in chapter 02.

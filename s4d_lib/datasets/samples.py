@@ -1,4 +1,4 @@
-"""samples → records     what a sample is, checks before training, and splits.
+"""samples → parts     what a sample is, checks before training, and splits.
 
 A reader (`readers.py`) turns the lists of a data set into `Sample`s: an id, a path that exists, a label checked against
 the set's own class order. `check_samples` looks for what spoils a training before it starts. `face_dataset.py`

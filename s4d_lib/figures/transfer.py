@@ -163,7 +163,7 @@ def draw_per_class(groups: Mapping[str, Mapping[str, Any]], title: str) -> go.Fi
 
 def draw_prediction(measure: Sequence[float], transfer: Sequence[float], names: Sequence[str], found: Any,
                     x: str, title: str, y: str = "transfer, percentage points") -> go.Figure:
-    """A measure of every cell against the transfer measured there; `found` is their `effects.Correlation`."""
+    """A measure of every cell against the transfer measured there; `found` is their `metrics.effects.Correlation`."""
     found = _plain(found)
     told = (f"Spearman {found.value:+.2f}, 95 % {found.low:+.2f} to {found.high:+.2f}, p {found.p:.3f}, "
             f"{found.count} cells")

@@ -72,7 +72,7 @@ class LandmarkConfig(BaseModel):
     name: str = Field("landmark_net", pattern=r"^[\w.-]+$")
     tier: Literal["smoke", "laptop", "full"] | None = None
     width: float = Field(0.25, gt=0, le=1, description="channels over those of the released layout; the tap keeps 128")
-    folder: str | None = Field(None, description="a `stills` folder of face_files.py; None: draw faces")
+    folder: str | None = Field(None, description="a `stills` folder of synthetic_faces/folders.py; None: draw faces")
     people: int = Field(9600, ge=1, description="different faces drawn for training")
     validation_people: int = Field(480, ge=1)
     test_people: int = Field(960, ge=1)

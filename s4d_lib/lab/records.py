@@ -160,7 +160,7 @@ class CellRuns:
 
 @dataclass(frozen=True)
 class LabRecord:
-    """A record of the laboratory by names: `cells` in the record's order, `alone` as `lab_reading` explains it."""
+    """A record of the laboratory by names: `cells` in the record's order, `alone` as `reading.py` explains it."""
 
     name: str
     results: Mapping[str, Any]

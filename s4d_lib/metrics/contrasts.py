@@ -94,7 +94,7 @@ def contrast(answers_a: np.ndarray, answers_b: np.ndarray, labels: np.ndarray, p
     answers_a, answers_b = np.atleast_2d(answers_a), np.atleast_2d(answers_b)
     if answers_a.shape != answers_b.shape:
         raise ValueError(f"answers of shape {answers_a.shape} and {answers_b.shape}: a contrast is paired by seed, so "
-                         "give both methods' rows for the same seeds (lab_reading.pair takes the common ones)")
+                         "give both methods' rows for the same seeds (lab.pair takes the common ones)")
     labels = np.asarray(labels)
     gained = (answers_a == labels).astype(float) - (answers_b == labels)
     return _summarise(*_people_draws(gained, labels, people, metric, subset, draws, seed), (interval, over, seed))

@@ -156,7 +156,7 @@ class S2DClassifier(nn.Module, HubModel):
         return self
 
     def use_memory(self, folder: str | Path | None) -> "S2DClassifier":
-        """Take what `landmark_memory.remember` kept in a folder in place of asking the landmark network. Returns self.
+        """Take what `models.landmark_memory.remember` kept in place of asking the landmark network. Returns self.
 
         Where and whether it is used is no part of the model and its files. None: ask the network.
         """

@@ -50,7 +50,7 @@ class Variation(BaseModel):
     grey: float = Field(0.2, ge=0, le=1, description="share without colour")
     blur: float = Field(0.3, ge=0, le=1, description="share blurred, by a random amount up to two 3×3 binomials")
     coarse: float = Field(0.5, ge=0, le=1, description=f"share that has been through {COARSE} px")
-    contrast: float = Field(0.5, ge=0, le=1, description="share of these that is read through local_contrast.py")
+    contrast: float = Field(0.5, ge=0, le=1, description="share of these that is read through frames/local_contrast.py")
 
 
 class DrawnFaces(Dataset):

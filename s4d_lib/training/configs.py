@@ -35,8 +35,8 @@ class Config(BaseModel):
     size: str = "base"
     stills: str | None = Field(None, description="folder of the image data set")
     clips: str | None = Field(None, description="folder of the video data set")
-    stills_as: str = later("affectnet7", description="its layout, a name in readers.READERS")
-    clips_as: str = later("dfew", description="its layout, a name in readers.READERS")
+    stills_as: str = later("affectnet7", description="its layout, a name in datasets.READERS")
+    clips_as: str = later("dfew", description="its layout, a name in datasets.READERS")
     stills_schema: str | None = later(None, description="label order, where the layout fixes none")
     clips_schema: str | None = later(None, description="the same for the video data set")
     label_base: Literal[0, 1] | None = later(None, description="what the video list counts its labels from")
@@ -44,7 +44,7 @@ class Config(BaseModel):
     stride: int = Field(4, ge=1, description="frames between two frames of a clip (released: sr)")
     on_unreadable: Literal["raise", "skip"] = "raise"
     cache: bool = Field(False, description="keep decoded frames in memory")
-    local_contrast: bool = later(False, description="read frames through local_contrast.py")
+    local_contrast: bool = later(False, description="read frames through frames/local_contrast.py")
     augment_stills: str = "PAPER_STILL_TRAIN"
     augment_clips: str = "PAPER_CLIP_TRAIN"
     epochs: int = Field(100, ge=1)

@@ -31,7 +31,7 @@ class S2DSettings(BaseModel):
     freeze: bool | None = later(None, description="train only what S2D adds; None: in mode dfer")
     landmarks: str | None = later("shipped", description="weights of the landmark network, or 'random' as a control")
     landmark_memory: str | None = later(
-        None, description="folder that landmark_memory.remember filled; its features are rounded, so it is another run"
+        None, description="folder that models.landmark_memory.remember filled; its features are rounded: another run"
     )
     sdl: bool = later(False, description="self-distillation from emotion anchors; its variant is `behaviour`")
     sdl_slots: int = later(16, ge=1, description="anchors kept of each class")

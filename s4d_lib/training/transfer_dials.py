@@ -30,7 +30,7 @@ class TransferDials(BaseModel):
     shuffle_stills: bool = later(False, description="control: the patches of every still in a random order")
     leave_out: str | None = later(None, description="class of the stills that is not trained on")
     optimizer_states: Literal["shared", "separate"] = later("shared", description="separate: AdamW moments a task")
-    remedy: str | None = later(None, description="a name in remedies.REMEDIES: both tasks in each step")
+    remedy: str | None = later(None, description="a name in training.remedies.REMEDIES: both tasks in each step")
     router: Literal["learned", "quiet", "frozen", "task", "uniform"] = later("learned")  # layers.adapters.ROUTERS
     expert_spread: float = later(0.02, gt=0, description="standard deviation of the experts' first weights")
 

@@ -147,7 +147,7 @@ def _input(config: dict[str, Any], kind: str) -> str:
             "and then normalised with ImageNet's mean (0.485, 0.456, 0.406) and standard deviation (0.229, 0.224, "
             "0.225).")
     if kind == "S2DClassifier" and not config["landmark_net"] and config.get("prompts", True):
-        text += " It also needs the landmark features of every frame (`s4d_lib.models.landmark_net`)."
+        text += " It also needs the landmark features of every frame (`models.LandmarkNet` of s4d_lib)."
     return text[0].upper() + text[1:]
 
 

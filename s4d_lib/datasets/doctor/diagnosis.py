@@ -4,8 +4,8 @@
 
 Readers stop at the first problem (`datasets/readers.py`); here all are counted, and `findings.py` says how bad each is.
 The lists are read by `census.py`, the frames by `inventory.py`. Nothing is followed out of the folder, or out of a
-folder of frames that is named by its absolute path, and no pickled array is read. Without lists, `places.py` looks
-nearby.
+folder of frames that is named by its absolute path, and no pickled array is read. Without lists,
+`datasets/folders.py` says where to look nearby.
 
 Derived in chapter 02.
 """
