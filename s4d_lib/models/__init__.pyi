@@ -1,6 +1,6 @@
 # What this wing hands on. A name is imported, and its file run, when somebody asks for it.
 
-from .sizes import Size as Size, resolve_size as resolve_size
+from .sizes import SIZES as SIZES, Size as Size, resolve_size as resolve_size
 from .autoencoder import DualModalEncoder as DualModalEncoder, DualModalMAE as DualModalMAE
 from .classifier import S4DClassifier as S4DClassifier
 from .landmark_net import LandmarkNet as LandmarkNet, load_landmarks as load_landmarks
@@ -12,4 +12,4 @@ from .self_distillation import (
     collect as collect,
     read as read,
 )
-from .s2d import SIZES as SIZES, S2DClassifier as S2DClassifier
+from .s2d import S2DClassifier as S2DClassifier
