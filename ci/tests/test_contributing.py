@@ -1,4 +1,4 @@
-"""CONTRIBUTING.md and CHANGELOG.md: recipes are applied to a copy of the repository and run; every new name is there."""
+"""CONTRIBUTING.md and CHANGELOG.md: recipes are applied to a copy of the repository and run; every new name exists."""
 
 import importlib
 import importlib.util
