@@ -72,9 +72,9 @@ class Uses:
     def of(self, file: str, entry: str = "") -> list[str]:
         return sorted(self.found[file][entry])
 
-    def files(self, chapter: str) -> list[str]:
+    def files(self, chapter: str) -> set[str]:
         """The files that a chapter uses."""
-        return [file for file, entries in self.found.items() if chapter in entries[""]]
+        return {file for file, entries in self.found.items() if chapter in entries[""]}
 
 
 def read_wings(library: griffe.Module) -> list[Wing]:
@@ -336,7 +336,8 @@ def link_table(wings: list[Wing], uses: Uses, chapters: list[str]) -> dict[str, 
     """What `links_plugin.mjs` asks: which mentions lead to which label, and which files a chapter uses.
 
     A mention may name the wing, the file or both: `layers.random_mask`, the same behind the file, `layers/masking.py`.
-    One that could mean two things, such as a file `folders`, leads nowhere unless the wing is named.
+    One that could mean two things, such as a file `folders`, leads nowhere unless the wing is named. The files of a
+    chapter stand in the order of the house, from the roof to the ground.
     """
     meant: dict[str, set[str]] = defaultdict(set)
     for wing in wings:
@@ -350,8 +351,8 @@ def link_table(wings: list[Wing], uses: Uses, chapters: list[str]) -> dict[str, 
                     meant[f"{place.replace('/', '.')}.{name}"].add(label)
     labels = {file.name: file.label for wing in wings for file in wing.files}
     return {"mentions": {spelling: min(found) for spelling, found in sorted(meant.items()) if len(found) == 1},
-            "chapters": {stem: {f"{file}.py": labels[file] for file in uses.files(stem) if file in labels}
-                         for stem in chapters}}
+            "chapters": {stem: {f"{file}.py": labels[file] for file in labels if file in used}
+                         for stem in chapters for used in [uses.files(stem)]}}
 
 
 def _head(title: str, label: str, description: str = "") -> list[str]:

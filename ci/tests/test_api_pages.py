@@ -128,6 +128,7 @@ def test_the_link_table_knows_spellings_that_can_mean_one_thing_only(book: Path)
     assert table["chapters"]["04_masks"] == {"layers/masks.py": "lib-layers-file-masks"}
     assert table["chapters"]["05_later"] == {"layers/masks.py": "lib-layers-file-masks", "tools.py": "lib-tools",
                                              "layers/tokens.py": "lib-layers-file-tokens"}
+    assert [*table["chapters"]["05_later"]] == ["layers/tokens.py", "layers/masks.py", "tools.py"], "in house order"
 
 
 def test_docstrings_become_markdown_that_says_the_same(book: Path) -> None:
