@@ -80,6 +80,7 @@ def test_without_its_patch_a_recipe_fails(recipe, tree):
     assert code != 0 and re.search("ourlab|micro|two_strides|e_counting|patch_explorer", printed), printed
 
 
+@pytest.mark.spawns
 def test_the_imports_are_those_of_the_copy(tree):
     code, printed = run("python -c 'import s4d_lib, widgets; print(s4d_lib.__file__, widgets.__file__)'", tree)
     assert code == 0 and printed.split() == [str(tree / "s4d_lib/__init__.py"), str(tree / "widgets/__init__.py")]
