@@ -195,7 +195,8 @@ def test_outputs_of_the_chapters_name_what_is_there():
     """What a run printed before a move is not what it prints now."""
     wrong = {}
     for name in ours(".ipynb"):
-        outputs = [output for cell in json.loads((ROOT / name).read_text())["cells"] for output in cell.get("outputs", [])]
+        cells = json.loads((ROOT / name).read_text())["cells"]
+        outputs = [output for cell in cells for output in cell.get("outputs", [])]
         kinds = [{"text": output.get("text", ""), **output.get("data", {})} for output in outputs]
         shown = "\n".join("".join(text) for one in kinds for kind, text in one.items() if kind.startswith("text"))
         if found := sorted({*said_wrong(shown, name), *imported_wrong(shown)}):
