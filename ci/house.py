@@ -3,15 +3,18 @@
     python ci/house.py           print the picture (Mermaid)
     python ci/house.py --write   put it into CONTRIBUTING.md
 
-An arrow says "imports". One that follows from others (lab → training → layers says lab → layers) is left out, and so
-are the arrows to the ground, on which every wing stands.
+A box is a wing, with the first words of its file: what goes in → what comes out. An arrow says "imports". One that
+follows from others (lab → training → layers says lab → layers) is left out, and so are the arrows to the ground, on
+which every wing stands.
 """
 
+import re
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "CONTRIBUTING.md"
+GROUND = 2  # so many of the lowest floors are drawn as one box
 BEGIN, END = "<!-- drawn by ci/house.py -->\n", "<!-- end of the picture -->\n"
 
 
@@ -45,15 +48,23 @@ def shortest(pairs: set[tuple[str, str]]) -> set[tuple[str, str]]:
             if not any(other in reached(between) for start, between in pairs if start == one and between != other)}
 
 
+def what_it_does(wing: str, root: Path = ROOT) -> str:
+    """The arrow that a wing's file begins with: "config → run"."""
+    path = root / "s4d_lib" / wing
+    path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    return re.match(r'"""(.+?) {5}', path.read_text(encoding="utf-8"))[1]
+
+
 def picture(root: Path = ROOT) -> str:
-    """The house as a Mermaid flowchart."""
-    *upper, ground = floors(root)
-    wings = {wing for floor in upper for wing in floor}
+    """The house as a Mermaid flowchart, floor below floor."""
+    every = floors(root)
+    upper, ground = every[:-GROUND], [wing for floor in every[-GROUND:] for wing in floor]
     lines = ["```mermaid", "flowchart TD"]
-    for number, floor in zip(range(len(upper), 0, -1), upper):
-        lines += [f'  subgraph floor{number}["{number}"]', *(f"    {wing}" for wing in floor), "  end"]
-    lines += [f"  {one} --> {other}" for one, other in sorted(shortest(arrows(wings)))]
-    lines += [f'  floor1 --> ground["the ground: {", ".join(ground)}"]', "```", ""]
+    for number, floor in enumerate(upper):
+        boxes = [f'    {wing}["<b>{wing}</b><br/>{what_it_does(wing, root)}"]' for wing in floor]
+        lines += [f'  subgraph floor{len(every) - 1 - number}[" "]', *boxes, "  end"]
+    lines += [f"  {one} --> {other}" for one, other in sorted(shortest(arrows({w for floor in upper for w in floor})))]
+    lines += [f'  ground["<b>the ground</b><br/>{" · ".join(ground)}"]', f"  floor{GROUND} --> ground", "```", ""]
     return "\n".join(lines)
 
 

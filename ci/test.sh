@@ -32,6 +32,11 @@ if [[ -z "$quick" ]]; then
     step "node and a browser" "Install what is named above." need_node
     step "node and a browser" "Install what is named above." need_chromium
 fi
+if python -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
+    step "floors" "An import goes up or in a circle; the wings and their floors stand at the end of pyproject.toml." lint-imports --no-cache
+else
+    printf '\n== floors\nNot checked: import-linter needs Python 3.11, and this is an older one.\n'
+fi
 step "environment files" "Bring environment.yml, pyproject.toml and ci/constraints.txt into step as said above." \
     python ci/check_environment.py
 

@@ -22,6 +22,11 @@ def in_notebook() -> bool:
     return instance is not None and hasattr(instance, "kernel")
 
 
+def say(text: str) -> None:
+    """One line for whoever waits, beside all progress: what was loaded, left out or waited for."""
+    print(text, flush=True)
+
+
 class Progress:
     """`with Progress(total, "pretraining") as bar: bar.update(1, loss=0.93)`."""
 

@@ -141,13 +141,13 @@ def _s4d(name: str, pretrained: bool, size: Any, defaults: dict[str, Any], kwarg
 
 
 def _s2d(name: str, pretrained: bool, size: str, kwargs: dict[str, Any]) -> nn.Module:
-    from s4d_lib.models.s2d import SIZES, S2DClassifier
+    from s4d_lib.models.s2d import S2D_SIZES, S2DClassifier
 
     _no_weights(name, pretrained)
     timm_side, given = _split(kwargs)
     words = {"img_size": "image_size", "num_frames": "frames", "patch_size": "patch", "drop_rate": "dropout"}
     given = _translate(name, given, words, _arguments(S2DClassifier))
-    model = S2DClassifier(**SIZES[size] | given)
+    model = S2DClassifier(**S2D_SIZES[size] | given)
     return _finish(model, name, timm_side, model.config["image_size"])
 
 

@@ -15,7 +15,8 @@ from s4d_lib.batch import runner, worker
 from s4d_lib.batch.causes import CELL_ERROR, judge
 from s4d_lib.batch.chapters import ChapterError, chapter_parameters, find_chapters, merge_parameters
 from s4d_lib.batch.runner import plan_runs, run_book
-from s4d_lib.batch.status import write_status
+from s4d_lib.batch.status import finished_before, write_status
+from s4d_lib.batch.table import print_table
 from s4d_lib.cli import app
 
 LIBRARY = runner._library_hashes
@@ -128,7 +129,8 @@ def test_the_fingerprint_follows_chapter_parameters_tier_and_library(tmp_path, m
 
 def test_the_library_hash_follows_names_and_content_of_its_files(tmp_path, monkeypatch):
     """Of files in folders of any depth too: a library that is not hashed whole keeps stale chapters in silence."""
-    assert {"batch.py", "files.py", "weights/tiny_s4d_classifier.safetensors"} <= LIBRARY(tmp_path / "chapters").keys()
+    some = {"batch/runner.py", "files.py", "weights/tiny_s4d_classifier.safetensors"}
+    assert some <= LIBRARY(tmp_path / "chapters").keys()
     monkeypatch.setattr(runner, "PACKAGE", tmp_path)
     (tmp_path / "weights").mkdir()
     (tmp_path / "weights" / "tiny.safetensors").write_bytes(b"\x00")
@@ -205,7 +207,7 @@ def test_status_comes_from_exit_code_and_record_together(tmp_path, returncode, r
     run.status, run.cause, run.reason = judge(run, returncode)
     assert run.status == status and words in run.reason
     assert write_status(run) and json.loads(Path(run.folder, "status.json").read_text())["status"] == status
-    assert runner.finished_before(run) is (status == "done")
+    assert finished_before(run) is (status == "done")
 
 
 def test_a_chapter_without_code_needs_no_record(tmp_path):
@@ -232,7 +234,7 @@ def test_the_folder_holds_the_executed_chapter_its_log_and_its_status(book):
 @pytest.mark.spawns
 def test_the_table_names_every_chapter_and_where_to_read_on(book, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
-    runner.print_table(list(book[2].values()))
+    print_table(list(book[2].values()))
     printed = capsys.readouterr().out
     for words in ("01_good", "6 at laptop", "ValueError: the lamp is off", "02_fails: failed; read"):
         assert words in printed
@@ -244,7 +246,7 @@ def test_resume_keeps_what_finished_and_only_that(book, monkeypatch):
 
     def kept(**changes):
         plan = plan_runs(chapters, out, "laptop", given=changes, names=["01", "02", "03"])
-        return [run.chapter for run in plan if runner.finished_before(run)]
+        return [run.chapter for run in plan if finished_before(run)]
 
     assert kept() == ["01_good"]
     assert kept(count=5) == []

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from s4d_lib.cli.cost import TRAININGS, as_lines, cell, configuration, cost_table
 from s4d_lib.records import read_record
 from s4d_lib.training import costs
 from s4d_lib.training.configs import FinetuneConfig, PretrainConfig
+from s4d_lib.training.cost_tables import TRAININGS, as_lines, cell, configuration, cost_table
 from s4d_lib.training.costs import GPUS, KINDS, STEP_COSTS, UTILISATION, estimate, kind_of, steps_of
 from s4d_lib.training.step_counts import Counted, count_step, make_step, saved_bytes
 from s4d_lib.training.tiers import FINETUNE, PRETRAIN

@@ -15,7 +15,6 @@ import torch
 from PIL import Image
 
 from s4d_lib.cli.app import app
-from s4d_lib.crops import faces
 from s4d_lib.crops import mtcnn as mtcnn_module
 from s4d_lib.crops.alignment import FIVE_POINTS, cut_square, eye_places, square_of, to_crop, whole_square
 from s4d_lib.crops.cropper import STATES, Crops, FaceCropper, MissingFace
@@ -157,7 +156,7 @@ def test_detectors_that_cannot_be_had_say_so(monkeypatch, tmp_path):
         open_detector("mtcnn", min_face=0)
     model = tmp_path / "net.onnx"
     model.write_bytes(b"model")
-    monkeypatch.setattr(faces.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     for name, package in (("yunet", "cv2"), ("mediapipe", "mediapipe")):
         with pytest.raises(DetectorMissing, match=f"{name} needs its model file"):
             open_detector(name, tmp_path / "absent.onnx")
@@ -208,7 +207,7 @@ def test_yunet_and_mediapipe_answers_are_put_in_our_order(monkeypatch, tmp_path)
 
     cv2 = types.SimpleNamespace(__version__="5", FaceDetectorYN=types.SimpleNamespace(create=create))
     monkeypatch.setitem(sys.modules, "cv2", cv2)
-    monkeypatch.setattr(faces.importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
     found = open_detector("yunet", model)(frames)
     assert len(found) == 2 and found[0].boxes.tolist() == [[10, 11, 22, 24]]
     assert found[0].landmarks[0].tolist() == [[14, 15], [16, 17], [18, 19], [20, 21], [22, 23]]

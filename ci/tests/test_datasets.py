@@ -14,6 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from sklearn.model_selection import GroupShuffleSplit
 from torch.utils.data import DataLoader
 
 from s4d_lib.clips import EVAL, LIGHT, PAPER_CLIP_TRAIN, augment, test_views
@@ -337,7 +338,21 @@ def test_grouped_validation_stays_near_the_class_proportions():
     assert chosen <= min(blind) + 2 and chosen < np.mean(blind) / 2
 
 
+@pytest.mark.parametrize("people, fraction, seed", [(2, 0.3, 0), (7, 0.25, 1), (40, 0.2, 2), (41, 0.61, 3)])
+def test_groups_are_divided_as_scikit_learn_divides_them(people, fraction, seed):
+    chance = np.random.default_rng(seed)
+    groups = [f"p{chance.integers(people) if i >= people else i}" for i in range(3 * people)]
+    labels = np.concatenate([np.arange(3), chance.integers(3, size=3 * people - 3)])
+    draws = GroupShuffleSplit(n_splits=64, test_size=fraction, random_state=seed).split(labels, groups=groups)
+    distance = {tuple(out): np.abs(np.bincount(labels[out], minlength=3) - fraction * np.bincount(labels)).sum()
+                for _, out in draws}
+    _, validation = split_validation(samples_of(labels.tolist(), groups), fraction, seed)
+    assert [int(sample.id) for sample in validation] == list(min(distance, key=distance.get))
+
+
 def test_splits_that_cannot_be_made():
+    with pytest.raises(ValueError, match="fraction 0.9 of 2 groups leaves none to train on"):
+        split_validation(samples_of([0, 1], ["a", "b"]), 0.9, 0)
     with pytest.raises(ValueError, match="fraction must lie between 0 and 1, got 1.0"):
         split_validation(samples_of([0, 1]), 1.0, 0)
     with pytest.raises(ValueError, match="1 of 2 samples have a group"):

@@ -6,9 +6,9 @@ import torch
 
 from s4d_lib.analysis.floors import (
     floors,
+    grey_contrast,
     grey_in_time,
     grey_mean,
-    local_contrast,
     random_encoder,
     random_features,
     read_features,
@@ -49,8 +49,8 @@ def test_pixel_features_see_what_their_names_say():
     backwards = x.flip(2)
     torch.testing.assert_close(grey_mean(x), grey_mean(backwards))
     assert not torch.allclose(grey_in_time(x), grey_in_time(backwards)), "order is visible in four parts"
-    brighter = local_contrast(x + 0.5)
-    torch.testing.assert_close(local_contrast(x), brighter, rtol=1e-3, atol=1e-3)
+    brighter = grey_contrast(x + 0.5)
+    torch.testing.assert_close(grey_contrast(x), brighter, rtol=1e-3, atol=1e-3)
     assert grey_mean(x).shape == (2, 6 * 8)
 
 
@@ -73,6 +73,6 @@ def test_features_read_in_batches_are_those_of_all_pictures_at_once(faces):
     config = finetuning("smoke", "dfer", stills=str(faces / "stills"), clips=str(faces / "clips"))
     samples = read_samples(config, "clip", "test")[:5]
     pictures = read_pictures(samples, "tiny", 2)
-    views = [grey_mean, grey_in_time, local_contrast, lambda x: random_features(x, random_encoder("tiny", 0))]
+    views = [grey_mean, grey_in_time, grey_contrast, lambda x: random_features(x, random_encoder("tiny", 0))]
     for found, view in zip(read_features(samples, "tiny", 2, 0, batch=2), views, strict=True):
         torch.testing.assert_close(found, view(pictures), rtol=1e-4, atol=1e-4)

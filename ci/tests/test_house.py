@@ -115,6 +115,15 @@ def test_no_private_name_crosses_a_file():
         "_cut", "masking._ranks"], "the control: both ways are seen"
 
 
+SPEAKERS = {"progress.py", "batch/worker.py", "datasets/doctor/findings.py"}  # beside cli: a program, a printed report
+
+
+def test_the_library_returns_and_only_a_few_files_print():
+    speaking = {str(path.relative_to(LIBRARY)) for path in FILES for node in ast.walk(ast.parse(path.read_text()))
+                if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"}
+    assert {name for name in speaking if not name.startswith("cli/")} == SPEAKERS
+
+
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="grimp needs Python 3.11")
 def test_the_picture_of_the_house_is_drawn_from_the_imports():
     page = (ROOT / "CONTRIBUTING.md").read_text()

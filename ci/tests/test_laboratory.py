@@ -313,6 +313,7 @@ def test_impossible_combinations_are_refused(lab, change, words):
 # --- runs and records ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.trains
 def test_a_lab_record_keeps_what_every_run_said(lab):
     cell = Cell(clips=20, init="random")
     found = run_lab([(cell, method, seed) for method in ("dfer", "joint", "paired_famo") for seed in (1, 2)], "smoke",
@@ -331,6 +332,7 @@ def test_a_lab_record_keeps_what_every_run_said(lab):
     assert here.methods["paired_famo"].updates == [steps, steps], "one step of both"
 
 
+@pytest.mark.trains
 def test_a_recorded_run_can_be_trained_again(lab):
     cell = Cell(clips=20, init="random")
     found = run_lab([(cell, method, seed) for method in ("dfer", "joint") for seed in (1, 2)], "smoke", jobs=1,
@@ -352,6 +354,7 @@ def test_a_recorded_run_can_be_trained_again(lab):
     assert not np.allclose(*probabilities), "clipping must matter here, or the line before shows nothing"
 
 
+@pytest.mark.trains
 def test_the_cell_with_harm_changes_one_thing_a_method(lab, monkeypatch):
     monkeypatch.setenv("S4D_RUNS", str(lab / "runs"))
     for name, noise in (("HARM", "heavy"), ("RIGHT", "default")):

@@ -9,9 +9,9 @@ import torch
 from s4d_lib.analysis.interference import moments
 from s4d_lib.lab.foretelling import PREDICTORS, predictors, rank_correlations
 from s4d_lib.lab.measures import (
-    agreement,
     alike,
     block_features,
+    gradient_agreement,
     lookahead,
     make_probe,
     one_each,
@@ -92,7 +92,7 @@ def test_one_clip_of_each_person():
 
 def test_agreement_in_a_record():
     model, probe = network().train(), small_probe()
-    found = agreement(model, probe)
+    found = gradient_agreement(model, probe)
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     assert set(found["within"]) == {"image", "clip", "random"}
     assert set(found["between"]) == {"image | clip", "image | random", "clip | random"}
@@ -103,7 +103,7 @@ def test_agreement_in_a_record():
 def test_a_task_against_itself_gives_its_ceiling():
     probe = small_probe()
     probe.batches["image"] = probe.batches["clip"]
-    found = agreement(network(), probe)
+    found = gradient_agreement(network(), probe)
     for group, row in found["between"]["image | clip"].items():
         assert row["cosine"] == pytest.approx(found["within"]["clip"][group], abs=1e-3) and row["ratio"] == 1
 
@@ -298,7 +298,7 @@ def test_plain_numbers():
 def test_a_figure_says_in_words_what_it_shows():
     from s4d_lib.figures.measures import LINES, draw_agreement, draw_foretelling
 
-    drawn = draw_agreement(agreement(network(), small_probe()), "t")
+    drawn = draw_agreement(gradient_agreement(network(), small_probe()), "t")
     assert len(drawn.data) == len(LINES) and "stills with clips" in drawn.layout.meta["alt"]
     rows, transfer = table(14)
     found = rank_correlations(rows, transfer, shuffles=100)

@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 from inventories import shapes
 from torch.utils.flop_counter import FlopCounterMode
 
+from s4d_lib.layers import decoder, encoder
 from s4d_lib.layers.adapters import MixtureOfAdapterExperts
 from s4d_lib.layers.masking import random_mask
+from s4d_lib.models import autoencoder
 from s4d_lib.models.autoencoder import DualModalMAE, MAEOutput
 from s4d_lib.models.classifier import S4DClassifier
 from s4d_lib.models.sizes import Size
@@ -141,9 +143,9 @@ def test_compute_of_pretraining_is_the_released_models(monkeypatch, shape, seen,
     def visible(mask: torch.Tensor) -> torch.Tensor:  # which tokens are visible has no answer without values
         return torch.empty(1, seen, dtype=torch.int64, device="meta")
 
-    for module in ("encoder", "decoder"):
-        monkeypatch.setattr(f"s4d_lib.layers.{module}.visible_index", visible)
-    monkeypatch.setattr("s4d_lib.models.autoencoder.masked_mse", lambda *_: None)
+    for module in (encoder, decoder):
+        monkeypatch.setattr(module, "visible_index", visible)
+    monkeypatch.setattr(autoencoder, "masked_mse", lambda *_: None)
     tokens = 800 if len(shape) == 5 else 100
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
         model = DualModalMAE("base")

@@ -546,6 +546,17 @@ def test_reports(videos, tmp_path, reader):
     assert first["windows"][0]["face_share"] is None
 
 
+def test_tables_and_windows_are_what_pandas_makes_of_the_rows(videos, frame_folder, tmp_path, reader):
+    still = frame_folder(["1.png"]) / "1.png"
+    found = predict([videos["cfr"], still, tmp_path / "gone, with a comma.mp4", videos["vfr"]], reader, crop="none")
+    table = pd.concat([one.to_frame() for one in found], ignore_index=True)
+    assert to_csv(found) == table.to_csv(index=False) and to_csv(found[1:2]) == found[1].to_frame().to_csv(index=False)
+    for one in found:
+        windows = one.to_frame(answers=False).drop(columns=["path", "kind", "part"])
+        assert one.as_dict()["windows"] == windows.astype(object).where(windows.notna(), None).to_dict("records")
+    assert table["face_share"].isna().all() and len(table) > 8, "control: there are holes"
+
+
 def test_the_command(tmp_path, videos, weights):
     folder = tmp_path / "in"
     folder.mkdir()

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 import s4d_lib.datasets.lists as lists
+from s4d_lib.datasets.folders import LAYOUTS, FolderLayout
 from s4d_lib.datasets.labels import SCHEMAS, ReaderNote
 from s4d_lib.datasets.lists import RowError, encoding_of, word_rows
 from s4d_lib.datasets.pack.writer import pack
@@ -20,6 +21,7 @@ from s4d_lib.datasets.readers import (
     read_dataset,
     read_dfew,
     read_ferv39k,
+    read_laid_out,
     read_mafw,
     read_table,
     read_voxceleb2,
@@ -289,6 +291,39 @@ def test_ferplus_votes_become_one_class_a_picture(tmp_path):
     write(tmp_path / "fer2013new.csv", FERPLUS.replace("4,0,0,1,3", "4,0,0,-1,3"))
     with pytest.raises(ValueError, match=r"fer2013new\.csv:2: votes must be whole numbers"):
         read_ferplus(tmp_path, "train", frames="images")
+
+
+# -------------------------------------------------------------------------------- a layout without a reader
+
+
+def test_a_layout_alone_reads_what_the_readers_with_code_read(dfew, mafw, affectnet):
+    """The oracle is every reader that was written out: the entry in LAYOUTS alone gives the same samples."""
+    write(dfew / "EmoLabel_DataSplit/train(single-labeled)/set_3.csv", "video_name,label\n1,0\n2522,5\n")
+    write(mafw / "anno/single/no_caption/set_4/test.csv", "video_name,labels\n03747,0\n00025,10\n")
+    write(affectnet / "train_affectnet7_2w.txt", "".join(f"{n} {6 - 3 * i}\n" for i, n in enumerate(names())))
+    picture(affectnet / "Image/aligned/train_00001_aligned.jpg")
+    write(affectnet / "EmoLabel/list_patition_label.txt", "train_00001.jpg 5\ntest_00001.jpg 5\n")
+    asked = [("dfew", "train", 2, {"frames": "clip_jpg_256"}), ("dfew", "train", 3, {"frames": "clip_jpg_256"}),
+             ("mafw", "test", 4, {}), ("affectnet7", "train", None, {}), ("rafdb", "train", None, {})]
+    for name, split, fold, options in asked:
+        by_layout = read_laid_out(LAYOUTS[name], dfew, split, fold or 1)
+        assert by_layout == read_dataset(dfew, name, split, fold, **options) and by_layout, name
+
+
+def test_what_a_layout_does_not_have_is_refused(dfew):
+    ours = FolderLayout("dfew", "clip", ("{split}.txt",), ("frames", "clip_jpg_256"))
+    write(dfew / "train.txt", "2522 fear\n1 0\n")
+    samples = read_laid_out(ours, dfew, "train")
+    assert facts(samples) == [("2522", 6, None), ("1", 0, None)], "a list of words is what a layout takes by default"
+    assert samples[0].path == dfew / "clip_jpg_256/02522", "the first of its folders that is there"
+    with pytest.raises(FileNotFoundError, match=r"test\.txt: no such list; lists found beside it: train\.txt"):
+        read_laid_out(ours, dfew, "test")
+    with pytest.raises(ValueError, match="split must be 'train' or 'test', got 'validation'"):
+        read_laid_out(ours, dfew, "validation")
+    with pytest.raises(ValueError, match="fold=2, but there is one"):
+        read_laid_out(ours, dfew, "train", fold=2)
+    with pytest.raises(FileNotFoundError, match="frames: no such folder of clips"):
+        read_laid_out(FolderLayout("dfew", "clip", ("{split}.txt",), ("frames",)), dfew, "train")
 
 
 # -------------------------------------------------------------------------------- VoxCeleb2, class folders

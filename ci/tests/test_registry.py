@@ -11,7 +11,7 @@ import torch
 import s4d_lib  # noqa: F401 - this import is what registers the models
 from s4d_lib import registry
 from s4d_lib.models.classifier import S4DClassifier
-from s4d_lib.models.s2d import SIZES as S2D_SIZES
+from s4d_lib.models.s2d import S2D_SIZES
 from s4d_lib.models.sizes import SIZES
 from s4d_lib.weights.containers import BadCheckpoint
 from s4d_lib.weights.files import SHIPPED, save_model

@@ -11,7 +11,7 @@ from s4d_lib.checkpoints.cards import open_model
 from s4d_lib.checkpoints.convert import convert, load_released
 from s4d_lib.cli.app import app
 from s4d_lib.datasets.labels import SCHEMAS
-from s4d_lib.models.s2d import SIZES, S2DClassifier
+from s4d_lib.models.s2d import S2D_SIZES, S2DClassifier
 from s4d_lib.predict.video import predict_one
 from s4d_lib.training import tiers
 from s4d_lib.training.tiers import train_s2d
@@ -44,8 +44,8 @@ def test_a_trained_model_predicts(stages, faces):
     with pytest.raises(ValueError, match="no head for images"):
         predict_one(still, stages[1].weights, crop="none")
     with pytest.raises(ValueError, match="no landmark network of its own"):
-        open_model(S2DClassifier(**SIZES["nano"]))
-    assert open_model(S2DClassifier(**SIZES["nano"], prompts=False)).card.classes.keys() == {"video"}
+        open_model(S2DClassifier(**S2D_SIZES["nano"]))
+    assert open_model(S2DClassifier(**S2D_SIZES["nano"], prompts=False)).card.classes.keys() == {"video"}
 
 
 @torch.no_grad()
@@ -59,7 +59,7 @@ def test_a_trained_model_goes_to_the_hub_and_to_timm(stages, tmp_path):
         assert torch.equal(again(x), model(x)) and again.config == model.config
         card = (tmp_path / str(number) / "README.md").read_text()
         assert ("Images `[b 3 48 48]`" in card) == (not number) and "landmark features of every frame" not in card
-    built = timm.create_model("s2d_vit_tiny_patch8_48", **SIZES["nano"], landmark_net=0.25,
+    built = timm.create_model("s2d_vit_tiny_patch8_48", **S2D_SIZES["nano"], landmark_net=0.25,
                               checkpoint_path=str(stages[1].weights)).eval()
     torch.testing.assert_close(built(x), model(x))
 

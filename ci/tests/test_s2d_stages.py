@@ -15,7 +15,7 @@ from s4d_lib.datasets.labels import SCHEMAS, canonical
 from s4d_lib.models import landmark_memory
 from s4d_lib.models.autoencoder import DualModalMAE
 from s4d_lib.models.landmark_net import LandmarkNet
-from s4d_lib.models.s2d import SIZES, S2DClassifier
+from s4d_lib.models.s2d import S2D_SIZES, S2DClassifier
 from s4d_lib.models.sizes import resolve_size
 from s4d_lib.training.configs import FinetuneConfig
 from s4d_lib.training.data import read_samples
@@ -156,7 +156,7 @@ def test_an_encoder_of_clips_becomes_an_image_model(faces, tmp_path):
     published = to_released("mae", trunk).tensors | {"cls_token": torch.full((1, 1, 64), 3.0), "head.weight":
                                                      torch.zeros(5, 64), "pos_embed": torch.randn(1, 17, 64)}
     torch.save({"model": published}, tmp_path / "mae.pth")
-    other = S2DClassifier(**SIZES["nano"] | {"frames": 1}, temporal=False, prompts=False)
+    other = S2DClassifier(**S2D_SIZES["nano"] | {"frames": 1}, temporal=False, prompts=False)
     report = load_image_model(other, tmp_path / "mae.pth")
     assert report.layout == "mae" and "head.weight" in report.dropped and (other.cls_token == 3).all()
     assert torch.equal(other.pos_embed, published["pos_embed"])
@@ -166,11 +166,11 @@ def test_an_encoder_of_clips_becomes_an_image_model(faces, tmp_path):
 
 @pytest.mark.trains
 def test_half_an_image_model_is_refused(stages, tmp_path):
-    deeper = S2DClassifier(**SIZES["nano"] | {"depth": 5}, landmark_net=0.25)
+    deeper = S2DClassifier(**S2D_SIZES["nano"] | {"depth": 5}, landmark_net=0.25)
     with pytest.raises(BadCheckpoint, match=r"tensors of the image model are not in it, first blocks\.4"):
         load_image_model(deeper, stages[0].weights)
     with pytest.raises(BadCheckpoint, match=r"\[64, 3, 12, 12\] in the file and \[128, 3, 8, 8\] in the model"):
-        load_image_model(S2DClassifier(**SIZES["tiny"]), stages[0].weights)
+        load_image_model(S2DClassifier(**S2D_SIZES["tiny"]), stages[0].weights)
 
 
 @pytest.mark.parametrize("change, absent, present", [

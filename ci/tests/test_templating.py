@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -81,10 +82,14 @@ def wheel(tmp_path_factory) -> Path:
     return built
 
 
-def test_a_wheel_holds_every_file_beside_the_code(wheel):
-    files = [path for path in (ROOT / "s4d_lib").rglob("*") if path.suffix in (".jinja", ".css", ".js")]
-    assert len(files) >= 4, "control: there are such files"
-    assert {path.relative_to(ROOT).as_posix() for path in files} <= set(zipfile.ZipFile(wheel).namelist())
+def test_a_wheel_holds_every_file_of_the_library_and_the_widgets(wheel):
+    held = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    files = {path.relative_to(ROOT).as_posix() for name in ("s4d_lib", "widgets") for path in (ROOT / name).rglob("*")
+             if path.is_file() and "__pycache__" not in path.parts}
+    assert held == files, "and nothing else"
+    kinds = Counter("".join(Path(name).suffixes) for name in files) | Counter({"typed": "s4d_lib/py.typed" in files})
+    for kind in (".pyi", "typed", ".html.jinja", ".css", ".js", ".safetensors", ".mjs"):
+        assert kinds[kind], f"control: there is a {kind}"
 
 
 def test_a_page_is_made_from_the_wheel_alone(wheel, tmp_path):

@@ -70,6 +70,16 @@ def test_the_whole_run_leaves_nothing_out(script):
 
 
 @pytest.mark.parametrize("words", [(), ("--quick",)])
+def test_floors_are_checked_where_python_is_new_enough(script, words):
+    code, asked, said = script(*words)
+    assert code == 0 and started(asked, "lint-imports") and "Not checked" not in said
+    code, asked, said = script(*words, FAKE_FAILS="-c import sys")
+    assert code == 0 and not started(asked, "lint-imports") and "Not checked: import-linter needs Python 3.11" in said
+    code, asked, said = script(*words, FAKE_FAILS="--no-cache")
+    assert code == 1 and "lint-imports" in asked[-1] and "floors failed. An import goes up or in a circle" in said
+
+
+@pytest.mark.parametrize("words", [(), ("--quick",)])
 def test_the_first_step_that_fails_is_the_last_and_is_named(script, words):
     code, asked, said = script(*words, FAKE_FAILS="ci/check_environment.py")
     assert code == 1 and "check_environment.py" in asked[-1] and "environment files failed. Bring" in said

@@ -94,6 +94,6 @@ def test_what_is_missing_is_said(tmp_path, run, monkeypatch):
     with pytest.raises(ValueError, match=r"holds no metrics\.jsonl"):
         to_tensorboard(tmp_path, tmp_path / "events")
     assert not (tmp_path / "events").exists()
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with pytest.raises(ValueError, match="pip install tensorboard"):
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    with pytest.raises(ValueError, match=r"pip install 's4d-book\[curves\]'"):
         curves(run, tmp_path / "events")

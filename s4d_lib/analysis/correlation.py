@@ -21,6 +21,7 @@ import numpy as np
 
 from s4d_lib.analysis.levels import orders_of
 from s4d_lib.analysis.two_readings import Tracks
+from s4d_lib.errors import require
 from s4d_lib.metrics.resampling import resampled_sums, resampling
 from s4d_lib.metrics.scores import Interval, over_seeds, percentile_interval
 
@@ -159,8 +160,8 @@ def transfer_matrix(left_out: Mapping[str, np.ndarray], baseline: np.ndarray, la
                for name, answers in left_out.items()}
     columns = tuple(next(iter(changes.values())))
     cells = [[row[column] for column in columns] for row in changes.values()]
-    value, low, high = (np.array([[getattr(cell, part) for cell in row] for row in cells])
-                        for part in ("value", "low", "high"))
+    bounds = np.array([[(cell.value, cell.low, cell.high) for cell in row] for row in cells])  # [rows c 3]
+    value, low, high = bounds.transpose(2, 0, 1)
     stack = np.array([[cell.draws for cell in row] for row in cells])   # [rows c draws]
     seeds = np.array([[cell.values for cell in row] for row in cells])  # [rows c seeds]
     own = np.array([[row == column for column in columns] for row in changes])
@@ -231,6 +232,7 @@ def unit_evidence(evidence: Tracks, units: Tracks, people: np.ndarray, least: fl
 
 def rank_correlation(p: np.ndarray, u: np.ndarray) -> np.ndarray:
     """Spearman's rho of every column of p [t c] with every column of u [t u]; nan where one does not move."""
+    require("scipy", "lab")
     from scipy.stats import rankdata
 
     p, u = ((ranks := rankdata(values, axis=0)) - ranks.mean(0) for values in (p, u))

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from s4d_lib.clips import EVAL, denormalise
 from s4d_lib.datasets.face_dataset import FaceDataset
 from s4d_lib.datasets.samples import Sample
+from s4d_lib.errors import require
 from s4d_lib.metrics.scores import Scores, score
 from s4d_lib.models.classifier import S4DClassifier
 from s4d_lib.models.sizes import resolve_size
@@ -54,7 +55,7 @@ def read_features(samples: list[Sample], size: str, stride: int, seed: int, batc
     model, parts = random_encoder(size, seed), []
     for i in range(0, len(samples), batch):
         x = read_pictures(samples[i : i + batch], size, stride)
-        parts.append([*(view(x) for view in (grey_mean, grey_in_time, local_contrast)), random_features(x, model)])
+        parts.append([*(view(x) for view in (grey_mean, grey_in_time, grey_contrast)), random_features(x, model)])
     return [torch.cat(part) for part in zip(*parts)]
 
 
@@ -70,8 +71,12 @@ def grey_in_time(x: Tensor) -> Tensor:
     return F.avg_pool2d(grey, 4 if parts > 1 else 2).flatten(1)
 
 
-def local_contrast(x: Tensor, window: int = 9) -> Tensor:
-    """Grey levels relative to their neighbourhood's mean and spread, averaged over time and 2×2 pixels."""
+def grey_contrast(x: Tensor, window: int = 9) -> Tensor:
+    """Grey levels relative to their neighbourhood's mean and spread, averaged over time and 2×2 pixels.
+
+    Not the pictures of `frames/local_contrast.py`, which are bytes that a network is fed: these features mirror the
+    picture at its edge and are not rounded, and every floor in the records was measured with them.
+    """
     def blur(z: Tensor) -> Tensor:
         return F.avg_pool2d(F.pad(z, [window // 2] * 4, mode="reflect"), window, 1)
 
@@ -102,6 +107,7 @@ def ridge(candidates: list[dict[str, Tensor]], labels: dict[str, np.ndarray], cl
 
     Features are {"train", "validation", "test"} → `[n f]`; every feature is standardised on the training samples.
     """
+    require("sklearn", "lab")
     from sklearn.linear_model import RidgeClassifier
 
     best, best_war = None, -1.0

@@ -78,8 +78,8 @@ def observe(model: nn.Module, x: Tensor, conditions: Literal["evaluation", "trai
         for part in x.split(batch):
             model(part.to(device))
             rows.append([_decided(moae, logits[block]) for block, moae in layers.items()])
-    fields = [torch.cat([torch.stack([row[field] for row in one], 1) for one in rows]).cpu().numpy()
-              for field in range(4)]
+    batches = [[torch.stack(field, 1) for field in zip(*decided)] for decided in rows]  # blocks lie side by side
+    fields = [torch.cat(field).cpu().numpy() for field in zip(*batches)]
     grid = model.size.grid if x.ndim == 5 else model.size.image_grid
     return Routes(tuple(layers), tuple(grid), *fields)
 

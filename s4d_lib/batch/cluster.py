@@ -20,6 +20,7 @@ from s4d_lib.batch.chapters import ChapterError, Value, did_you_mean
 from s4d_lib.batch.job import Job, end_jobs
 from s4d_lib.batch.status import STALE_BEAT, ChapterRun, finished_before, read_progress, read_status, write_status
 from s4d_lib.batch.view import View
+from s4d_lib.errors import require
 from s4d_lib.files import Locked
 
 CLUSTERS = ("slurm", "local")
@@ -105,10 +106,9 @@ def make_executor(cluster: str, folder: Path, limit: float, jobs: int, settings:
     if cluster not in CLUSTERS:
         near = did_you_mean(cluster, CLUSTERS)
         raise ChapterError(f"unknown cluster {cluster!r}{near}; there are: {', '.join(CLUSTERS)}")
-    try:
-        import submitit
-    except ImportError:
-        raise ChapterError("--cluster needs submitit: pip install 'submitit>=1.5'") from None
+    require("submitit", "cluster", "--cluster", ChapterError)
+    import submitit
+
     kind = submitit.SlurmExecutor if cluster == "slurm" else submitit.LocalExecutor
     known = kind._valid_parameters()
     for name in settings:

@@ -26,18 +26,15 @@ from s4d_lib.batch.chapters import (
     code_cells,
     find_chapters,
     merge_parameters,
-    read_chapter,
 )
 from s4d_lib.batch.job import Job, end_jobs
 from s4d_lib.batch.slots import disk_is_full, gpu_slots
 from s4d_lib.batch.status import ChapterRun, finished_before, is_running, look_back, point_label, write_status
-from s4d_lib.batch.table import print_table, write_tables
+from s4d_lib.batch.table import write_tables
 from s4d_lib.batch.view import View
 from s4d_lib.batch.words import write_plan
+from s4d_lib.errors import require
 from s4d_lib.files import PACKAGE, Locked, is_disk_full
-
-__all__ = ["TIERS", "ChapterError", "ChapterRun", "Interrupted", "chapter_parameters", "find_chapters",
-           "finished_before", "merge_parameters", "plan_runs", "print_table", "read_chapter", "run_book"]
 
 TIERS = ("smoke", "laptop", "full")
 TIMEOUT = {"smoke": 600, "laptop": 3600, "full": 86400}  # seconds that one chapter may take
@@ -171,6 +168,7 @@ def run_book(
     raised as Interrupted. With `cluster` (slurm, or local, which tries the same on this machine) every run is a job of
     its own, and those go on when we are stopped. ChapterError for what can be refused before the first chapter starts.
     """
+    require("papermill", "book", "running chapters", ChapterError)
     slots = gpu_slots(jobs, gpus)
     runs = plan_runs(chapters, out, tier, names, given, points)
     limit = timeout or TIMEOUT[tier]

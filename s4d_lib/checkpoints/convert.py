@@ -22,7 +22,7 @@ from s4d_lib.checkpoints.loading import MODELS, Model
 from s4d_lib.errors import Refused
 from s4d_lib.files import sha256_of, write_atomically
 from s4d_lib.layers.tokens import position_table
-from s4d_lib.models.s2d import SIZES as S2D_SIZES
+from s4d_lib.models.s2d import S2D_SIZES
 from s4d_lib.models.sizes import SIZES, Size
 from s4d_lib.weights.containers import BadCheckpoint, Contents, open_safetensors, read_contents
 from s4d_lib.weights.files import check_shapes, own_model, read_metadata, save_model

@@ -2,14 +2,11 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from s4d_lib.errors import Refused
-
-if TYPE_CHECKING:
-    pass
 
 
 def faces(

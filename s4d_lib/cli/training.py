@@ -108,6 +108,4 @@ def curves(
         count = to_tensorboard(run, tensorboard, follow)
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
-    except ModuleNotFoundError as error:
-        raise Refused(str(error)) from error
     print(f"{tensorboard / run.name}: {count} numbers")

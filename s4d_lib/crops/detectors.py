@@ -56,7 +56,7 @@ class YuNet:
     sure = 0.8
 
     def __init__(self, model: Path, min_face: float | None = None, least: float = 0.6) -> None:
-        require_package("cv2", "pip install opencv-python-headless")
+        require_package("cv2", "yunet")
         import cv2
 
         self.min_face, self.name = min_face, f"yunet {model.name} (opencv {cv2.__version__}){from_size_on(min_face)}"
@@ -83,7 +83,7 @@ class MediaPipe:
     sure = 0.7
 
     def __init__(self, model: Path, min_face: float | None = None, least: float = 0.5) -> None:
-        require_package("mediapipe", "pip install mediapipe")
+        require_package("mediapipe", "mediapipe")
         import mediapipe
         from mediapipe.tasks.python import BaseOptions, vision
 

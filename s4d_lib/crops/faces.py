@@ -6,13 +6,11 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import importlib.util
 from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
-from s4d_lib.errors import Refused
+from s4d_lib.errors import Refused, require
 
 
 class Faces(NamedTuple):
@@ -44,8 +42,7 @@ class DetectorMissing(Refused):
 
 def require_package(package: str, extra: str) -> None:
     """DetectorMissing, with what to install, where a package is not there."""
-    if importlib.util.find_spec(package) is None:
-        raise DetectorMissing(f"face detection needs the package {package!r}, which is not installed: {extra}")
+    require(package, extra, "face detection", DetectorMissing)
 
 
 def from_size_on(min_face: float | None) -> str:

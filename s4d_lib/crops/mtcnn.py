@@ -46,7 +46,7 @@ class Mtcnn:
 
     def __init__(self, min_face: float | None = None, longest: int = 640, surround: float = 0.15,
                  scores: tuple[float, float, float] = (0.6, 0.7, 0.7)) -> None:
-        require_package("mtcnn", "pip install 's4d-book[faces]'")
+        require_package("mtcnn", "faces")
         self.min_face, self.longest, self.surround, self.scores = min_face, longest, surround, scores
         self.name = f"mtcnn {importlib.metadata.version('mtcnn')}{from_size_on(min_face)}"
 
@@ -134,9 +134,10 @@ class _Conv(nn.Module):
 def _networks() -> tuple[_Stage, _Stage, _Stage]:
     """The networks of the installed package. DetectorMissing if its weights are not those known here: they are
     pickled arrays, and nothing else is to be unpickled."""
+    require_package("lz4", "faces")
+    require_package("joblib", "faces")
     import joblib
 
-    require_package("lz4", "pip install 's4d-book[faces]'")
     folder = Path(importlib.util.find_spec("mtcnn").submodule_search_locations[0]) / "assets" / "weights"
     arrays = {}
     for name, known in WEIGHTS.items():

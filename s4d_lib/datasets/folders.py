@@ -1,7 +1,8 @@
 """data set → folders, lists     where the published data sets keep their lists and clips, in every known spelling.
 
-`LAYOUTS` says which lists a data set has and how their rows are read, with the parsers of the readers. `list_places`
-looks for lists that do not lie in the folder that was named: it is often one too high, one too low, or spelled with
+`LAYOUTS` says which lists a data set has and how their rows are read, with the parsers of the readers: enough for the
+doctor, for packing and, where a data set has no reader of its own, for `readers.read_laid_out`. `list_places` looks for
+lists that do not lie in the folder that was named: it is often one too high, one too low, or spelled with
 other capitals. Derived in chapter 02.
 """
 
@@ -21,15 +22,19 @@ from s4d_lib.datasets.still_readers import FERPLUS, rafdb_rows, voted
 SPLITS = ("train", "validation", "test")
 
 
+def _word_rows(path: Path, split: str, bad: Bad) -> Iterator[Row]:
+    return word_rows(path, bad=bad)
+
+
 @dataclass(frozen=True)
 class FolderLayout:
-    """Where the lists and frames of a data set usually are. `names` hold {split} and {fold}."""
+    """Where the lists and frames of a data set usually are; without lists, class folders are its labels."""
 
-    schema: str | None
-    kind: Literal["clip", "image"] | None
-    names: tuple[str, ...]
-    frames: tuple[str, ...]
-    rows: Callable[[Path, str, Bad], Iterator[Row]]
+    schema: str | None  # its class order, a name in labels.SCHEMAS
+    kind: Literal["clip", "image"] | None = None  # None: both
+    names: tuple[str, ...] = ()  # of its lists, the likeliest first; they hold {split} and {fold}
+    frames: tuple[str, ...] = (".",)  # folders in which its clips or images may lie
+    rows: Callable[[Path, str, Bad], Iterator[Row]] = _word_rows  # how a list is read
     folds: int = 1
     splits: tuple[str, ...] = ("train", "test")
     base: Literal[0, 1] | None = None
@@ -85,11 +90,11 @@ def _scene(id: str) -> str | None:
 def _mafw(kind: str) -> tuple[str, ...]:
     return tuple(f"{place}/{kind}/{caption}/set_{{fold}}/{{split}}.{suffix}"
                  for caption, suffix in (("no_caption", "csv"), ("no_caption", "txt"), ("with_caption", "txt"))
-                 for place in ("anno", "split"))  # fmt: skip
+                 for place in ("anno", "split"))
 
 
 _DFEW = tuple(f"{place}/{{split}}(single-labeled)/{name}.csv" for place in ("annotation", "EmoLabel_DataSplit")
-              for name in ("{split}_set_{fold}", "set_{fold}"))  # fmt: skip
+              for name in ("{split}_set_{fold}", "set_{fold}"))
 _MAFW_FRAMES = ("frames_crop_align_224", "frames_crop_aligned", "frames_crop_align", "frames", "clips", "data/clips")
 _AFFECT = ("Manually_Annotated_Images",)
 LAYOUTS: dict[str, FolderLayout] = {
@@ -102,21 +107,19 @@ LAYOUTS: dict[str, FolderLayout] = {
     "mafw": FolderLayout("mafw", "clip", _mafw("single"), _MAFW_FRAMES, _mafw_rows, 5, alias=spellings, whole=_padded),
     "mafw_compound": FolderLayout("mafw_compound", "clip", _mafw("compound"), _MAFW_FRAMES, _mafw_rows, 5,
                                   alias=spellings, whole=_padded),
-    "affectnet7": FolderLayout("affectnet7", "image", ("{split}_affectnet7.txt", "{split}_affectnet7_2w.txt"), _AFFECT,
-                               lambda path, split, bad: word_rows(path, bad=bad)),
-    "affectnet8": FolderLayout("affectnet8", "image", ("{split}_affectnet8.txt",), _AFFECT,
-                               lambda path, split, bad: word_rows(path, bad=bad)),
+    "affectnet7": FolderLayout("affectnet7", "image", ("{split}_affectnet7.txt", "{split}_affectnet7_2w.txt"), _AFFECT),
+    "affectnet8": FolderLayout("affectnet8", "image", ("{split}_affectnet8.txt",), _AFFECT),
     "rafdb": FolderLayout("rafdb", "image",
                           ("EmoLabel/list_patition_label.txt", "basic/EmoLabel/list_patition_label.txt"),
                           ("Image/aligned", "basic/Image/aligned", "Image/original", "basic/Image/original"),
                           rafdb_rows, base=1, alias=_aligned),
     "ferplus": FolderLayout("ferplus", "image", ("fer2013new.csv",), (".",), _ferplus_rows, splits=SPLITS),
-    "sfew2": FolderLayout("sfew2", None, (), (".",), lambda *_: iter(())),
+    "sfew2": FolderLayout("sfew2"),
     "voxceleb2": FolderLayout("unlabelled", "clip", ("info_clean.csv", "voxceleb2_videopaths_train.npy"), ("mp4",),
                               _vox_rows, splits=("train",)),
-    "caer": FolderLayout("caer", None, (), (".",), lambda *_: iter(())),
-    "table": FolderLayout(None, None, ("labels.csv",), (".",), lambda *_: iter(())),
-}  # fmt: skip
+    "caer": FolderLayout("caer"),
+    "table": FolderLayout(None, None, ("labels.csv",)),
+}
 
 
 MOST = 4000  # folders asked in all
@@ -160,7 +163,7 @@ def _folders(folder: Path) -> list[Path]:
     try:
         with os.scandir(folder) as entries:
             found = [entry.path for entry in entries if not entry.name.startswith((".", "__MACOSX")) and entry.is_dir()
-                     and not entry.is_symlink()]  # fmt: skip
+                     and not entry.is_symlink()]
     except OSError:
         return []
     return [Path(path) for path in sorted(found)] if len(found) <= 60 else []

@@ -31,7 +31,7 @@ ALIASES = {
     "Anger": "angry", "Anxiety": "anxious", "Contempt": "contemptuous", "Disappointment": "disappointed",
     "Disgust": "disgusted", "Fear": "fearful", "Happiness": "happy", "Helplessness": "helpless",
     "Neutral": "neutrality", "Sadness": "sad", "Surprise": "surprised",
-}  # fmt: skip
+}
 _NAME_OF = {name.lower(): name for name in ALIASES} | {alias: name for name, alias in ALIASES.items()}
 FOLDS = 5   # of drawn clips, as of the video sets that have folds
 MARK = -1  # what `translate(..., missing="mark")` puts in place of a label without a counterpart
@@ -134,7 +134,7 @@ SCHEMAS: dict[str, LabelSchema] = {
          "ours, for chapter 08: four of seven classes told apart by how strong they look"),
         ("unlabelled", "Unlabelled", "pretraining lists carry a dummy label 0"),
     )
-}  # fmt: skip
+}
 
 
 def schema_named(name: str | LabelSchema) -> LabelSchema:

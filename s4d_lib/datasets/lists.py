@@ -122,7 +122,7 @@ class DataRoot:
         if not any(real == root or real.startswith(root.rstrip(os.sep) + os.sep) for root in self._real):
             raise RowError(
                 f"{where}: {path} is a link that leads out of {self.path}; copy the files, name the folder of clips by "
-                "its absolute path with frames=, or trust the link with links='follow'", "link")  # fmt: skip
+                "its absolute path with frames=, or trust the link with links='follow'", "link")
 
 
 def clean(name: str, where: str) -> str:

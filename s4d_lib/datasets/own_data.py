@@ -20,8 +20,9 @@ from s4d_lib.datasets.readers import READERS
 from s4d_lib.errors import Refused
 
 DRAWN = "drawn"  # the name of our own faces, of a tier's size
-STILL_READERS = ("affectnet7", "affectnet8", "rafdb", "ferplus", "sfew2", "table", "folders", "packed")
-CLIP_READERS = tuple(name for name in READERS if name not in STILL_READERS[:5] and name != "voxceleb2")
+_STILLS = (*(name for name, layout in LAYOUTS.items() if layout.kind == "image"), "sfew2")
+STILL_READERS = (*_STILLS, "table", "folders", "packed")
+CLIP_READERS = tuple(name for name in READERS if name not in (*_STILLS, "voxceleb2"))
 
 
 def data_settings(tier: str, dataset: str = DRAWN, data_root: str = "", fold: int = 1,
@@ -136,7 +137,7 @@ def _checked_fold(dataset: str, fold: int) -> int:
     return fold
 
 
-_ANY = FolderLayout(None, None, (), (".",), lambda *_: iter(()))
+_ANY = FolderLayout(None)
 
 
 def _first(name: str) -> str:

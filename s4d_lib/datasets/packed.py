@@ -96,7 +96,7 @@ def read_packed_split(
         raise Refused(f"split must be train, validation or test, fold a number from 1 on; got {split!r}, {fold!r}")
     root = Path(root)
     folds = {number for part in read_manifest(root)["parts"] for _, told in _indexed(root, part)
-             for _, number in told["members"]}  # fmt: skip
+             for _, number in told["members"]}
     samples = read_packed(root, split, None if fold == 1 and folds == {None} else fold)
     held = samples[0].schema
     if schema not in (None, held):
@@ -160,7 +160,7 @@ def _members(shard: Path) -> list[str]:
     """In what the members of a shard differ from its index."""
     index = read_index(index_path(shard), shard.stat().st_size)
     wanted = {f"{key}.{ending}": (start, size) for key, entry in index.items() for ending, start, size in
-              entry["members"]}  # fmt: skip
+              entry["members"]}
     with tarfile.open(shard, "r:") as tar:
         wrong = [f"{shard.name}: member {member.name!r} is not what the index says" for member in tar
                  if not member.isreg() or wanted.pop(member.name, None) != (member.offset_data, member.size)]

@@ -58,13 +58,13 @@ class Protocol:
     def as_dict(self) -> dict[str, Any]:
         """Plain values for a record; the classes are written out, since a name alone explains nothing later."""
         return asdict(self) | {"span": self.span, "classes": list(self.classes) if self.classes else None,
-                               "source": dict(self.source)}  # fmt: skip
+                               "source": dict(self.source)}
 
 
 _VIDEO = {
     "clip_frames": 16, "short_clip": _SHORT, "short_clip_test": _SHORT_TEST,
     "metric": "WAR (accuracy) and UAR (mean recall), %; folds are averaged",
-}  # fmt: skip
+}
 _VIDEO_SOURCE = {
     "clip_frames": "ft/run.sh, ft/scripts/*/ft_moe_*.sh", "short_clip": "ft/datasets/kinetics.py:588-604",
     "short_clip_test": "ft/datasets/kinetics.py:543-604",
@@ -72,14 +72,14 @@ _VIDEO_SOURCE = {
     "frame_files": "ft/datasets/kinetics.py:543-604",
     "test_views": "ft/datasets/kinetics.py:360-364,449-464; ft/engine_for_finetuning.py:368-436",
     "epoch_rule": "ft/run_class_finetuning.py:287-301,713-910; ft/datasets/datasets.py:204-206",
-}  # fmt: skip
+}
 _S4D_SOURCE = _VIDEO_SOURCE | dict.fromkeys(
     ("stride", "frames", "image_size", "folds", "oversampling"), "ft/run.sh, ft/scripts/*/ft_moe_*.sh"
-) | {"oversampling": "ft/run_class_finetuning.py:272-274 (images only; videos: plain shuffle)"}  # fmt: skip
+) | {"oversampling": "ft/run_class_finetuning.py:272-274 (images only; videos: plain shuffle)"}
 _S2D_SOURCE = _VIDEO_SOURCE | dict.fromkeys(
     ("clip_frames", "stride", "image_size", "oversampling"), "S2D scripts/*.sh, run_class_finetuning.py (argparse)"
 ) | {"folds": "S2D README", "metric": "S2D README", "test_views": "S2D scripts/*.sh",
-     "epoch_rule": "datasets.py:204-206 (the same package as S4D's)"}  # fmt: skip
+     "epoch_rule": "datasets.py:204-206 (the same package as S4D's)"}
 _S4D_RULES = {
     "test_views": "2 temporal × 2 spatial, mean softmax; the spatial ones are equal, since frames are squared first",
     "epoch_rule": "last and best epoch are tested; best by accuracy on the test list, which serves as validation",
@@ -99,7 +99,7 @@ def _protocols() -> dict[str, Protocol]:
     order = {"schema": "ft/utils/loss.py:9-60"}
     ferv = {"schema": "S2D data/FERV39K/Annotation/label_index.txt"}
     mafw = {"schema": "S2D data/MAFW/anno/single/no_caption/id_to_calss.txt",
-            "frame_files": "ft/datasets/datasets.py:286"}  # fmt: skip
+            "frame_files": "ft/datasets/datasets.py:286"}
     dfew_16 = {"frames": "S2D issue #14 (author)"}
     return {
         p.name: p
@@ -129,7 +129,7 @@ def _protocols() -> dict[str, Protocol]:
             Protocol("mae-dfer/mafw", paper="MAE-DFER", dataset="mafw", schema="mae-dfer/mafw",
                      source={"schema": "MAE-DFER preprocess/mafw.py"}),
         )
-    }  # fmt: skip
+    }
 
 
 PROTOCOLS: dict[str, Protocol] = _protocols()
@@ -161,7 +161,7 @@ def compare(protocol: Protocol, other: Protocol | Mapping[str, Any]) -> list[str
 _WORDS = {f.name: f.name.replace("_", " ") for f in fields(Protocol)} | {
     "dataset": "data set", "schema": "class order", "frames": "frame flavour", "span": "frames a clip covers",
     "short_clip": "short clips in training", "short_clip_test": "short clips in the test",
-}  # fmt: skip
+}
 
 
 def _compare_classes(mine: dict, theirs: dict, here: str, there: str) -> list[str]:
@@ -174,7 +174,7 @@ def _compare_classes(mine: dict, theirs: dict, here: str, there: str) -> list[st
         moved = ", ".join(f"{i} is {x} in {here} and {y} in {there}" for i, (x, y) in enumerate(zip(a, b)) if x != y)
         return [f"class order: the same classes in another order, so labels and outputs must be translated ({moved})"]
     only = [f"{', '.join(sorted(set(p) - set(q)))} only in {where}" for p, q, where in ((a, b, here), (b, a, there))
-            if set(p) - set(q)]  # fmt: skip
+            if set(p) - set(q)]
     return [f"classes: {'; '.join(only)}"]
 
 
@@ -239,4 +239,4 @@ EXPECTED: dict[str, Expected] = {
         source="test_affectnet7_2w.txt that S4D ships",
         note="3,267 test images, not the nominal 3,500; how many rows its training list has is not known",
     ),
-}  # fmt: skip
+}

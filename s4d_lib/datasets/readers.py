@@ -36,7 +36,9 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+from s4d_lib.datasets.folders import LAYOUTS, FolderLayout
 from s4d_lib.datasets.labels import SCHEMAS, ReaderNote, schema_named
 from s4d_lib.datasets.lists import (
     DataRoot,
@@ -56,12 +58,11 @@ from s4d_lib.datasets.rows import (
     Errors,
     Groups,
     Links,
+    Reading,
     Split,
     checked_fold,
     checked_split,
     clip_finder,
-    collector,
-    samples_of,
 )
 from s4d_lib.datasets.samples import Sample
 from s4d_lib.datasets.still_readers import read_affectnet, read_ferplus, read_rafdb
@@ -89,15 +90,14 @@ def read_dfew(
     the id, or else a folder. An id written without its zeros finds the clip that has them. The official lists count
     labels from 1: `base=1`.
     """
-    data = DataRoot(root, links)
+    reading = Reading(DataRoot(root, links), schema, base, groups, errors)
     part = f"{checked_split(split)}(single-labeled)"
     named = [listing] if listing else [
         f"annotation/{part}/{split}_set_{checked_fold(fold)}.csv", f"EmoLabel_DataSplit/{part}/{split}_set_{fold}.csv",
-        f"EmoLabel_DataSplit/{part}/set_{fold}.csv"]  # fmt: skip
-    path = data.listing(*named)
-    rows = csv_rows(path, ("video_name", "label"), collector(errors))
-    locate = clip_finder(data.folder(frames), pattern)
-    return samples_of(rows, data, path, schema, locate, "clip", base, groups, errors)
+        f"EmoLabel_DataSplit/{part}/set_{fold}.csv"]
+    path = reading.data.listing(*named)
+    rows = csv_rows(path, ("video_name", "label"), reading.bad)
+    return reading.samples(rows, path, clip_finder(reading.data.folder(frames), pattern), "clip")
 
 
 def read_ferv39k(
@@ -109,26 +109,27 @@ def read_ferv39k(
     The middle folder names the expression, so every label is checked against it: a list that was written in another
     class order is refused.
     """
-    data = DataRoot(root, links)
-    path = data.listing(
+    reading = Reading(DataRoot(root, links), schema, base, groups, errors)
+    path = reading.data.listing(
         *([listing] if listing else [f"Annotation/{checked_split(split)}.csv", f"4_setups/All_scenes/{split}_All.csv"]))
     with_header = next(csv_dicts(path), (1, {}))[1].keys() == {"path", "id"}
-    bad, words = collector(errors), "All_scenes" in path.parts or path.name.endswith("_All.csv")
-    rows = word_rows(path, bad=bad) if words and not with_header else csv_rows(path, ("path", "id"), bad)
+    words = "All_scenes" in path.parts or path.name.endswith("_All.csv")
+    rows = (word_rows(path, bad=reading.bad) if words and not with_header else
+            csv_rows(path, ("path", "id"), reading.bad))
 
     def agree(name: str, label: int, where: str) -> None:
         classes, parts = schema_named(schema), name.split("/")
         told = classes.word(parts[-2]) if len(parts) > 1 else None
         if told not in (None, label):
             others = [s.name for s in SCHEMAS.values() if s.name != classes.name and label < len(s)
-                      and set(s.classes) == set(classes.classes) and s.word(parts[-2]) == label]  # fmt: skip
+                      and set(s.classes) == set(classes.classes) and s.word(parts[-2]) == label]
             remedy = ["base=1"] * (told == label - 1) + [f"schema={other!r}" for other in others]
             read = classes.classes[label] if label < len(classes) else "no class"
             raise RowError(
                 f"{where}: label {label} is {read} in {classes.name}, but the folder says {parts[-2]}; the list counts "
-                f"in another way: try {' or '.join(remedy) or 'another list'}", "label")  # fmt: skip
+                f"in another way: try {' or '.join(remedy) or 'another list'}", "label")
 
-    return samples_of(rows, data, path, schema, clip_finder(data.folder(frames)), "clip", base, groups, errors, agree)
+    return reading.samples(rows, path, clip_finder(reading.data.folder(frames)), "clip", agree)
 
 
 def read_mafw(
@@ -141,24 +142,24 @@ def read_mafw(
     `compound` reads the 43 classes of the compound lists ("anger_disgust", the order of the words does not matter),
     which hold words alone. The captioned lists give the same samples; their sentences are passed over.
     """
-    data = DataRoot(root, links)
-    path = data.listing(*([listing] if listing else _mafw_lists(checked_split(split), fold, compound)))
-    if path.suffix == ".csv":
-        rows: Iterable[Row] = csv_rows(path, ("video_name", "labels"), collector(errors))
-    elif "with_caption" in path.parts:
-        rows = (Row(line, fields[0], fields[1]) for line, fields in tab_rows(path, 4, ("gb18030",), collector(errors)))
-    else:
-        rows = word_rows(path, "<clip>.mp4 <word>", collector(errors))
-    rows = (row._replace(name=row.name.removesuffix(".mp4")) for row in rows)
     schema = schema or ("mafw_compound" if compound else "mafw")
-    return samples_of(rows, data, path, schema, clip_finder(data.folder(frames)), "clip", base, groups, errors)
+    reading = Reading(DataRoot(root, links), schema, base, groups, errors)
+    path = reading.data.listing(*([listing] if listing else _mafw_lists(checked_split(split), fold, compound)))
+    if path.suffix == ".csv":
+        rows: Iterable[Row] = csv_rows(path, ("video_name", "labels"), reading.bad)
+    elif "with_caption" in path.parts:
+        rows = (Row(line, fields[0], fields[1]) for line, fields in tab_rows(path, 4, ("gb18030",), reading.bad))
+    else:
+        rows = word_rows(path, "<clip>.mp4 <word>", reading.bad)
+    rows = (row._replace(name=row.name.removesuffix(".mp4")) for row in rows)
+    return reading.samples(rows, path, clip_finder(reading.data.folder(frames)), "clip")
 
 
 def _mafw_lists(split: str, fold: int, compound: bool) -> list[str]:
     kind = "compound" if compound else "single"
     return [f"{place}/{kind}/{caption}/set_{checked_fold(fold)}/{split}.{suffix}"
             for caption, suffix in (("no_caption", "csv"), ("no_caption", "txt"), ("with_caption", "txt"))
-            for place in ("anno", "split")]  # fmt: skip
+            for place in ("anno", "split")]
 
 
 _VOX_NAME = re.compile(r"(?:^|.*/)(id\d+/[^/]+/[^/]+)$")
@@ -174,13 +175,13 @@ def read_voxceleb2(
     before id… is the place that the list was written at, and is replaced by `root`/`frames`. Without it the folder is
     walked, for which `split` plays no part. Labels are 0 of the schema "unlabelled".
     """
-    data = DataRoot(root, links)
-    folder = data.folder(frames)
+    reading = Reading(DataRoot(root, links), "unlabelled", 0, groups, errors)
+    folder = reading.data.folder(frames)
     if listing is None:
         path, names = folder, _walk(folder, links)
     else:
-        path = data.listing(listing)
-        names = npy_rows(path, None) if path.suffix == ".npy" else word_rows(path, bad=collector(errors))
+        path = reading.data.listing(listing)
+        names = npy_rows(path, None) if path.suffix == ".npy" else word_rows(path, bad=reading.bad)
 
     def rows() -> Iterator[Row]:
         for row in names:
@@ -188,7 +189,7 @@ def read_voxceleb2(
             name = found[1].removesuffix(".mp4") if found else row.name
             yield Row(row.line, name, row.label, name.split("/")[0] if groups is None else None)
 
-    return samples_of(rows(), data, path, "unlabelled", clip_finder(folder), "clip", 0, groups, errors)
+    return reading.samples(rows(), path, clip_finder(folder), "clip")
 
 
 def _walk(folder: Path, links: str) -> Iterator[Row]:
@@ -219,7 +220,8 @@ def read_class_folders(
     The split's folder is found in its usual spellings (train, Train, val, Train_Aligned_Faces). Files of other types
     are counted in a ReaderNote.
     """
-    data, classes = DataRoot(root, links), schema_named(schema)
+    reading = Reading(DataRoot(root, links), schema_named(schema), None, groups, errors)
+    data = reading.data
     wanted = _VALIDATION if checked_split(split, validation=True) == "validation" else (split,)
     here = {p.name.lower().removesuffix("_aligned_faces"): p.name for p in sorted(data.path.iterdir()) if p.is_dir()}
     name = next((here[spelling] for spelling in wanted if spelling in here), split)
@@ -237,10 +239,10 @@ def read_class_folders(
                 elif not file.name.lower().startswith(_LITTER):
                     other.append(file)
 
-    found = samples_of(rows(), data, folder, classes, lambda name: folder / name, None, None, groups, errors)
+    found = reading.samples(rows(), folder, lambda name: folder / name)
     if other:
         warnings.warn(ReaderNote(f"{folder}: {len(other)} files that are neither pictures nor videos are not read, "
-                                 f"such as {other[0].name}"), stacklevel=2)  # fmt: skip
+                                 f"such as {other[0].name}"), stacklevel=2)
     return found
 
 
@@ -260,16 +262,17 @@ def read_table(
     path = data.listing(listing)
     if schema is None:
         raise Refused(f"{path}: a table does not say its class order; say schema=, one of {', '.join(SCHEMAS)}")
+    reading = Reading(data, schema, base, groups, errors)
     named = {key: key for key in ("path", "label", "split", "fold", "subject")} | dict(columns or {})
-    lines = table_dicts(path, collector(errors))
+    lines = table_dicts(path, reading.bad)
     header = next(lines)[1]
     labelled = schema_named(schema) is not SCHEMAS["unlabelled"]
     by_split = split is not None and (named["split"] in header or fold is None)
     require_columns(path, header, [named["path"]] + [named["label"]] * labelled + [named["split"]] * by_split
-                    + [named["fold"]] * (fold is not None))  # fmt: skip
+                    + [named["fold"]] * (fold is not None))
     if fold is not None and split is None:
         raise Refused(f"{path}: fold={fold} needs split='train' or split='test'")
-    grouped, bad = named["subject"] in header and groups is None, collector(errors)
+    grouped = named["subject"] in header and groups is None
 
     def rows() -> Iterator[Row]:
         for line, row in lines:
@@ -281,12 +284,41 @@ def read_table(
                 continue
             group = row[named["subject"]] if grouped else None
             if group == "":
-                bad(RowError(f"{path}:{line}: no subject; name one in every row or drop the column", "group"))
+                reading.bad(RowError(f"{path}:{line}: no subject; name one in every row or drop the column", "group"))
                 continue
             yield Row(line, row[named["path"]], row[named["label"]] if labelled else None, group)
 
     folder = data.path if frames == "." else data.folder(frames)
-    return samples_of(rows(), data, path, schema, lambda name: folder / name, None, base, groups, errors)
+    return reading.samples(rows(), path, lambda name: folder / name)
+
+
+def read_laid_out(
+    layout: FolderLayout, root: str | Path, split: Split, fold: int = 1, frames: str | None = None,
+    schema: str | None = None, groups: Groups = None, base: Base = None, listing: str | None = None,
+    links: Links = "inside", errors: Errors = None,
+) -> list[Sample]:
+    """The samples of a data set that its layout alone describes: one more entry of `folders.LAYOUTS`, no code.
+
+    The list is the first of the layout's names that is there, or `listing`; the files lie in the first of its folders
+    that is there, or in `frames`, under the id or one of its aliases.
+    """
+    base = layout.base if base is None else base
+    reading = Reading(data := DataRoot(root, links), schema or layout.schema, base, groups, errors)
+    if split not in layout.splits:
+        raise Refused(f"{root}: split must be {' or '.join(map(repr, layout.splits))}, got {split!r}")
+    if checked_fold(fold) > layout.folds:
+        raise Refused(f"{root}: fold={fold}, but there {f'are {layout.folds} folds' if layout.folds > 1 else 'is one'}")
+    names = [name.replace("{split}", split).replace("{fold}", str(fold)) for name in layout.names]
+    path = data.listing(*([listing] if listing else names))
+    place = frames or next((name for name in layout.frames if (data.path / name).is_dir()), layout.frames[0])
+    folder = data.path if place == "." else data.folder(place)
+    find = folder.joinpath if layout.kind == "image" else clip_finder(folder)
+
+    def locate(id: str) -> Path:
+        places = [find(alias) for alias in layout.alias(id)]
+        return next((place for place in places if place.exists()), places[0])
+
+    return reading.samples(layout.rows(path, split, reading.bad), path, locate, layout.kind)
 
 
 def _same_split(text: str) -> str:
@@ -294,7 +326,7 @@ def _same_split(text: str) -> str:
     return "validation" if name in _VALIDATION else {"training": "train", "testing": "test"}.get(name, name)
 
 
-READERS: dict[str, Callable[..., list[Sample]]] = {
+_OWN: dict[str, Callable[..., list[Sample]]] = {  # what a layout alone cannot say
     "dfew": read_dfew,
     "ferv39k": read_ferv39k,
     "mafw": read_mafw,
@@ -303,20 +335,30 @@ READERS: dict[str, Callable[..., list[Sample]]] = {
     "affectnet8": partial(read_affectnet, schema="affectnet8"),
     "rafdb": read_rafdb,
     "ferplus": read_ferplus,
-    "sfew2": partial(read_class_folders, schema="sfew2"),
     "voxceleb2": read_voxceleb2,
-    "caer": partial(read_class_folders, schema="caer"),
-    "folders": read_class_folders,
-    "table": read_table,
-    "packed": read_packed_split,
 }
 
 
-def options_of(name: str) -> tuple[str, ...]:
-    """What the reader of a name in READERS takes beside folder and split; ValueError for another name."""
+def _reader_of(name: str, layout: FolderLayout) -> Callable[..., list[Sample]]:
+    if not layout.names:
+        return partial(read_class_folders, schema=layout.schema)
+    return _OWN.get(name, partial(read_laid_out, layout))
+
+
+READERS: dict[str, Callable[..., list[Sample]]] = {
+    name: _reader_of(name, layout) for name, layout in LAYOUTS.items() if name != "table"
+} | {"folders": read_class_folders, "table": read_table, "packed": read_packed_split}
+
+
+def options_of(name: str) -> dict[str, Any]:
+    """What a reader of READERS takes beside folder and split, and its defaults; ValueError for another name.
+
+    Readers spell their options out, because no two layouts take the same ones; here alone their signatures are read.
+    """
     if name not in READERS:
         raise Refused(f"no reader is called {name!r}; there are {', '.join(READERS)}")
-    return tuple(option for option in inspect.signature(READERS[name]).parameters if option not in ("root", "split"))
+    taken = inspect.signature(READERS[name]).parameters
+    return {option: known.default for option, known in taken.items() if option not in ("root", "split")}
 
 
 def read_dataset(root: str | Path, name: str, split: Split, fold: int | None = None, **options) -> list[Sample]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -41,11 +42,6 @@ def checked_fold(fold: int) -> int:
     return fold
 
 
-def collector(errors: Errors) -> Bad:
-    """What is done with a bad row: raised, or kept in `errors`."""
-    return refuse if errors is None else errors.append
-
-
 def clip_finder(folder: Path, pattern: str | None = None) -> Callable[[str], Path]:
     """Name → path of a clip in `folder`: by `pattern`, else a video file, else a folder of frames."""
     if pattern is not None and "{id}" not in pattern:
@@ -71,62 +67,88 @@ def spellings(name: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys((name, name.zfill(5), name.lstrip("0") or "0"))) if name.isdecimal() else (name,)
 
 
-def samples_of(
-    rows: Iterable[Row], data: DataRoot, listing: Path, schema: str | LabelSchema, locate: Callable[[str], Path],
-    kind: Kind | None, base: Base, groups: Groups, errors: Errors,
-    agree: Callable[[str, int, str], None] = lambda name, label, where: None,
-) -> list[Sample]:
-    """Checked samples, row by row.
+@dataclass(frozen=True)
+class Reading:
+    """What a reader is told of a list beside the words of its own layout, and how the rows become samples.
 
-    `locate` gives the path of a name, `kind` None decides by its ending, `agree` may refuse a name and label together.
-    FileNotFoundError reports all missing files at once; RowError for any other bad row, unless `errors` collects them.
+    data      the folder, and whether links may lead out of it
+    schema    the class order of the labels
+    base      what numeric labels count from; None: the list shows it (`labels.py`)
+    groups    id → group, in place of the groups that the rows name
+    errors    takes the bad rows; None: the first one is raised
     """
-    reader, bad = LabelReader(schema_named(schema), str(listing), base), collector(errors)
-    seen: dict[str, int] = {}  # file → line: 2 and 00002 may be the same clip
-    samples: list[Sample] = []
-    count, missing = 0, []
 
-    def sample_of(row: Row, where: str) -> Sample | None:
-        id = clean(row.name, where)
-        path = locate(id)
-        if (place := str(path)) in seen:
-            again = f"is already on line {seen[place]}" if row.line else "is there twice"
-            raise RowError(f"{where}: {id!r} {again}", "duplicate")
-        seen[place] = row.line
-        group = groups.get(id) if groups is not None else row.group
-        if groups is not None and group is None:
-            raise RowError(f"{where}: {id!r} has no group; groups= must name one for every id", "group")
-        label = _label(reader, row.label, where)
-        agree(id, label, where)
-        data.check(path, where)
-        if not (os.path.isfile(path) or os.path.isdir(path)):
-            if errors is not None:
-                raise RowError(f"{where}: {path} is missing", "missing")
-            missing.append(path)
-        what = kind or ("image" if path.suffix.lower() in IMAGE_SUFFIXES else "clip")
-        return Sample(id, path, label, what, group, reader.schema.name)
+    data: DataRoot
+    schema: str | LabelSchema
+    base: Base = None
+    groups: Groups = None
+    errors: Errors = None
 
-    for row in rows:
-        count += 1
+    @property
+    def bad(self) -> Bad:
+        """What is done with a bad row: raised, or kept in `errors`."""
+        return refuse if self.errors is None else self.errors.append
+
+    def samples(
+        self, rows: Iterable[Row], listing: Path, locate: Callable[[str], Path], kind: Kind | None = None,
+        agree: Callable[[str, int, str], None] = lambda name, label, where: None,
+    ) -> list[Sample]:
+        """Checked samples, row by row.
+
+        `locate` gives the path of a name, `kind` None decides by its ending, `agree` may refuse a name and label
+        together. FileNotFoundError reports all missing files at once; RowError for any other bad row, unless `errors`
+        collects them.
+        """
+        labels = LabelReader(schema_named(self.schema), str(listing), self.base)
+        seen: dict[str, int] = {}  # file → line: 2 and 00002 may be the same clip
+        samples: list[Sample] = []
+        count, missing = 0, []
+
+        def sample_of(row: Row, where: str) -> Sample:
+            id = clean(row.name, where)
+            path = locate(id)
+            if (place := str(path)) in seen:
+                again = f"is already on line {seen[place]}" if row.line else "is there twice"
+                raise RowError(f"{where}: {id!r} {again}", "duplicate")
+            seen[place] = row.line
+            group = self.groups.get(id) if self.groups is not None else row.group
+            if self.groups is not None and group is None:
+                raise RowError(f"{where}: {id!r} has no group; groups= must name one for every id", "group")
+            label = _label(labels, row.label, where)
+            agree(id, label, where)
+            self.data.check(path, where)
+            if not (os.path.isfile(path) or os.path.isdir(path)):
+                if self.errors is not None:
+                    raise RowError(f"{where}: {path} is missing", "missing")
+                missing.append(path)
+            what = kind or ("image" if path.suffix.lower() in IMAGE_SUFFIXES else "clip")
+            return Sample(id, path, label, what, group, labels.schema.name)
+
+        for row in rows:
+            count += 1
+            try:
+                samples.append(sample_of(row, f"{listing}:{row.line}" if row.line else f"{listing / row.name}"))
+            except RowError as error:
+                self.bad(error)
+        if not count:
+            raise Refused(f"{listing}: the list has no rows")
+        samples = self._in_range(samples, labels)
+        if missing:
+            shown = ", ".join(printable(str(path), 200) for path in missing[:5]) + (", ..." if len(missing) > 5 else "")
+            raise FileNotFoundError(
+                f"{listing}: {len(missing)} of {len(samples)} files are missing: {shown}. "
+                "Check the data root and that everything was extracted, or shorten the list")
+        return samples
+
+    def _in_range(self, samples: list[Sample], labels: LabelReader) -> list[Sample]:
+        """The samples that were labelled rightly, now that the whole list is known."""
         try:
-            samples.append(sample_of(row, f"{listing}:{row.line}" if row.line else f"{listing / row.name}"))
-        except RowError as error:
-            bad(error)
-    if not count:
-        raise Refused(f"{listing}: the list has no rows")
-    try:
-        reader.finish()
-    except ValueError as error:
-        bad(RowError(str(error), "label"))
-        # Without a 0 every label of the list was counted from 1, so none of them was read rightly.
-        samples = [sample for sample in samples if reader.zeros and sample.label < len(reader.schema)]
-    if missing:
-        shown = ", ".join(printable(str(path), 200) for path in missing[:5]) + (", ..." if len(missing) > 5 else "")
-        raise FileNotFoundError(
-            f"{listing}: {len(missing)} of {len(samples)} files are missing: {shown}. "
-            "Check the data root and that everything was extracted, or shorten the list"
-        )
-    return samples
+            labels.finish()
+        except ValueError as error:
+            self.bad(RowError(str(error), "label"))
+            # Without a 0 every label of the list was counted from 1, so none of them was read rightly.
+            return [sample for sample in samples if labels.zeros and sample.label < len(labels.schema)]
+        return samples
 
 
 def _label(reader: LabelReader, text: str | None, where: str) -> int:

@@ -156,7 +156,7 @@ def check_samples(
         for schema, id in schemas.items():
             note("several schemas", f"{schema or 'none stated'} ({id})")
     return [Problem(kind, found[kind][0], tuple(found[kind][1]), remedy) for kind, remedy in ADVICE.items()
-            if kind in found]  # fmt: skip
+            if kind in found]
 
 
 def _place(path: Path) -> tuple[int, int, str] | None:
@@ -229,13 +229,15 @@ def split_validation(
 
 
 def _grouped_validation(labels: np.ndarray, groups: list[str], fraction: float, seed: int) -> set[int]:
-    from sklearn.model_selection import GroupShuffleSplit
-
-    if len(set(groups)) < 2:
+    """Places of the validation samples. Divides as scikit-learn's GroupShuffleSplit does, which is drawn alike."""
+    names, group = np.unique(groups, return_inverse=True)
+    if len(names) < 2:
         raise Refused("all samples are in one group, which cannot be on both sides of a split")
-    wanted = fraction * np.bincount(labels)
-    divide = GroupShuffleSplit(n_splits=64, test_size=fraction, random_state=seed)
-    held_out = [validation for _, validation in divide.split(labels, groups=groups)]
+    count = int(np.ceil(fraction * len(names)))
+    if count == len(names):
+        raise Refused(f"fraction {fraction} of {len(names)} groups leaves none to train on")
+    wanted, rng = fraction * np.bincount(labels), np.random.RandomState(seed)
+    held_out = [np.flatnonzero(np.isin(group, rng.permutation(len(names))[:count])) for _ in range(64)]
     distance = [np.abs(np.bincount(labels[v], minlength=len(wanted)) - wanted).sum() for v in held_out]
     return set(held_out[int(np.argmin(distance))].tolist())
 

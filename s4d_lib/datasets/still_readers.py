@@ -11,7 +11,7 @@ from pathlib import Path
 
 from s4d_lib.datasets.labels import LabelSchema, ReaderNote, schema_named
 from s4d_lib.datasets.lists import Bad, DataRoot, Row, RowError, csv_dicts, npy_rows, require_columns, word_rows
-from s4d_lib.datasets.rows import Base, Errors, Groups, Links, Split, checked_split, collector, samples_of
+from s4d_lib.datasets.rows import Base, Errors, Groups, Links, Reading, Split, checked_split
 from s4d_lib.datasets.samples import Sample
 from s4d_lib.errors import Refused
 
@@ -27,7 +27,8 @@ def read_affectnet(
     or a .npy array of paths, for which `labels` names the array of labels. `strip` is taken
     off the start of the names: arrays in circulation hold the paths of the machine that wrote them.
     """
-    data = DataRoot(root, links)
+    reading = Reading(DataRoot(root, links), schema, base, groups, errors)
+    data = reading.data
     usual = [f"{checked_split(split)}_{schema}{end}.txt" for end in ("", "_2w")]
     path = data.listing(*([listing] if listing else usual))
     if path.suffix == ".npy":
@@ -35,10 +36,10 @@ def read_affectnet(
             raise Refused(f"{path}: an array of paths needs labels=, the array of labels beside it")
         rows: Iterable[Row] = npy_rows(path, data.listing(labels))
     else:
-        rows = word_rows(path, bad=collector(errors))
+        rows = word_rows(path, bad=reading.bad)
     rows = (row._replace(name=row.name.removeprefix(strip).lstrip("/") if strip else row.name) for row in rows)
     folder = data.folder(frames, "folder of images") if (data.path / frames).exists() else data.path / frames
-    return samples_of(rows, data, path, schema, lambda name: folder / name, "image", base, groups, errors)
+    return reading.samples(rows, path, lambda name: folder / name, "image")
 
 
 def read_rafdb(
@@ -50,22 +51,23 @@ def read_rafdb(
     One list holds both splits, told apart by the start of the names; labels count from 1. train_00001.jpg of the list
     is train_00001_aligned.jpg among the aligned pictures; `frames="Image/original"` reads the others.
     """
-    data = DataRoot(root, links)
+    reading = Reading(DataRoot(root, links), schema, base, groups, errors)
+    data = reading.data
     name = "EmoLabel/list_patition_label.txt"
     path = data.listing(*([listing] if listing else [name, f"basic/{name}"]))
     inside = "basic/" if not (data.path / frames).exists() and (data.path / "basic" / frames).exists() else ""
-    folder, bad = data.folder(inside + frames, "folder of images"), collector(errors)
+    folder = data.folder(inside + frames, "folder of images")
 
     def locate(name: str) -> Path:
         plain = folder / name
         return plain if plain.exists() else plain.with_name(f"{plain.stem}_aligned{plain.suffix}")
 
     checked_split(split)
-    return samples_of(rafdb_rows(path, split, bad), data, path, schema, locate, "image", base, groups, errors)
+    return reading.samples(rafdb_rows(path, split, reading.bad), path, locate, "image")
 
 
 FERPLUS = {"train": ("Training", "FER2013Train"), "validation": ("PublicTest", "FER2013Valid"),
-            "test": ("PrivateTest", "FER2013Test")}  # fmt: skip
+            "test": ("PrivateTest", "FER2013Test")}
 
 
 def rafdb_rows(path: Path, split: str, bad: Bad) -> Iterator[Row]:
@@ -88,14 +90,15 @@ def read_ferplus(
     counted in a ReaderNote, if two lead or if "unknown" or "not a face" does; papers differ here, so counts do too. A
     `listing` that ends in .txt holds `<relative path> <label>` for the split instead.
     """
-    data = DataRoot(root, links)
+    reading = Reading(DataRoot(root, links), schema, base, groups, errors)
+    data = reading.data
     usage, part = FERPLUS[checked_split(split, validation=True)]
     path, folder = data.listing(listing), data.path if frames == "." else data.folder(frames, "folder of images")
     if path.suffix == ".txt":
-        rows = word_rows(path, bad=collector(errors))
+        rows = word_rows(path, bad=reading.bad)
     else:
         rows = (row._replace(name=f"{part}/{row.name}") for row in voted(path, schema_named(schema), usage))
-    return samples_of(rows, data, path, schema, lambda name: folder / name, "image", base, groups, errors)
+    return reading.samples(rows, path, lambda name: folder / name, "image")
 
 
 def voted(path: Path, schema: LabelSchema, usage: str) -> Iterator[Row]:
@@ -118,4 +121,4 @@ def voted(path: Path, schema: LabelSchema, usage: str) -> Iterator[Row]:
             yield Row(line, row["Image name"], first)
     if left_out:
         warnings.warn(ReaderNote(f"{path}: {left_out} pictures of {usage} have no leading class and are left out"),
-                      stacklevel=2)  # fmt: skip
+                      stacklevel=2)

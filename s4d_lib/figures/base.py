@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from s4d_lib.errors import require
+
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
@@ -34,6 +36,7 @@ EXPERT_COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E0
 
 def new_figure(title: str, x: str, y: str, alt: str, width: int = 640, height: int = 360) -> go.Figure:
     """An empty figure in the frame of the book; `alt` says in words what will be drawn, for those who hear the page."""
+    require("plotly", "figures", "a figure")
     import plotly.graph_objects as go
 
     figure = go.Figure()

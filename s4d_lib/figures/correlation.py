@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from s4d_lib.errors import require
 from s4d_lib.figures.base import COLOURS, PALETTE, new_figure
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ def draw_two_readings(seconds: np.ndarray, evidence: dict[str, np.ndarray], unit
 
     Without units the upper plot stands alone. axis: what `seconds` are, where they are something else.
     """
+    require("plotly", "figures", "a figure")
     from plotly.subplots import make_subplots
 
     taken = f"what single frames are taken for ({', '.join(evidence)})"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from s4d_lib.errors import require
 from s4d_lib.figures.base import EXPERT_COLOURS, PALETTE, colour_in, new_figure
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def draw_served(served: dict[str, np.ndarray], title: str) -> go.Figure:
 
     0: not sent there, 1: sent there and dropped, 2: served.
     """
+    require("plotly", "figures", "a figure")
     from plotly.subplots import make_subplots
 
     alt = "Grids of experts by tokens for " + " and ".join(served) + "; dark: served, grey: sent there and dropped"
@@ -51,6 +53,7 @@ def draw_served(served: dict[str, np.ndarray], title: str) -> go.Figure:
 
 def draw_routing(shares: dict[str, np.ndarray], blocks: list[int], title: str) -> go.Figure:
     """Share of all choices that fall on each expert: modality → `[blocks experts]`, one panel a modality."""
+    require("plotly", "figures", "a figure")
     from plotly.subplots import make_subplots
 
     alt = "Heat maps of the share of tokens each expert receives in each block, for " + " and ".join(shares)
@@ -81,6 +84,7 @@ def draw_grid_maps(maps: dict[str, np.ndarray], title: str, unit: str = "") -> g
 
     Each map has its own scale, from its least to its greatest value.
     """
+    require("plotly", "figures", "a figure")
     from plotly.subplots import make_subplots
 
     figure = make_subplots(rows=len(maps), cols=1, subplot_titles=list(maps), vertical_spacing=0.16)

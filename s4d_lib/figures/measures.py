@@ -15,7 +15,7 @@ from s4d_lib.figures.intervals import Look, Row, draw_intervals
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-# line → (pair or task of `lab.agreement`, colour, symbol, dash)
+# line → (pair or task of `lab.gradient_agreement`, colour, symbol, dash)
 LINES = {"stills with clips": ("image | clip", "joint", "circle", "solid"),
          "ceiling: clips with clips": ("clip", "clip", "square", "dash"),
          "ceiling: stills with stills": ("image", "image", "diamond", "dot"),
@@ -23,7 +23,7 @@ LINES = {"stills with clips": ("image | clip", "joint", "circle", "solid"),
 
 
 def draw_agreement(found: Mapping[str, Any], title: str) -> go.Figure:
-    """What `lab.agreement` returned: cosines in every group of weights with 95 % intervals over draws."""
+    """What `lab.gradient_agreement` returned: cosines in every group of weights with 95 % intervals over draws."""
     groups = list(found["within"]["clip"])
     rows = {name: [found["between"][where][group]["cosine"] for group in groups] if "|" in where else
             [found["within"][where][group] for group in groups] for name, (where, *_) in LINES.items()}

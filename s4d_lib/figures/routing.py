@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from s4d_lib.errors import require
 from s4d_lib.figures.base import DASH, EXPERT_COLOURS, PALETTE, new_figure
 from s4d_lib.figures.intervals import Look, Row, draw_intervals
 from s4d_lib.layers.tokens import Grid
@@ -24,6 +25,7 @@ MODALITY = {"clip": ("DFER", "square"), "image": ("SFER", "circle")}  # what a m
 
 def draw_loads(loads: Mapping[str, np.ndarray], rows: Sequence[str], title: str) -> go.Figure:
     """Share of choices on each expert by group, one panel a name: `loads[name]` is `[rows e]`; nan stays white."""
+    require("plotly", "figures", "a figure")
     from plotly.subplots import make_subplots
 
     figure = make_subplots(rows=1, cols=len(loads), subplot_titles=list(loads), shared_yaxes=True,
@@ -47,6 +49,7 @@ def draw_places(load: np.ndarray, grid: Grid, blocks: Sequence[int], title: str)
 
     Faint where the first expert is hardly ahead of an even share, strong where it takes all.
     """
+    require("plotly", "figures", "a figure")
     from plotly.subplots import make_subplots
 
     load, (t, h, w) = np.asarray(load), grid

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from s4d_lib.errors import require
 from s4d_lib.figures.base import DASH, PALETTE, new_figure
 from s4d_lib.figures.pictures import stack
 
@@ -78,6 +79,7 @@ def draw_queues(queues: Mapping[str, np.ndarray], classes: Sequence[str], title:
 
     A value is the probability that an anchor gave to the class of its queue: light is unsure, dark is sure.
     """
+    require("plotly", "figures", "a figure")
     from plotly.subplots import make_subplots
 
     figure = make_subplots(rows=1, cols=len(queues), subplot_titles=list(queues), shared_yaxes=True,
@@ -132,6 +134,7 @@ def draw_schedule(schedules: Mapping[str, AnchorSchedule], title: str) -> go.Fig
 def draw_targets(targets: Mapping[str, np.ndarray], classes: Sequence[str], labels: Sequence[str],
                  title: str) -> go.Figure:
     """Soft targets side by side: `targets[name]` is `[samples classes]`, one row a sample, named by its label."""
+    require("plotly", "figures", "a figure")
     from plotly.subplots import make_subplots
 
     figure = make_subplots(rows=1, cols=len(targets), subplot_titles=list(targets), shared_yaxes=True,

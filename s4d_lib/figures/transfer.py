@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from s4d_lib.errors import require
 from s4d_lib.figures.base import PALETTE, mark_zero, new_figure
 from s4d_lib.figures.intervals import TICKS, Look, Row, draw_gaps, draw_intervals
 from s4d_lib.metrics.contrasts import MATERIAL, TOLD, verdict
@@ -98,6 +99,7 @@ def draw_map(surfaces: Mapping[str, Any], cells: Mapping[str, tuple], x: str, y:
 
     surfaces  name → metrics.Surface;   cells  name → (x, y, value), each `[cells]`, drawn as dots on the same scale
     """
+    require("plotly", "figures", "a figure")
     from plotly.subplots import make_subplots
 
     figure = make_subplots(rows=1, cols=len(surfaces), subplot_titles=list(surfaces), shared_yaxes=True,

@@ -223,5 +223,6 @@ def open_frames(path: str | os.PathLike, backend: str = "auto") -> FrameReader:
     if backend not in OPENERS:
         raise Refused(f"no back end is called {backend!r}; there are {', '.join(('auto', *OPENERS))}")
     if backend in MODULE_OF and backend not in installed:
-        raise Refused(f"back end {backend!r} is not installed; installed here: {', '.join(installed)}")
+        remedy = "; pip install 's4d-book[torchcodec]'" if backend == "torchcodec" else ""
+        raise Refused(f"back end {backend!r} is not installed; installed here: {', '.join(installed)}{remedy}")
     return FrameReader(path, [backend])

@@ -31,4 +31,4 @@ from .reading import (
 )
 from .studies import floor_scores as floor_scores
 from .routing_study import inspection as inspection, probe as probe, rules_for as rules_for
-from .measures import EARLY as EARLY, agreement as agreement, lab_probe as lab_probe
+from .measures import EARLY as EARLY, gradient_agreement as gradient_agreement, lab_probe as lab_probe

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from s4d_lib.errors import require
 from s4d_lib.files import runs_root, write_atomically
 from s4d_lib.lab.measures import measure_cell, plain
 from s4d_lib.records import Record, code_state, device_state, fingerprint, peak_memory_mb, results
@@ -108,6 +109,7 @@ def rank_correlations(measures: Mapping[str, Mapping[str, float | None]], transf
 
 def _best_by_chance(rows: list[Mapping], transfer: list[float], names: list[str], shuffles: int, seed: int) -> float:
     """95th percentile of the largest |ρ| over all measures when the cells' transfer is shuffled among them."""
+    require("scipy", "lab")
     from scipy.stats import spearmanr
 
     rng, best = np.random.default_rng(seed), []

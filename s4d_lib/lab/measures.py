@@ -77,7 +77,7 @@ def make_probe(stills: Batch, clips: Batch, people: Mapping[str, Sequence] | Non
 # --- one model at one moment -----------------------------------------------------------------------------------------
 
 
-def agreement(model: nn.Module, probe: ProbeBatches, seed: int = 0) -> dict:
+def gradient_agreement(model: nn.Module, probe: ProbeBatches, seed: int = 0) -> dict:
     """`analysis.conflict` in the few numbers that a record keeps: [mean, low, high] over draws, by group.
 
     {"within": task → group → ceiling, "between": "image | clip" → group → cosine, ratio, corrected}; the control
@@ -110,8 +110,12 @@ def state_interference(model: nn.Module, optimizer: Optimizer, own: Mapping[str,
     for number in range(len(next(iter(batches.values())))):
         gradients = task_gradients(model, {task: several[number] for task, several in batches.items()}, seed=seed)
         draws.append(adam_interference(optimizer, model, gradients, own))
-    return {task: {group: _fields_over([draw[task][group] for draw in draws]) for group in draws[0][task]}
-            for task in own}
+    return {task: _over_draws([draw[task] for draw in draws]) for task in own}
+
+
+def _over_draws(draws: Sequence[Mapping[str, NamedTuple]]) -> dict[str, dict]:
+    """Group of weights → field → [mean, low, high] over the draws."""
+    return {group: _fields_over([draw[group] for draw in draws]) for group in draws[0]}
 
 
 def _fields_over(draws: Sequence[NamedTuple]) -> dict[str, list[float | None]]:
@@ -279,8 +283,8 @@ def measure_cell(cell: Cell, seed: int, tier: str = "laptop", phase: str = "expl
     rows = {"image": probe.stills[:2 * people], "clip": probe.clips[one_each(probe.people)]}
     return {
         "seed": seed, "steps": {"joint": joint.updates, **joint.counts},
-        "agreement": {"start": agreement(start, probe, seed), "early": agreement(joint.model, probe, seed),
-                      "end": agreement(end["joint"], probe, seed)},
+        "agreement": {moment: gradient_agreement(model, probe, seed) for moment, model in
+                      (("start", start), ("early", joint.model), ("end", end["joint"]))},
         "interference": state_interference(joint.model, joint.optimizer, own, probe, configs["joint"].batch_clips),
         "lookahead": lookahead(joint.model, joint.optimizer, probe, seed),
         "alike": {"early": {m: alike(early, x) for m, x in rows.items()},

@@ -142,8 +142,8 @@ def _calibrate(run: Run, config: FinetuneConfig) -> tuple[dict[str, dict], dict[
     return fitted, outcome
 
 
-STUDIES = {"shipped_encoder": shipped_encoder, "few_labels": few_labels, "four_modes": four_modes,
-           "shipped_classifier": shipped_classifier}
+STUDIES = {study.__name__: study for study in (
+    shipped_encoder, few_labels, four_modes, shipped_classifier)}
 
 
 def floor_scores(config: FinetuneConfig) -> dict[str, dict]:

@@ -7,7 +7,7 @@ than answered: the threshold is where the answers that are still given are right
 
 import numpy as np
 
-from s4d_lib.errors import Refused
+from s4d_lib.errors import Refused, require
 
 TARGET_ACCURACY = 0.8  # of the answers that are given
 LEAST_COVERAGE = 0.1   # a threshold that silences more than nine in ten is no use
@@ -27,6 +27,7 @@ def apply_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarr
 
 def fit_temperature(probabilities: np.ndarray, labels: np.ndarray) -> float:
     """The temperature from 1/20 to 20 with the least negative log likelihood on `[n c]` and labels `[n]`."""
+    require("scipy", "lab")
     from scipy.optimize import minimize_scalar
 
     def surprise(log_temperature: float) -> float:

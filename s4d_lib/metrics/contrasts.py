@@ -35,7 +35,7 @@ from typing import Any
 
 import numpy as np
 
-from s4d_lib.errors import Refused
+from s4d_lib.errors import Refused, require
 from s4d_lib.metrics.resampling import resampling
 from s4d_lib.metrics.scores import Interval, over_seeds
 
@@ -163,6 +163,7 @@ def _combine(values: np.ndarray, drawn: np.ndarray, rule: tuple[str, str, int]) 
 
 def _summarise(values: np.ndarray, drawn: np.ndarray, rule: tuple[str, str, int]) -> Contrast:
     """Values of the seeds, on the test people and on drawn ones → intervals and p."""
+    require("scipy", "lab")
     from scipy.stats import t
 
     stack, n = _combine(values, drawn, rule), len(values)
@@ -238,6 +239,7 @@ def detectable(spread: float, seeds: int, alpha: float = ALPHA, power: float = 0
 
     spread  standard deviation over seeds of the paired difference; about 2.8 spread / √seeds for many seeds
     """
+    require("scipy", "lab")
     from scipy.optimize import brentq
     from scipy.stats import nct, t
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from s4d_lib.errors import Refused
+from s4d_lib.errors import Refused, require
 from s4d_lib.metrics.resampling import picks
 from s4d_lib.metrics.scores import percentile_interval
 
@@ -49,6 +49,7 @@ def main_effects(levels: np.ndarray, values: np.ndarray, names: Sequence[str], s
     A seed is a block: what it does to all cells alike leaves the effects alone. The noise is pooled over cells, in
     two strata where runs are shared (between and within keys), as in a split-plot design.
     """
+    require("scipy", "lab")
     from scipy.stats import t
 
     levels, values = np.asarray(levels, dtype=float), np.asarray(values, dtype=float)
@@ -136,6 +137,7 @@ def fit_surface(x: np.ndarray, y: np.ndarray, values: np.ndarray, people_draws: 
     `people_draws` `[cells n]` (contrasts drawn over="people" with one seed) is given: one test set serves all cells,
     so its luck moves the whole map.
     """
+    require("scipy", "lab")
     from scipy.stats import norm, t
 
     values = np.asarray(values, dtype=float)
@@ -182,6 +184,7 @@ class Correlation:
 
 def spearman(x: Sequence[float], y: Sequence[float], draws: int = 10_000, seed: int = 0) -> Correlation:
     """Two measures of the same cells `[cells]` → rank correlation. Cells where either is nan are left out."""
+    require("scipy", "lab")
     from scipy.stats import rankdata
 
     pair = np.stack([np.asarray(x, dtype=float), np.asarray(y, dtype=float)])

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from s4d_lib.errors import Refused
+from s4d_lib.errors import Refused, require
 
 
 @dataclass(frozen=True)
@@ -124,6 +124,7 @@ def score(probabilities: np.ndarray, labels: np.ndarray, classes: tuple[str, ...
 
 def over_seeds(values: list[float]) -> Interval:
     """Mean of one number a seed with its 95 % Student-t interval; a single seed has an infinite one."""
+    require("scipy", "lab")
     from scipy.stats import t
 
     values = np.asarray(values, dtype=np.float64)

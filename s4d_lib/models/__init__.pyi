@@ -1,10 +1,10 @@
 # What this wing hands on. A name is imported, and its file run, when somebody asks for it.
 
-from .sizes import Size as Size, resolve_size as resolve_size
+from .sizes import SIZES as SIZES, Size as Size, resolve_size as resolve_size
 from .autoencoder import DualModalEncoder as DualModalEncoder, DualModalMAE as DualModalMAE
 from .classifier import S4DClassifier as S4DClassifier
 from .landmark_net import LandmarkNet as LandmarkNet, load_landmarks as load_landmarks
-from .landmark_readers import FilterBank as FilterBank
+from .landmark_readers import FilterBank as FilterBank, LandmarkReader as LandmarkReader
 from .landmark_memory import ask as ask
 from .self_distillation import (
     AnchorSchedule as AnchorSchedule,
@@ -12,4 +12,4 @@ from .self_distillation import (
     collect as collect,
     read as read,
 )
-from .s2d import SIZES as SIZES, S2DClassifier as S2DClassifier
+from .s2d import S2D_SIZES as S2D_SIZES, S2DClassifier as S2DClassifier

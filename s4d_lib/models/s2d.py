@@ -5,7 +5,7 @@ an adapter mixes each place over time (`layers/prompts.py`); only these new part
 trained (arXiv 2312.05447). State-dict keys and shapes equal those of the released S2D checkpoints.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,12 +24,13 @@ from s4d_lib.layers.prompts import Prompter
 from s4d_lib.layers.tokens import sincos_positions
 from s4d_lib.models.landmark_memory import recall
 from s4d_lib.models.landmark_net import LANDMARK_CHANNELS, LandmarkNet
+from s4d_lib.models.landmark_readers import LandmarkReader
 from s4d_lib.weights.hub import HubModel
 
 TMA_INITS = ("released", "zero")
 # base is the released model; small is ViT-S in its geometry; tiny and nano, for a CPU, read the same pictures and
 # frames as the S4D models of that name, so that both systems can be trained on one set of clips.
-SIZES: dict[str, dict[str, Any]] = {
+S2D_SIZES: dict[str, dict[str, Any]] = {
     "nano": {"image_size": 48, "frames": 8, "patch": 12, "dim": 64, "depth": 4, "heads": 4, "temporal_heads": 4},
     "tiny": {"image_size": 48, "frames": 8, "patch": 8, "dim": 128, "depth": 4, "heads": 4, "temporal_heads": 4},
     "small": {"image_size": 224, "frames": 16, "patch": 16, "dim": 384, "depth": 12, "heads": 6, "temporal_heads": 8},
@@ -145,7 +146,7 @@ class S2DClassifier(nn.Module, HubModel):
         features = self.dropout(latents[:, :, 0].mean(dim=1))
         return features if pre_logits else self.head["fc_cls"](features)
 
-    def use_landmarks(self, reader: Callable[[Tensor], Tensor] | None) -> "S2DClassifier":
+    def use_landmarks(self, reader: LandmarkReader | None) -> "S2DClassifier":
         """Take landmark features from any function of frames `[n 3 h w]` → `[n c gh gw]`. Returns self.
 
         c is `landmark_channels`; a grid other than the tokens' is resized. Whatever the function has learned is not

@@ -10,6 +10,7 @@ Derived in chapter 12.
 from __future__ import annotations
 
 import base64
+import importlib.util
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape  # for plotly, which reads some HTML in names; the template escapes for itself
@@ -53,7 +54,11 @@ def page(predictions: Sequence[Prediction], title: str = "Apparent expressions")
 
 
 def _plotly() -> Markup:
+    """Its script, or nothing where it is not installed; the template then gives the timeline in words."""
     from markupsafe import Markup
+
+    if importlib.util.find_spec("plotly") is None:
+        return Markup("")
     from plotly.offline import get_plotlyjs
 
     return Markup(get_plotlyjs())

@@ -6,26 +6,37 @@ chapter 12.
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from s4d_lib.text import no_formula
-
-if TYPE_CHECKING:
-    pass
 from s4d_lib.predict.timelines import ABOUT, SAYS, SHIPPED_KNOWS, WHOLE, Answer, Prediction
+from s4d_lib.text import no_formula
 
 
 def to_csv(predictions: Sequence[Prediction]) -> str:
     """All files in one table: a row for each answer, window and error."""
-    import pandas as pd
+    rows = [row for one in predictions for row in one.rows()]
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    for row in rows:
+        cells = row | {"path": no_formula(row["path"])}
+        writer.writerow([_cell(cells.get(name)) for name in columns])
+    return text.getvalue()
 
-    table = pd.concat([p.to_frame() for p in predictions], ignore_index=True)
-    table["path"] = table["path"].map(no_formula)
-    return table.map(lambda cell: no_formula(cell, "'") if isinstance(cell, str) else cell).to_csv(index=False)
+
+def _cell(value: str | float | None) -> str | float | None:
+    """Text disarmed, nothing for nan, and frame numbers like all other numbers with a point."""
+    if isinstance(value, str):
+        return no_formula(value, "'")
+    if value is None or value != value:
+        return None
+    return value if isinstance(value, bool) else float(value)
 
 
 def to_json(predictions: Sequence[Prediction]) -> str:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from s4d_lib.checkpoints.cards import AnswerCard
-from s4d_lib.errors import Refused
+from s4d_lib.errors import Refused, require
 from s4d_lib.metrics.calibration import apply_temperature
 
 if TYPE_CHECKING:
@@ -162,16 +162,23 @@ class Prediction:
             "fps": _rounded(self.fps), "frames": self.frames, "duration": _rounded(self.duration),
             "stride": self.stride, "crop": self.crop, "face_share": _rounded(self.face),
             "answers": {name: answer.as_dict() for name, answer in self.answers.items()},
-            "windows": self.to_frame(answers=False).drop(columns=["path", "kind", "part"]).pipe(_records),
+            "windows": [{name: None if value != value else value for name, value in row.items()  # nan is not itself
+                         if name not in ("path", "kind", "part")} for row in self.rows(answers=False)],
         }
 
     def to_frame(self, answers: bool = True) -> pd.DataFrame:
-        """A row for each answer (with `answers`) and each window, or one with the error; columns carry names.
-
-        `p <class>` are calibrated probabilities, `smooth <class>` the same on the timeline.
-        """
+        """`rows` as a table."""
+        require("pandas", "tables", "a table")
         import pandas as pd
 
+        rows = self.rows(answers)
+        return pd.DataFrame(rows, columns=None if rows else ["path", "kind", "part"])
+
+    def rows(self, answers: bool = True) -> list[dict[str, Any]]:
+        """A row for each answer (with `answers`) and each window, or one with the error; columns carry names.
+
+        `p <class>` are calibrated probabilities, `smooth <class>` the same on the timeline; six digits after the point.
+        """
         head = {"path": self.path, "kind": self.kind}
         rows: list[dict[str, Any]] = [
             {**head, "part": answer.what, "start_s": 0.0 if self.duration else None, "end_s": self.duration,
@@ -190,8 +197,8 @@ class Prediction:
             rows.append(head | {"part": "error"})
         for row in rows if answers else ():
             row["note"] = "; ".join(filter(None, (self.error, self.damage, *self.notes)))
-        table = pd.DataFrame(rows, columns=None if rows else ["path", "kind", "part"])
-        return table.round(6)
+        return [{name: float(np.round(value, 6)) if isinstance(value, float) else value for name, value in row.items()}
+                for row in rows]
 
 
 def _told(reason: str, best: str, confidence: float) -> dict[str, Any]:
@@ -209,11 +216,6 @@ def _by_class(classes: Sequence[str], values: np.ndarray) -> dict[str, float]:
 
 def _rounded(value: float | None) -> float | None:
     return None if value is None else round(float(value), 6)
-
-
-def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Rows as dictionaries, with None for what is not there."""
-    return table.astype(object).where(table.notna(), None).to_dict("records")
 
 
 def smooth_in_time(values: np.ndarray, seconds: np.ndarray, reach: float,

@@ -17,8 +17,8 @@ from .motion import (
 )
 from .people import SKIN as SKIN, View as View, sample_people as sample_people, sample_views as sample_views
 from .geometry import ACTION_UNITS as ACTION_UNITS, AU_INDEX as AU_INDEX
-from .renderer import CHUNK as CHUNK, render as render
-from .drawing import iter_stills as iter_stills, make_clips as make_clips, make_stills as make_stills
+from .renderer import render as render
+from .drawing import make_clips as make_clips, make_stills as make_stills
 from .folders import write_faces as write_faces
 from .landmark_faces import (
     REGIONS as REGIONS,

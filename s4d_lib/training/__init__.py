@@ -23,6 +23,7 @@
     tiers             what smoke, laptop and full mean, decided in one place.
     curves            what a run writes down at every step, for TensorBoard and what reads its files.
     costs             what a training costs on a GPU: measured where it was, counted where it was not.
+    cost_tables       what the trainings of a tier take on each type of GPU, in rows and in Markdown.
     step_counts       what a training step of a configuration is made of: operations, memory, seconds.
 """
 

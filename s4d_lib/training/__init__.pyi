@@ -24,5 +24,6 @@ from .tiers import (
     pretraining as pretraining,
     train_s2d as train_s2d,
 )
-from .costs import KINDS as KINDS, STEP_COSTS as STEP_COSTS, Cost as Cost, kind_of as kind_of
-from .step_counts import count_step as count_step, time_step as time_step
+from .costs import Cost as Cost
+from .cost_tables import as_lines as as_lines, cost_table as cost_table
+from .step_counts import count_step as count_step

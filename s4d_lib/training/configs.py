@@ -13,6 +13,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from s4d_lib.clips import RECIPES
+from s4d_lib.datasets.folders import LAYOUTS
 from s4d_lib.datasets.labels import LabelSchema, schema_named
 from s4d_lib.datasets.readers import READERS
 from s4d_lib.errors import Refused
@@ -83,7 +84,7 @@ class Config(BaseModel):
             raise Refused(f"the layout {layout!r} fixes no label order: say {field}=, such as dfew")
         if modality == "image" and getattr(self, "still_labels", None) == "merged":
             return schema_named("coarse4")
-        return schema_named(named or ("unlabelled" if layout == "voxceleb2" else layout))
+        return schema_named(named or LAYOUTS[layout].schema)
 
     def loop(self, **more: object) -> Loop:
         return Loop(
@@ -180,7 +181,7 @@ HEAD = {"image": "image", "clip": "video"}  # modality → released name of its 
 def geometry(config: Config) -> tuple[int | tuple[int, int], int]:
     """What the network of a configuration reads: side, or height and width, of a picture; frames of a clip."""
     if getattr(config, "system", "s4d") == "s2d":
-        from s4d_lib.models.s2d import SIZES as S2D_SIZES
+        from s4d_lib.models.s2d import S2D_SIZES
 
         return S2D_SIZES[config.size]["image_size"], S2D_SIZES[config.size]["frames"]
     from s4d_lib.models.sizes import resolve_size

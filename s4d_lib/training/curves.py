@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from s4d_lib.errors import Refused
+from s4d_lib.errors import Refused, require
 
 Point = tuple[str, int, float]  # name, update, value
 NOT_CURVES = ("update", "epoch", "modality")
@@ -48,12 +48,11 @@ def to_tensorboard(folder: Path | str, out: Path | str, follow: bool = False, pa
     """Write a run's curves as TensorBoard events below `out`; returns how many numbers.
 
     With `follow`, go on until the run has its record, looking again after every `pause` (5 seconds). What was written
-    by an earlier call is not written again. ModuleNotFoundError, with the remedy, without TensorBoard.
+    by an earlier call is not written again. ValueError, with the remedy, without TensorBoard.
     """
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise ModuleNotFoundError("TensorBoard is not installed: pip install tensorboard") from error
+    require("tensorboard", "curves", "--tensorboard")
+    from torch.utils.tensorboard import SummaryWriter
+
     folder, events = Path(folder), Path(out) / Path(folder).name
     read_curves(folder)  # refuses what is no run before anything is written
     mark = events / "written.json"

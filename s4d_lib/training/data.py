@@ -18,6 +18,7 @@ from s4d_lib.datasets.labels import schema_named
 from s4d_lib.datasets.readers import options_of, read_dataset
 from s4d_lib.datasets.samples import Sample, check_samples, few_labels, split_validation
 from s4d_lib.errors import Refused
+from s4d_lib.progress import say
 from s4d_lib.records import DataUse
 from s4d_lib.training.configs import Config, FinetuneConfig, geometry
 
@@ -118,7 +119,7 @@ def readable(config: Config, samples: list[Sample]) -> tuple[list[Sample], list[
     skipped = []
     for sample in samples:
         if sample.path in bad:
-            print(f"skipped: {bad[sample.path]}")
+            say(f"skipped: {bad[sample.path]}")
             skipped.append(f"{sample.id}: {bad[sample.path].reason}")
     return [sample for sample in samples if sample.path not in bad], skipped
 

@@ -19,6 +19,7 @@ from s4d_lib.checkpoints.loading import load_model
 from s4d_lib.layers.adapters import MixtureOfAdapterExperts
 from s4d_lib.models.classifier import S4DClassifier
 from s4d_lib.models.s2d import S2DClassifier
+from s4d_lib.progress import say
 from s4d_lib.records import DataUse, Record
 from s4d_lib.training.configs import HEAD, FinetuneConfig, PretrainConfig
 from s4d_lib.training.data import Split, pretraining_samples, split_data
@@ -120,7 +121,7 @@ def build_classifier(config: FinetuneConfig, report_to: Path | None = None) -> S
                     layer.weight.mul_(config.expert_spread / 0.02)
     if config.init:
         report = str(load_encoder(model, init_path(config.init)))
-        print(report.splitlines()[0])
+        say(report.splitlines()[0])
         if report_to:
             report_to.write_text(report + "\n")
     return model

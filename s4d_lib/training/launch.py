@@ -28,7 +28,7 @@ from typing import Any, Literal
 
 from s4d_lib.distributed import METHOD
 from s4d_lib.errors import Refused
-from s4d_lib.progress import RELAY, RELAYED, Progress
+from s4d_lib.progress import RELAY, RELAYED, Progress, say
 from s4d_lib.training.state import reached
 
 RANK = "s4d_lib.training.rank"  # the program that each rank is; it imports this file, and not the other way round
@@ -127,7 +127,10 @@ def _passing_on(process: subprocess.Popen) -> Iterator[list[int]]:
 
     def pass_on(number: int, _frame: object) -> None:
         signals.append(number)
-        process.terminate() if len(signals) == 1 else process.kill()
+        if len(signals) == 1:
+            process.terminate()
+        else:
+            process.kill()
 
     before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -142,7 +145,7 @@ def _show(process: subprocess.Popen, label: str) -> None:
     bar: Progress | None = None
     for line in process.stdout:
         if not line.startswith(RELAYED):
-            print(line, end="", flush=True)
+            say(line.removesuffix("\n"))
             continue
         name, done, total, note = json.loads(line.removeprefix(RELAYED))
         if bar is None:

@@ -15,6 +15,7 @@ from contextlib import redirect_stdout
 from pathlib import Path
 
 from s4d_lib import distributed
+from s4d_lib.files import write_atomically
 from s4d_lib.training import runs
 from s4d_lib.training.configs import FinetuneConfig, PretrainConfig
 from s4d_lib.training.launch import ABOVE, STOPPED, stop_without
@@ -41,10 +42,8 @@ def _leave(error: Exception) -> None:
     """The error of this rank where the elastic agent looks for it, whole or not at all: half a file would crash it."""
     if "TORCHELASTIC_ERROR_FILE" not in os.environ:
         return
-    place = Path(os.environ["TORCHELASTIC_ERROR_FILE"])
-    part = place.with_suffix(".part")
-    part.write_text(json.dumps({"message": f"{type(error).__name__}: {error}", "timestamp": int(time.time())}))
-    part.replace(place)
+    told = {"message": f"{type(error).__name__}: {error}", "timestamp": int(time.time())}
+    write_atomically(os.environ["TORCHELASTIC_ERROR_FILE"], json.dumps(told))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from s4d_lib.errors import Refused
+from s4d_lib.errors import Refused, require
 
 Kind = Literal["scalarisation", "aggregation"]
 
@@ -44,6 +44,7 @@ class Remedy:
 
 def _scalariser(name: str, factor: Callable[[int], float], sized: bool) -> Callable[..., tuple[nn.Module, float]]:
     def make(tasks: int, **settings: Any) -> tuple[nn.Module, float]:
+        require("torchjd", "lab", "this remedy")
         from torchjd import scalarization
 
         made = getattr(scalarization, name)
@@ -53,6 +54,7 @@ def _scalariser(name: str, factor: Callable[[int], float], sized: bool) -> Calla
 
 
 def _weighted(tasks: int, weights: Sequence[float] | None = None) -> tuple[nn.Module, float]:
+    require("torchjd", "lab", "this remedy")
     from torchjd.scalarization import Constant
 
     weights = [1.0] * tasks if weights is None else list(weights)
@@ -63,6 +65,7 @@ def _weighted(tasks: int, weights: Sequence[float] | None = None) -> tuple[nn.Mo
 
 def _weighting(name: str, factor: Callable[[int], float]) -> Callable[..., tuple[nn.Module, float]]:
     def make(tasks: int, **settings: Any) -> tuple[nn.Module, float]:
+        require("torchjd", "lab", "this remedy")
         from torchjd import aggregation
 
         return getattr(aggregation, f"{name}Weighting")(**settings), factor(tasks)
@@ -71,12 +74,14 @@ def _weighting(name: str, factor: Callable[[int], float]) -> Callable[..., tuple
 
 
 def _upgrad(tasks: int) -> tuple[nn.Module, float]:
+    require("torchjd", "lab", "this remedy")
     from torchjd.aggregation import UPGradWeighting
 
     return UPGradWeighting(torch.ones(tasks, dtype=torch.float64), projector=_projector()), 1.0
 
 
 def _aligned(tasks: int, **settings: Any) -> tuple[nn.Module, float]:
+    require("torchjd", "lab", "this remedy")
     from torchjd.aggregation import AlignedMTLWeighting
 
     return AlignedMTLWeighting(torch.ones(tasks, dtype=torch.float64), **settings), 1.0
@@ -252,6 +257,7 @@ class _CAGradPair(nn.Module):
 
 def _projector() -> Any:
     """A TorchJD projector onto the dual cone that tries every active set: exact, and quick for a few tasks."""
+    require("torchjd", "lab", "this remedy")
     from torchjd.linalg import DualConeProjector
 
     class Enumerating(DualConeProjector):

@@ -25,6 +25,7 @@ from s4d_lib import distributed
 from s4d_lib.checkpoints.loading import load_model
 from s4d_lib.errors import Refused
 from s4d_lib.files import Lock, Locked, runs_root
+from s4d_lib.progress import say
 from s4d_lib.records import DataUse, Record, read_record, write_record
 from s4d_lib.training.configs import Config, FinetuneConfig, PretrainConfig, stays_alone
 from s4d_lib.training.data import data_use
@@ -134,7 +135,7 @@ def _alone(folder: Path) -> Iterator[None]:
             break
         except Locked:
             if not told:
-                print(f"{folder.name}: another process is training this run; waiting for it", flush=True)
+                say(f"{folder.name}: another process is training this run; waiting for it")
             told = True
             time.sleep(0.5)
     try:

@@ -23,8 +23,9 @@ from s4d_lib.datasets.samples import Sample
 from s4d_lib.distributed import gather_rows
 from s4d_lib.layers.losses import soft_target_cross_entropy
 from s4d_lib.models.landmark_net import LandmarkNet, load_landmarks
-from s4d_lib.models.s2d import SIZES, S2DClassifier
+from s4d_lib.models.s2d import S2D_SIZES, S2DClassifier
 from s4d_lib.models.self_distillation import RELEASED_UPDATE, AnchorSchedule, EmotionAnchors, collect, read
+from s4d_lib.progress import say
 from s4d_lib.training.configs import HEAD, FinetuneConfig
 from s4d_lib.training.data import views
 from s4d_lib.training.jobs import finetune_plan, shuffle_patches
@@ -41,8 +42,8 @@ def build_s2d(config: FinetuneConfig, init: Path | None = None, report_to: Path 
     """
     landmarks = _landmarks(config.landmarks) if config.prompts else None
     schema = config.schema(config.primary)
-    shape = SIZES[config.size] | {"num_classes": len(schema), "dropout": config.dropout, "prompts": config.prompts,
-                                  "tma_init": config.tma_init}
+    shape = S2D_SIZES[config.size] | {"num_classes": len(schema), "dropout": config.dropout,
+                                      "prompts": config.prompts, "tma_init": config.tma_init}
     if config.mode == "sfer":
         shape |= {"frames": 1, "temporal": False}
     if landmarks is not None:
@@ -56,7 +57,7 @@ def build_s2d(config: FinetuneConfig, init: Path | None = None, report_to: Path 
     if init is not None:
         # As released, the head of the image stage never reaches the video stage: its key has another name there.
         report = load_image_model(model, init, schema.classes if config.behaviour == "clean" else None)
-        print(str(report).splitlines()[0])
+        say(str(report).splitlines()[0])
         if report_to:
             report_to.write_text(f"{report}\n")
     return model.freeze_image_model() if config.frozen else model

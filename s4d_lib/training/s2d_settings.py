@@ -54,12 +54,12 @@ class S2DSettings(BaseModel):
         return self
 
     def _possible_s2d(self) -> None:
-        from s4d_lib.models.s2d import SIZES
+        from s4d_lib.models.s2d import S2D_SIZES
 
         if self.mode not in ("sfer", "dfer"):
             raise Refused(f"S2D has an image model (mode sfer) and a video model (mode dfer), not {self.mode!r}")
-        if self.size not in SIZES:
-            raise Refused(f"size of S2D must be one of {', '.join(SIZES)}, got {self.size!r}")
+        if self.size not in S2D_SIZES:
+            raise Refused(f"size of S2D must be one of {', '.join(S2D_SIZES)}, got {self.size!r}")
         if self.pool != "mean" or self.moae_blocks:
             raise Refused("S2D reads class tokens and has no experts: pool='mean' and no moae_blocks")
         if self.prompts and self.landmarks is None:

@@ -167,7 +167,7 @@ def _named_lists(data: DataRoot, layout: FolderLayout, listing: str | None, fold
     for number in folds:
         for split in layout.splits:
             names = [n.replace("{split}", split).replace("{fold}", str(number)) for n in
-                     ([listing] if listing else layout.names)]  # fmt: skip
+                     ([listing] if listing else layout.names)]
             path = next((data.path / clean(n, "--listing") for n in names if (data.path / n).is_file()), None)
             if path is None:
                 note("list missing", names[0])
@@ -202,7 +202,7 @@ def _class_folders(data: DataRoot) -> Found:
                     continue
                 with os.scandir(place) as entries:
                     names = [e.name for e in entries if e.name.lower().endswith(IMAGE_SUFFIXES + VIDEO_SUFFIXES)
-                             or e.is_dir()]  # fmt: skip
+                             or e.is_dir()]
                 for name in sorted(names, key=natural_order):
                     yield Row(0, f"{folder.name}/{place.name}/{name}", place.name)
 

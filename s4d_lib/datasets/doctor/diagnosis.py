@@ -17,7 +17,6 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
-from inspect import signature
 from pathlib import Path
 from typing import Literal
 
@@ -28,7 +27,7 @@ from s4d_lib.datasets.folders import LAYOUTS, SPLITS, FolderLayout, list_places
 from s4d_lib.datasets.labels import LabelSchema
 from s4d_lib.datasets.lists import ASSUMED
 from s4d_lib.datasets.protocols import EXPECTED, PROTOCOLS, Expected, Protocol, compare
-from s4d_lib.datasets.readers import READERS
+from s4d_lib.datasets.readers import options_of
 from s4d_lib.errors import Refused
 from s4d_lib.frames.backends import IMAGE_SUFFIXES
 from s4d_lib.progress import Progress
@@ -82,7 +81,7 @@ def diagnose(
     looked.judge(nearest, report)
     levels: dict[str, Level] = {"gap in the frames": "note"} if name.startswith("mafw") else {}
     return Diagnosis(str(root), name, census.schema.name, deep, lists, report, protocols, note.findings(levels),
-                     _reading(census, report, lists, frames, base, schema, listing))  # fmt: skip
+                     _reading(census, report, lists, frames, base, schema, listing))
 
 
 def _reading(
@@ -94,12 +93,12 @@ def _reading(
         return None
     bases = {one.base for one in lists} - {None}
     told = {"frames": frames or report.folder, "schema": schema, "listing": listing,
-            "base": base if base is not None else bases.pop() if len(bases) == 1 else None}  # fmt: skip
+            "base": base if base is not None else bases.pop() if len(bases) == 1 else None}
     if census.dataset == "voxceleb2":
         told["listing"] = listing or lists[0].path
-    taken = signature(READERS[census.dataset]).parameters
+    taken = options_of(census.dataset)
     return {name: value for name, value in told.items()
-            if value is not None and name in taken and value != taken[name].default}
+            if value is not None and name in taken and value != taken[name]}
 
 
 def _inside(root: Path, frames: str) -> bool:
@@ -140,7 +139,7 @@ def _judge_lists(root: Path, census: Census, base: int | None, note: Tally) -> t
             note("counts differ", f"{listing.split}, fold {listing.fold}: {first}{more}")
         reports.append(ListReport(
             str(listing.path.relative_to(root)), listing.split, listing.fold,
-            listing.rows, own if listing in numbers else None, tuple(per_class), published))  # fmt: skip
+            listing.rows, own if listing in numbers else None, tuple(per_class), published))
     return tuple(reports)
 
 
@@ -296,7 +295,7 @@ class Frames:
         told = {"least": lengths[0], "median": lengths[len(lengths) // 2], "most": lengths[-1]} if lengths else {}
         return FrameReport(
             self.folder, self._flavour(), self.others, self.listed, len(self.seen), dict(self.kinds),
-            dict(self.suffixes.most_common()), {_size(s): n for s, n in self.sizes.most_common(6)}, told)  # fmt: skip
+            dict(self.suffixes.most_common()), {_size(s): n for s, n in self.sizes.most_common(6)}, told)
 
     def _flavour(self) -> str:
         if not self.kinds:
@@ -321,7 +320,7 @@ class Frames:
                 note("mixed file types", f"{suffix} in {clips:,} clips")
         if "16f" in (self.folder or "") and self.lengths and not aligned:
             note("name against the frames", f"{self.folder}: clips of {report.lengths['least']} to "
-                 f"{report.lengths['most']} frames")  # fmt: skip
+                 f"{report.lengths['most']} frames")
         edge = _edge(self.folder)
         if edge and self.sizes and (usual := self.sizes.most_common(1)[0][0]) != (edge, edge):
             note("name against the frames", f"{self.folder}: {_size(usual)} px")

@@ -80,7 +80,7 @@ KINDS: dict[str, tuple[Level, str, str]] = {
     "left out by the reader": ("note", "what the reader leaves out", "Nothing"),
     "Chinese captions": ("note", "lists with captions in GB 18030", "Nothing: they are read as such"),
     "walked": ("note", "there is no list; all that was found is taken", "Nothing"),
-}  # fmt: skip
+}
 LONGEST = 300  # characters of one example
 _ORDER = {"error": 0, "warning": 1, "note": 2}
 
@@ -186,7 +186,7 @@ class Tally:
         """A finding per kind that was counted, the worst first."""
         found = [Finding(kind, levels.get(kind, level), self.count[kind], meaning, tuple(self.examples[kind]),
                          self.remedies.get(kind, remedy))
-                 for kind, (level, meaning, remedy) in KINDS.items() if self.count[kind]]  # fmt: skip
+                 for kind, (level, meaning, remedy) in KINDS.items() if self.count[kind]]
         return tuple(sorted(found, key=lambda finding: _ORDER[finding.level]))
 
 
@@ -223,9 +223,9 @@ def print_report(diagnosis: Diagnosis, file: TextIO | None = None) -> None:
         told = "".join(f", {name}={value!r}" for name, value in diagnosis.reading.items())
         say(f"to read it: read_dataset({diagnosis.root!r}, {diagnosis.dataset!r}, split{told})")
     rows = [(r.path, r.split, str(r.fold), f"{r.rows:,}", "words" if r.base is None else str(r.base),
-             " ".join(map(str, r.per_class)), r.published) for r in diagnosis.lists]  # fmt: skip
+             " ".join(map(str, r.per_class)), r.published) for r in diagnosis.lists]
     found = [(f.level, f.kind, f"{f.count:,}", f.meaning, "; ".join(printable(text, LONGEST) for text in f.examples),
-              f.remedy) for f in diagnosis.findings]  # fmt: skip
+              f.remedy) for f in diagnosis.findings]
     if file.isatty():
         from rich.console import Console
         from rich.table import Table

@@ -139,7 +139,7 @@ class Looker:
         return Clip(
             name, "folder", len(frames), tuple(sorted({os.path.splitext(n)[1].lower() for n in names})), tuple(sizes),
             len(empty), tuple(f"{name}/{n}" for n in empty[:_KEPT]), tuple(bad),
-            tuple(outside), _gap(names), _misordered(names), inner, digest)  # fmt: skip
+            tuple(outside), _gap(names), _misordered(names), inner, digest)
 
     def _image(self, folder: str, name: str, size: int) -> Clip:
         path, suffix = os.path.join(folder, name.rpartition("/")[2]), (os.path.splitext(name)[1].lower(),)

@@ -55,7 +55,7 @@ def source_sha256(paths: Sequence[Path]) -> str:
 def may_be_kept(out: Path, part: dict, name: str, paths: Sequence[Path]) -> bool:
     """Whether a part of an earlier run holds what this run would write from `paths`."""
     return (part["name"] == name and not part["errors"] and part.get("source_sha256") == source_sha256(paths)
-            and is_whole(out, part))  # fmt: skip
+            and is_whole(out, part))
 
 
 def known_parts(out: Path, request: dict) -> dict[int, dict]:
@@ -63,7 +63,7 @@ def known_parts(out: Path, request: dict) -> dict[int, dict]:
     path = out / "manifest.json"
     if not path.is_file():
         others = [p.name for p in out.iterdir() if not p.name.startswith((".", "shard-", "part-", "clips"))
-                  ] if out.is_dir() else []  # fmt: skip
+                  ] if out.is_dir() else []
         if others:
             raise Refused(f"{out}: the folder holds {others[0]} and no manifest.json; name another folder")
         return {}

@@ -112,7 +112,7 @@ def pack(
     if format == "mp4" and any(item.sample.kind == "image" for item in items):
         raise Refused(f"{source}: stills cannot be packed as mp4; pack them as tar")
     request = _request(name, items, dict(split=split, fold=fold, size=size, format=format, shard_mb=shard_mb,
-                                         quality=quality, **options))  # fmt: skip
+                                         quality=quality, **options))
     known = known_parts(out, request)
     writer = _Writer(out, size, format, quality, int(shard_mb * 2**20), jobs)
     parts, start, kept = [], 0, 0
@@ -166,7 +166,7 @@ def collect(
             item = found.setdefault(name, Item(key_of(name), sample, []))
             if (item.sample.path, item.sample.label) != (sample.path, sample.label):
                 kept.append(RowError(f"{source}: {sample.id!r} has label {item.sample.label} in one list and "
-                                     f"{sample.label} in another", "label"))  # fmt: skip
+                                     f"{sample.label} in another", "label"))
             else:
                 item.members.append([part, number])
         errors += kept
@@ -188,7 +188,7 @@ def _lists(
         if not {"split", "fold"} & set(header):
             return [(split, None)]
     census, layout = read_census(source, dataset, lambda kind, example: None, fold, options.get("schema"),
-                                 options.get("listing"))  # fmt: skip
+                                 options.get("listing"))
     folded = layout.folds > 1 or (dataset == "table" and "fold" in header)
     found = [(one.split, one.fold if folded else None) for one in census.listings if split in (None, one.split)]
     return found or [(split or "train", fold if folded else None)]  # whose reader says what is missing
@@ -201,7 +201,7 @@ def _request(dataset: str, items: Sequence[Item], options: dict[str, Any]) -> di
         "dataset": dataset, "schema": schema.name, "classes": list(schema.classes), "options": options,
         "protocols": [name for name, p in PROTOCOLS.items() if p.dataset == dataset and p.schema == schema.name],
         "samples_sha256": hashlib.sha256(json.dumps(rows).encode()).hexdigest(),
-    }  # fmt: skip
+    }
     return json.loads(json.dumps(request, default=str))
 
 
@@ -211,7 +211,7 @@ def _manifest(request: dict, parts: list[dict], items: Sequence[Item], errors: l
     kinds = sorted({suffix for part in parts for suffix in part["source_files"]})
     counts = {"asked": len(items), "packed": stop - len(failed), "failed": len(failed), "refused": len(errors)}
     return {"format": FORMAT, "complete": complete, "request": request, "counts": counts, "source_files": kinds,
-            "lossless": all(part["lossless"] for part in parts), "parts": parts, "errors": errors + failed}  # fmt: skip
+            "lossless": all(part["lossless"] for part in parts), "parts": parts, "errors": errors + failed}
 
 
 # -------------------------------------------------------------------------------- writing
@@ -255,7 +255,7 @@ class _Writer:
         files[told.name] = sha256_of(told)
         return {"name": path.name, "start": start, "stop": stop, "samples": len(index), "files": files,
                 "source_files": sorted(suffixes), "lossless": lossless, "errors": errors,
-                "source_sha256": source_sha256([item.sample.path for item in items[start:stop]])}  # fmt: skip
+                "source_sha256": source_sha256([item.sample.path for item in items[start:stop]])}
 
     def _full(self) -> int:
         return self.limit if self.format == "tar" else PART
@@ -327,7 +327,7 @@ def _add_members(tar: tarfile.TarFile, key: str, told: dict, media: list[tuple[s
 def _described(item: Item, told: dict[str, Any]) -> dict[str, Any]:
     sample, schema = item.sample, schema_named(item.sample.schema)
     return {"id": sample.id, "label": sample.label, "class": schema.classes[sample.label], "schema": schema.name,
-            "kind": sample.kind, "group": sample.group, "members": item.members} | told  # fmt: skip
+            "kind": sample.kind, "group": sample.group, "members": item.members} | told
 
 
 def _verbatim(sample: Sample) -> tuple[dict[str, Any], list[tuple[str, bytes]], str]:
