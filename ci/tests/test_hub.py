@@ -144,7 +144,7 @@ def test_a_card_says_what_a_reader_must_know(make, tmp_path):
 
 def test_a_card_imports_from_the_package_and_not_from_a_file_inside_it(monkeypatch):
     """Files inside a package move; what a card of today says must load tomorrow."""
-    monkeypatch.setattr(S4DClassifier, "__module__", "s4d_lib.models.elsewhere")
+    monkeypatch.setattr(S4DClassifier, "__module__", "s4d_lib.models.sizes")
     assert "\nfrom s4d_lib.models import S4DClassifier\n" in str(classifier().generate_model_card())
 
 

@@ -6,7 +6,6 @@ import ast
 import io
 import json
 import re
-import subprocess
 import tokenize
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +20,8 @@ THEIR_FILES = {"SDL.py", "engine_for_finetuning.py", "kinetics.py", "model_finet
                "videomae.py"}
 ENDINGS = (".py", ".csv", ".json", ".jsonl", ".txt", ".html", ".safetensors", ".npz", ".mjs", ".md")
 AS_RECORDED = {("s4d_lib/lab/landmark_training.py", "local_contrast.py")}  # a record stays as it is
-TOYS = {"test_api_pages.py", "test_errors.py", "test_mentions.py"}  # libraries made up for a test
+LEFT_OUT = {"test_api_pages.py", "test_errors.py", "test_mentions.py",  # libraries made up for a test
+            "CHANGELOG.md"}  # names of before, and where each module is; its own test reads it
 FILE = re.compile(r"(?<![\w/.<{}*$-])((?:[\w-]+/)*\w+\.py)\b(?!:\d)")  # file:line cites code of others
 SPAN = re.compile(r"`+([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+)(?=[`(\s,\[])")
 PLAIN = re.compile(r"(?<![\w./`-])([a-z_]\w*(?:\.[A-Za-z_]\w*)+)(?![\w/])")
@@ -116,7 +116,7 @@ class Tree:
         name, here = mention.removesuffix(".py"), Path(where).parent
         if mention.startswith(THEIRS) or mention in THEIR_FILES or (where, mention) in AS_RECORDED:
             return None
-        if mention == "s4d_lib/__init__.py":
+        if mention == "s4d_lib/__init__.py" or mention.startswith(("a/", "b/")):  # the face of all; a line of a diff
             return None
         if name.removeprefix("s4d_lib/") in self.own:  # with its wing, or on the ground
             return f"say {mention.removeprefix('s4d_lib/')}" if name.startswith("s4d_lib/") else None
@@ -130,11 +130,13 @@ class Tree:
 TREE = Tree()
 
 
-def tracked(*endings: str) -> list[str]:
-    listed = subprocess.check_output(["git", "ls-files"], cwd=ROOT, text=True).splitlines()
-    left_out = ("chapters/results/", "ci/tests/data/")
-    return [name for name in listed if name.endswith(endings) and not name.startswith(left_out)
-            and Path(name).name not in TOYS and (ROOT / name).exists()]
+def ours(*endings: str) -> list[str]:
+    """Files of the repository, by their paths from its root."""
+    paths = [*ROOT.glob("*"), *(path for top in ("chapters", "s4d_lib", "widgets", "ci", ".github")
+                                for path in (ROOT / top).rglob("*"))]
+    left_out = re.compile(r"chapters/results/|ci/tests/data/|.*(/\.|__pycache__|node_modules)")
+    names = (path.relative_to(ROOT).as_posix() for path in paths if path.name.endswith(endings))
+    return sorted(name for name in names if Path(name).name not in LEFT_OUT and not left_out.match(name))
 
 
 def prose(name: str) -> Iterator[str]:
@@ -143,13 +145,14 @@ def prose(name: str) -> Iterator[str]:
     if not name.endswith(".py"):
         yield text
         return
-    test = name.startswith("ci/tests/")
+    if name.startswith("ci/tests/"):
+        yield from re.findall(r"^\s*# .*|  # .*", text, re.MULTILINE)
+        documented = (ast.Module, ast.FunctionDef, ast.ClassDef)
+        yield from (ast.get_docstring(node) or "" for node in ast.walk(ast.parse(text)) if isinstance(node, documented))
+        return
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
-        if token.type == tokenize.COMMENT or token.type == tokenize.STRING and not test:
+        if token.type in (tokenize.COMMENT, tokenize.STRING):
             yield re.sub(r"\{[^{}]*\}", "", token.string) if token.string[0] in "fF" else token.string
-    for node in ast.walk(ast.parse(text)) if test else ():
-        if isinstance(node, (ast.Module, ast.FunctionDef, ast.ClassDef)) and (said := ast.get_docstring(node)):
-            yield said
 
 
 def said_wrong(text: str, where: str, tree: Tree = TREE) -> list[str]:
@@ -175,7 +178,7 @@ PAGES = (".md", ".py", ".sh", ".yml", ".toml", ".mjs", ".jinja", ".css", ".js", 
 
 @pytest.mark.parametrize("part", ["chapters", "s4d_lib", "widgets", "ci", "."])
 def test_every_mention_is_right_and_spelled_in_one_way(part):
-    names = [name for name in tracked(*PAGES) if name.startswith(f"{part}/") or part == "." and (
+    names = [name for name in ours(*PAGES) if name.startswith(f"{part}/") or part == "." and (
         "/" not in name or name.startswith(".github"))]
     assert names
     wrong = {name: found for name in names if (found := sorted({one for text in prose(name)
@@ -184,7 +187,7 @@ def test_every_mention_is_right_and_spelled_in_one_way(part):
 
 
 def test_every_import_in_a_page_a_script_or_a_string_finds_its_name():
-    names = tracked(*PAGES)
+    names = ours(*PAGES)
     assert len(names) > 300
     assert {name: found for name in names if (found := imported_wrong((ROOT / name).read_text()))} == {}
 
@@ -192,10 +195,12 @@ def test_every_import_in_a_page_a_script_or_a_string_finds_its_name():
 def test_outputs_of_the_chapters_name_what_is_there():
     """What a run printed before a move is not what it prints now."""
     wrong = {}
-    for name in tracked(".ipynb"):
+    for name in ours(".ipynb"):
         cells = json.loads((ROOT / name).read_text())["cells"]
-        outputs = json.dumps([cell.get("outputs", []) for cell in cells], ensure_ascii=False)
-        if found := sorted({*said_wrong(outputs, name), *imported_wrong(outputs)}):
+        outputs = [output for cell in cells for output in cell.get("outputs", [])]
+        kinds = [{"text": output.get("text", ""), **output.get("data", {})} for output in outputs]
+        shown = "\n".join("".join(text) for one in kinds for kind, text in one.items() if kind.startswith("text"))
+        if found := sorted({*said_wrong(shown, name), *imported_wrong(shown)}):
             wrong[name] = found
     assert wrong == {}
 

@@ -1,8 +1,8 @@
 """data set → folders, lists     where the published data sets keep their lists and clips, in every known spelling.
 
 `LAYOUTS` says which lists a data set has and how their rows are read, with the parsers of the readers: enough for the
-doctor, for packing and, where a data set has no reader of its own, for `readers.read_laid_out`. `list_places` looks for
-lists that do not lie in the folder that was named: it is often one too high, one too low, or spelled with
+doctor, for packing and, where a data set has no reader of its own, for `datasets.readers.read_laid_out`. `list_places`
+looks for lists that do not lie in the folder that was named: it is often one too high, one too low, or spelled with
 other capitals. Derived in chapter 02.
 """
 
@@ -30,7 +30,7 @@ def _word_rows(path: Path, split: str, bad: Bad) -> Iterator[Row]:
 class FolderLayout:
     """Where the lists and frames of a data set usually are; without lists, class folders are its labels."""
 
-    schema: str | None  # its class order, a name in labels.SCHEMAS
+    schema: str | None  # its class order, a name in datasets.SCHEMAS
     kind: Literal["clip", "image"] | None = None  # None: both
     names: tuple[str, ...] = ()  # of its lists, the likeliest first; they hold {split} and {fold}
     frames: tuple[str, ...] = (".",)  # folders in which its clips or images may lie

@@ -297,7 +297,7 @@ def read_laid_out(
     schema: str | None = None, groups: Groups = None, base: Base = None, listing: str | None = None,
     links: Links = "inside", errors: Errors = None,
 ) -> list[Sample]:
-    """The samples of a data set that its layout alone describes: one more entry of `folders.LAYOUTS`, no code.
+    """The samples of a data set that its layout alone describes: one more entry of `datasets.folders.LAYOUTS`, no code.
 
     The list is the first of the layout's names that is there, or `listing`; the files lie in the first of its folders
     that is there, or in `frames`, under the id or one of its aliases.
