@@ -123,9 +123,9 @@ def test_the_refusal_imports_nothing_heavy(tmp_path):
     program = """
 import sys
 sys.argv = ["s4d", "book", "-p", "cuont=1", "--sweep", "count=1,2", "--gpus", "none"]
-from s4d_lib import cli
+from s4d_lib.cli import app
 try:
-    cli.main()
+    app.main()
 except SystemExit as end:
     print(end.code, [m for m in ("torch", "jupytext", "nbformat", "papermill", "plotly") if m in sys.modules])
 """

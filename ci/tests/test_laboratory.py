@@ -160,7 +160,7 @@ def test_a_run_is_known_by_the_content_of_what_it_starts_from(lab, monkeypatch):
             runs.train(run_config(Cell(clips=20), "dfer", 0, "smoke", init=str(path)), lab / "runs")
         return str(reached.value)
 
-    monkeypatch.setattr(runs, "_finetune", stop)
+    monkeypatch.setattr(runs, "finetune", stop)
     moved, other = lab / "elsewhere" / "encoder.safetensors", lab / "other.safetensors"
     moved.parent.mkdir()
     shutil.copyfile(SHIPPED["nano_encoder"], moved)
