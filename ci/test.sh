@@ -53,7 +53,7 @@ fi
 if [[ -n "$quick" ]]; then
     printf '\n== quick unit tests\n'
     echo "Left out: tests marked trains, spawns or browser, the chapters and the site; bash ci/test.sh runs them all."
-    exec python -m pytest ci/tests -m "not trains and not spawns and not browser" \
+    exec python -m pytest ci/tests -m "not trains and not spawns and not browser and not slow" \
         -n 2 --dist loadfile ${words[@]+"${words[@]}"}
 fi
 

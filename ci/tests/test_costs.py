@@ -44,6 +44,7 @@ def test_kept_tensors_grow_with_the_batch_and_parameters_are_not_among_them():
     assert count_step(TINY, "clip").saved_mb == pytest.approx((sizes[1] - sizes[0]) / 1e6, rel=0.02)
 
 
+@pytest.mark.slow
 def test_a_frozen_model_s_parameters_are_told_from_those_that_train():
     whole = count_step(FinetuneConfig(name="s", mode="dfer", system="s2d", size="tiny", freeze=False), "clip")
     frozen = count_step(FinetuneConfig(name="s", mode="dfer", system="s2d", size="tiny"), "clip")

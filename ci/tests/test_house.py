@@ -83,6 +83,7 @@ def fresh(code: str) -> str:
 HEAVY = ("torch", "timm", "numpy", "pandas", "plotly", "PIL", "scipy", "sklearn", "pydantic", "papermill")
 
 
+@pytest.mark.spawns
 def test_no_face_imports_anything_heavy():
     faces = [dotted(face / "__init__.py") for face in FACES]
     code = f"import sys, {', '.join(faces)}\nprint([name for name in {HEAVY} if name in sys.modules])"
@@ -90,6 +91,7 @@ def test_no_face_imports_anything_heavy():
     assert fresh(code.replace("import sys", "import sys, s4d_lib.layers.losses")) != "[]", "the control: a file does"
 
 
+@pytest.mark.spawns
 def test_commands_and_the_book_runner_start_without_torch():
     files = [dotted(path) for path in FILES if path.relative_to(LIBRARY).parts[0] in ("cli", "batch")
              and path.stem != "__main__"]

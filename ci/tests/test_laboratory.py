@@ -50,6 +50,7 @@ def test_a_cell_is_named_by_the_dials_that_were_turned():
         Cell(noise="some")
 
 
+@pytest.mark.slow
 def test_every_method_is_a_valid_configuration(lab):
     for method in METHODS:
         found = run_config(Cell(clips=20), method, 3, "smoke")
@@ -68,6 +69,7 @@ def test_the_screening_design_is_balanced_and_of_resolution_four():
     assert set(GENERATORS) | {"clips", "sequence", "init", "ratio"} == set(FACTORS)
 
 
+@pytest.mark.slow
 def test_phases_share_no_face_and_dials_of_stills_leave_the_clips_alone(lab):
     explore, confirm = (lab_cells.data_folders(Cell(), "smoke", phase) for phase in ("explore", "confirm"))
     assert not set(explore.values()) & set(confirm.values())
@@ -102,6 +104,7 @@ def test_paired_steps_take_turns():
 # --- what the controls do --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_random_labels_keep_the_counts_and_lose_the_task(lab):
     wanted = run_config(Cell(clips=20), "random_labels", 0, "smoke")
     plain = wanted.model_copy(update={"still_labels": "listed"})
@@ -113,6 +116,7 @@ def test_random_labels_keep_the_counts_and_lose_the_task(lab):
     assert training_split(wanted, "clip", clips) == training_split(plain, "clip", clips)
 
 
+@pytest.mark.slow
 def test_merged_and_left_out_classes(lab):
     merged = read_samples(run_config(Cell(clips=20, schema="merged"), "joint", 0, "smoke"), "image", "train")
     plain = read_samples(run_config(Cell(clips=20), "joint", 0, "smoke"), "image", "train")
@@ -123,6 +127,7 @@ def test_merged_and_left_out_classes(lab):
     assert {sample.label for sample in train + validation} == {0, 2, 3, 4, 5, 6}
 
 
+@pytest.mark.slow
 def test_eleven_classes_are_the_seven_with_four_cut_in_two_by_strength(lab):
     fine_config = run_config(Cell(clips=20, schema="split"), "joint", 0, "smoke")
     plain_config = run_config(Cell(clips=20), "joint", 0, "smoke")
@@ -374,6 +379,7 @@ def test_the_cell_with_harm_changes_one_thing_a_method(lab, monkeypatch):
         assert rerun(record, harm, method, 1, lab / "elsewhere").same_answers == 100
 
 
+@pytest.mark.slow
 def test_loud_experts_start_loud(lab):
     quiet, loud = (build_classifier(run_config(Cell(clips=20, init="random"), method, 0, "smoke"))
                    for method in ("moae_clean", "loud_experts"))
@@ -381,6 +387,7 @@ def test_loud_experts_start_loud(lab):
     assert float(spread[1] / spread[0]) == pytest.approx(0.077 / 0.02, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_the_encoder_of_the_laboratory_loads_whole(lab):
     from s4d_lib.checkpoints.encoders import load_encoder
 

@@ -54,6 +54,7 @@ def lab(tmp_path_factory):
 # --- arms ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_an_arm_changes_what_it_says_and_nothing_else(lab):
     base = video_config("s2d", 3, ENCODER, "smoke").model_dump()
     assert {key: base[key] for key in ("system", "mode", "prompts", "tma_init", "sdl", "freeze")} == {
@@ -67,6 +68,7 @@ def test_an_arm_changes_what_it_says_and_nothing_else(lab):
     assert prompted["mode"] == "sfer" and prompted["init"] == str(ENCODER)
 
 
+@pytest.mark.slow
 def test_both_systems_read_the_same_samples_in_the_same_way(lab):
     ours, other = video_config("s2d", 3, ENCODER, "smoke"), s4d_config("s4d", 3, "smoke")
     stills = image_config("image", 3, "smoke")
@@ -104,6 +106,7 @@ def test_the_protocol_names_the_arms_and_the_numbers_that_the_code_has():
     assert plan("s2d_sdl")["version"] == protocol["version"]
 
 
+@pytest.mark.slow
 def test_the_protocols_numbers_are_counted(lab, monkeypatch):
     monkeypatch.setitem(cells.SCALES, "laptop", Scale(60, 60, 30, 8))  # the steps of the laptop, few faces
     monkeypatch.setitem(s2d_studies.CELLS, "laptop", cells.Cell(clips=20))
@@ -123,6 +126,7 @@ def test_the_protocols_numbers_are_counted(lab, monkeypatch):
 # --- costs -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_work_is_counted_forward_and_back_and_landmarks_apart(lab):
     video, unfrozen = (video_config(arm, 0, ENCODER, "smoke") for arm in ("s2d", "s2d_unfrozen"))
     one, free = step_work(video, "clip"), step_work(unfrozen, "clip")
@@ -139,6 +143,7 @@ def test_work_is_counted_forward_and_back_and_landmarks_apart(lab):
     assert step_work(image, "image")["model"] == pytest.approx((embedding + blocks) / 1e6, rel=0.005)
 
 
+@pytest.mark.slow
 def test_the_longer_s4d_costs_what_s2d_costs(lab):
     both = sum(run_work(one)["model"] for one in (image_config("image", 0, "smoke"),
                                                    video_config("s2d", 0, ENCODER, "smoke")))

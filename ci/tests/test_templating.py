@@ -82,6 +82,7 @@ def wheel(tmp_path_factory) -> Path:
     return built
 
 
+@pytest.mark.spawns
 def test_a_wheel_holds_every_file_of_the_library_and_the_widgets(wheel):
     held = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     files = {path.relative_to(ROOT).as_posix() for name in ("s4d_lib", "widgets") for path in (ROOT / name).rglob("*")
@@ -92,6 +93,7 @@ def test_a_wheel_holds_every_file_of_the_library_and_the_widgets(wheel):
         assert kinds[kind], f"control: there is a {kind}"
 
 
+@pytest.mark.spawns
 def test_a_page_is_made_from_the_wheel_alone(wheel, tmp_path):
     zipfile.ZipFile(wheel).extractall(site := tmp_path / "site")  # which is how pip installs it
     program = f"""

@@ -55,7 +55,8 @@ def test_quick_leaves_out_what_is_slow_and_needs_other_programs(script):
     assert code == 0 and started(asked, "ruff check") and started(asked, "check_environment.py")
     assert started(asked, "check_pairs.py")
     assert not [line for line in asked if line in ("node", "chromium") or "build_site" in line or "s4d data" in line]
-    assert asked[-1].startswith("python -m pytest ci/tests -m not trains and not spawns and not browser -n 2")
+    left_out = "not trains and not spawns and not browser and not slow"
+    assert asked[-1].startswith(f"python -m pytest ci/tests -m {left_out} -n 2")
     assert asked[-1].endswith(" -x -k masking or tokens") and "nbval" not in asked[-1] and "--quick" not in asked[-1]
     assert "Left out: tests marked trains, spawns or browser" in said
 
