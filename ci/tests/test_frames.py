@@ -17,7 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from s4d_lib.frames.backends import PyAV, in_format, installed_backends
+from s4d_lib.frames.backends import PyAV, installed_backends
+from s4d_lib.frames.index import FilmIndex
+from s4d_lib.frames.pictures import reformat
 from s4d_lib.frames.reader import UnreadableMedia, open_frames
 from s4d_lib.frames.writer import write_mp4
 
@@ -84,7 +86,7 @@ def test_control_seeking_by_time_alone_lands_on_a_key_frame(videos, read_number)
 
 def test_a_seek_that_goes_too_far_is_made_good(videos, read_number, monkeypatch):
     """Some containers' own indices land one key frame late; here all of them do."""
-    monkeypatch.setattr(PyAV, "_key_before", lambda self, index: next((k for k in self.keys if k > index), 0))
+    monkeypatch.setattr(FilmIndex, "key_before", lambda self, index: next((k for k in self.keys if k > index), 0))
     with open_frames(videos["keys"], "pyav") as reader:
         assert [read_number(frame) for frame in reader.read([2, 3, 12])] == [2, 3, 12]
 
@@ -131,7 +133,7 @@ def test_control_decord_alone_returns_neighbours_from_an_avi(tmp_path, write_num
     assert [read_number(frame) for frame in alone] != wanted
     with open_frames(path) as reader:
         assert [read_number(frame) for frame in reader.read(wanted)] == wanted
-    with pytest.raises(UnreadableMedia, match="pyav reads the others"):
+    with pytest.raises(UnreadableMedia, match="store when each picture is shown; pyav reads it"):
         len(open_frames(path, "decord"))
 
 
@@ -519,7 +521,7 @@ def test_frames_that_cannot_be_written(tmp_path, frames, message):
 
 def test_an_older_pyav_without_threads_still_converts():
     class OldFrame:
-        def reformat(self, format):
+        def reformat(self, format, width=None):
             return f"in {format}"
 
-    assert in_format(OldFrame(), "rgb24") == "in rgb24"
+    assert reformat(OldFrame(), "rgb24") == "in rgb24"

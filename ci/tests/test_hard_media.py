@@ -22,7 +22,8 @@ from s4d_lib.crops.cropper import FaceCropper
 from s4d_lib.crops.faces import Faces
 from s4d_lib.crops.folders import COLUMNS, Manifest, _part_of
 from s4d_lib.files import require_writable, write_text
-from s4d_lib.frames.backends import PyAV, repeats_picture
+from s4d_lib.frames.backends import PyAV
+from s4d_lib.frames.index import repeats_picture
 from s4d_lib.frames.reader import UnreadableMedia, open_frames
 from s4d_lib.frames.streams import find_media, is_image, iter_frames
 from s4d_lib.predict import video
@@ -156,7 +157,7 @@ def test_stills_of_all_kinds_are_stills(tmp_path, reader):  # noqa: F811
     found = predict([tmp_path], reader, crop="none")
     assert [one.kind for one in found] == ["image"] * 4 and is_image(tmp_path / "A.TIFF")
     by_name = {os.path.basename(one.path): one for one in found}
-    assert not by_name["a.tif"].error and "readable image" in by_name["a.heic"].error
+    assert not by_name["a.tif"].error and "is a HEIC picture; pip install" in by_name["a.heic"].error
     assert any("animation of 2" in note for note in by_name["a.webp"].notes)
 
 

@@ -27,7 +27,7 @@ from s4d_lib.datasets.readers import (
     read_voxceleb2,
 )
 from s4d_lib.datasets.still_readers import read_affectnet, read_ferplus, read_rafdb
-from s4d_lib.frames.backends import VIDEO_SUFFIXES
+from s4d_lib.frames.endings import VIDEO_SUFFIXES
 from s4d_lib.frames.reader import open_frames
 from s4d_lib.frames.streams import find_media
 from s4d_lib.frames.writer import write_mp4

@@ -29,7 +29,7 @@ from s4d_lib.crops.cropper import HELD, REPEATED, SKIPPED, STATES, WHOLE, FaceCr
 from s4d_lib.crops.preview import Preview
 from s4d_lib.errors import Refused
 from s4d_lib.files import replacing
-from s4d_lib.frames.backends import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from s4d_lib.frames.endings import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from s4d_lib.frames.reader import FrameReader, open_frames
 from s4d_lib.frames.writer import Mp4Writer
 from s4d_lib.progress import Progress

@@ -22,7 +22,7 @@ from pathlib import Path, PureWindowsPath
 from typing import Literal, NamedTuple
 
 from s4d_lib.errors import Refused
-from s4d_lib.frames.backends import IMAGE_SUFFIXES
+from s4d_lib.frames.endings import IMAGE_SUFFIXES
 
 ASSUMED = (".mp4", ".avi")  # endings that are looked for where a list names a video without one
 CHUNK = 1 << 16

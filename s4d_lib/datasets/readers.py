@@ -67,7 +67,7 @@ from s4d_lib.datasets.rows import (
 from s4d_lib.datasets.samples import Sample
 from s4d_lib.datasets.still_readers import read_affectnet, read_ferplus, read_rafdb
 from s4d_lib.errors import Refused
-from s4d_lib.frames.backends import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from s4d_lib.frames.endings import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from s4d_lib.text import natural_order
 
 _VALIDATION = ("val", "valid", "validation", "dev")

@@ -15,7 +15,7 @@ from s4d_lib.datasets.labels import LabelReader, LabelSchema, schema_named
 from s4d_lib.datasets.lists import ASSUMED, Bad, DataRoot, Row, RowError, clean, refuse
 from s4d_lib.datasets.samples import Sample
 from s4d_lib.errors import Refused
-from s4d_lib.frames.backends import IMAGE_SUFFIXES
+from s4d_lib.frames.endings import IMAGE_SUFFIXES
 from s4d_lib.text import printable
 
 Split = Literal["train", "validation", "test"]

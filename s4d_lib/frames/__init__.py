@@ -1,5 +1,9 @@
 """file → frames     videos, frame folders, pictures and shards as frames by number, and frames as a video.
 
+    endings           which endings are pictures and which are films: one table for the whole library.
+    impostors         a file that is not what its name says, told by its first bytes, with what to do about it.
+    pictures          how a decoded picture is to be shown: upright, its pixels square, in red, green and blue.
+    index             which pictures of a film are shown, in which order, and whether other decoders count them alike.
     backends          one class for each library that can decode; `reader.py` chooses among them.
     reader            one reader for videos, frame folders and images: frame indices in, bytes out.
     streams           a video of any length from its first frame to its last, a bounded number of frames at a time.

@@ -1,21 +1,23 @@
 """file → frames     one reader for videos, frame folders and images: frame indices in, bytes out.
 
 `open_frames(path).read([0, 4, 8])` gives uint8 [t h w 3] whichever library decodes the file. Which frames a
-clip uses is decided elsewhere (`clips.py`); here a frame is its position in display order and nothing else,
-so that every back end returns the same bytes:
+clip uses is decided elsewhere (`clips.py`); here a frame is its position among the pictures that a player shows
+(`index.py`) and nothing else. A back end that might number a file otherwise refuses it:
 
-    decord       tried first where it is installed (x86-64)
-    pyav         everywhere; also opens what decord cannot (AV1, AVI, GIF, recordings turned on their side)
-    torchcodec   optional and only when asked for; needs the FFmpeg libraries of the system
+    pyav         the default: reads every container and codec by our own index, and tells of damage
+    decord       when asked for, and where its index is provably ours (most plain MP4, MOV and MKV files)
+    torchcodec   likewise; an extra that needs the FFmpeg libraries of the system
     folder       a directory of jpg or png files, numeric names in numeric order
     image        one picture: a clip of length one
     packed       a clip inside a tar file (`shards.py`)
+
+`ci/frame_matrix.py` holds them to what ffmpeg shows of a hundred films, whatever the order of reading.
 
 A reader opens its file at the first question, in the process that asks. A reader that was pickled, or
 inherited through `fork`, opens the file again instead of sharing a decoder whose threads stayed behind in
 the parent.
 
-8-bit video decodes to the same bytes in every back end; for 10-bit video the libraries round differently.
+Where several back ends read an 8-bit film they give the same bytes; for 10-bit video the libraries round differently.
 
 Derived in chapter 02.
 """
@@ -36,11 +38,13 @@ import torch
 from torch import Tensor
 
 from s4d_lib.errors import Refused
-from s4d_lib.frames.backends import IMAGE_SUFFIXES, MODULE_OF, SOURCES, Source, installed_backends, require_whole
+from s4d_lib.frames.backends import MODULE_OF, SOURCES, Source, installed_backends
+from s4d_lib.frames.endings import IMAGE_SUFFIXES
+from s4d_lib.frames.impostors import impostor
+from s4d_lib.frames.index import require_whole
 from s4d_lib.frames.shards import is_packed, open_packed
 
 OPENERS: dict[str, Callable[[Path], Source]] = SOURCES | {"packed": open_packed}
-AUTO = ("decord", "pyav")  # PyAV last: it opens most, and says best why it cannot
 _REPLACE = "Fetch or extract it again, or list every such file with find_unreadable() and leave them out"
 
 
@@ -63,18 +67,18 @@ class FrameReader:
     """Frames of one file by position; made by `open_frames`, used as a context manager.
 
     `len(reader)` counts frames, `.fps` is the average rate (None for folders and images), `.size` is (h, w)
-    in pixels, `.backend` names what decodes. With several back ends, one that fails gives way to the next;
-    the error of the last is raised.
+    in pixels, `.backend` names what decodes, `.notes` what should be known about the pictures (after the first
+    `read`): that they were stretched to square pixels, or stand as they are though interlaced.
     """
 
-    def __init__(self, path: Path, backends: Sequence[str], length: int | None = None, closed: bool = False):
-        self.path, self._backends, self._length, self._closed = path, list(backends), length, closed
+    def __init__(self, path: Path, backend: str, length: int | None = None, closed: bool = False):
+        self.path, self.backend, self._length, self._closed = path, backend, length, closed
         self._source: Source | None = None
         _OPEN.add(self)
 
     def __reduce__(self) -> tuple:
         """Without the decoder: a copy in another process opens the file again."""
-        return type(self), (self.path, self._backends, self._length, self._closed)
+        return type(self), (self.path, self.backend, self._length, self._closed)
 
     def __enter__(self) -> FrameReader:
         return self
@@ -95,9 +99,8 @@ class FrameReader:
         return int(height), int(width)
 
     @property
-    def backend(self) -> str:
-        self._ask(lambda source: source.length)
-        return self._backends[0]
+    def notes(self) -> list[str]:
+        return self._ask(lambda source: list(source.notes))
 
     def read(self, indices: Sequence[int]) -> Tensor:
         """Frames at these positions, in this order, repeats allowed: uint8 [t h w 3].
@@ -125,35 +128,40 @@ class FrameReader:
         self._source, self._closed = None, True
 
     def _ask(self, question: Callable[[Source], Any]) -> Any:
-        """Put a question to the open source; where a back end fails, put it to the next one."""
+        """Put a question to the open source; whatever its library raises becomes an UnreadableMedia."""
         if self._closed:
             raise ValueError(f"{self.path}: this reader is closed")
         try:
             return question(self._open())
-        except MemoryError:
+        except UnreadableMedia:
             raise
         except Exception as error:
-            if len(self._backends) == 1:
-                raise UnreadableMedia(self.path, f"{self._backends[0]}: {_first_line(error)}") from error
-        if self._source is not None:
-            self._source.close()
-        self._source = None
-        self._backends.pop(0)
-        return self._ask(question)
+            if isinstance(error, MemoryError) and not _of_ffmpeg(error):
+                raise
+            raise UnreadableMedia(self.path, f"{self.backend}: {_first_line(error)}") from error
 
     def _open(self) -> Source:
         if self._source is None:
-            if self._backends[0] in MODULE_OF:
+            if self.backend != "packed" and self.path.is_file() and (other := impostor(self.path)):
+                raise UnreadableMedia(self.path, other.reason, other.remedy)
+            if self.backend in MODULE_OF:
                 require_whole(self.path)
-            if self._backends[0] not in ("folder", "image"):
+            if self.backend not in ("folder", "image"):
                 _heed_forks()
-            source = OPENERS[self._backends[0]](self.path)
+            source = OPENERS[self.backend](self.path)
             if source.length == 0:
                 raise Refused("it holds no frames")
             if self._length not in (None, source.length):
                 raise Refused(f"it announced {self._length} frames, {source.length} can be found")
             self._source, self._length = source, source.length
         return self._source
+
+
+def _of_ffmpeg(error: Exception) -> bool:
+    """Whether an error is PyAV's own: its MemoryError means a table that asks for too much, and says nothing about
+    the memory of this machine.
+    """
+    return type(error).__module__.partition(".")[0] == "av"
 
 
 def _first_line(error: Exception) -> str:
@@ -209,20 +217,20 @@ def open_frames(path: str | os.PathLike, backend: str = "auto") -> FrameReader:
     """
     path = Path(path)
     if is_packed(path):
-        return FrameReader(path, ["packed"])
+        return FrameReader(path, "packed")
     if not path.exists():
         raise UnreadableMedia(path, "no such file or directory", "Check the data root and the list of names")
     if not path.is_file() and not path.is_dir():
         raise UnreadableMedia(path, "it is neither a file nor a directory", "Save it as a file first")
     if path.is_file() and path.stat().st_size == 0:
         raise UnreadableMedia(path, "the file is empty (0 bytes)")
-    kind = "folder" if path.is_dir() else "image" if path.suffix.lower() in IMAGE_SUFFIXES else "video"
-    installed = installed_backends()
     if backend == "auto":
-        return FrameReader(path, [b for b in AUTO if b in installed] if kind == "video" else [kind])
+        kind = "folder" if path.is_dir() else "image" if path.suffix.lower() in IMAGE_SUFFIXES else "pyav"
+        return FrameReader(path, kind)
     if backend not in OPENERS:
         raise Refused(f"no back end is called {backend!r}; there are {', '.join(('auto', *OPENERS))}")
+    installed = installed_backends()
     if backend in MODULE_OF and backend not in installed:
         remedy = "; pip install 's4d-book[torchcodec]'" if backend == "torchcodec" else ""
         raise Refused(f"back end {backend!r} is not installed; installed here: {', '.join(installed)}{remedy}")
-    return FrameReader(path, [backend])
+    return FrameReader(path, backend)

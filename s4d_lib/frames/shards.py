@@ -28,15 +28,10 @@ from urllib.parse import quote
 import numpy as np
 
 from s4d_lib.errors import Refused
-from s4d_lib.frames.backends import (
-    IMAGE_SUFFIXES,
-    SOURCES,
-    VIDEO_SUFFIXES,
-    Folder,
-    installed_backends,
-    read_image,
-    require_whole,
-)
+from s4d_lib.frames.backends import Folder, PyAV
+from s4d_lib.frames.endings import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from s4d_lib.frames.index import require_whole
+from s4d_lib.frames.pictures import read_image
 
 SHARD = re.compile(r"shard-\d{6}\.tar")
 _MARK = ".tar#"
@@ -156,20 +151,15 @@ class _PackedVideo:
             with open(shard, "rb") as source, os.fdopen(handle, "wb") as target:
                 target.write(_at(source, start, size))
             require_whole(self.copy)
-            self.source = self._open()
+            self.source = PyAV(self.copy)
             self.length, self.fps = self.source.length, self.source.fps
         except BaseException:
             self.copy.unlink(missing_ok=True)
             raise
 
-    def _open(self):
-        known = [name for name in ("decord", "pyav") if name in installed_backends()]
-        for name in known[:-1]:
-            try:
-                return SOURCES[name](self.copy)
-            except Exception:  # as in `frames.FrameReader`: the next one may open it
-                continue
-        return SOURCES[known[-1]](self.copy)
+    @property
+    def notes(self) -> list[str]:
+        return self.source.notes
 
     def size(self) -> tuple[int, int]:
         return self.source.size()

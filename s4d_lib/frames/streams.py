@@ -16,29 +16,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from s4d_lib.errors import Refused
-from s4d_lib.frames.backends import (
-    IMAGE_SUFFIXES,
-    VIDEO_SUFFIXES,
-    moving_pictures,
-    open_container,
-    repeats_picture,
-    require_whole,
-    upright,
-)
+from s4d_lib.frames.endings import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from s4d_lib.frames.impostors import impostor
+from s4d_lib.frames.index import moving_pictures, open_container, repeats_picture, require_whole
+from s4d_lib.frames.pictures import aspect_of, open_picture, remarks, shown
 from s4d_lib.frames.reader import UnreadableMedia, open_frames
 from s4d_lib.text import natural_order
 
 if TYPE_CHECKING:
     import av
 
-STILL_SUFFIXES = (*IMAGE_SUFFIXES, ".tif", ".tiff", ".jfif", ".avif", ".heic", ".heif", ".jp2", ".ppm", ".pgm")
 FASTEST = 1000.0  # frames a second; some containers announce the tick of their clock instead
 CHUNK_FRAMES, CHUNK_BYTES = 32, 64 << 20  # the smaller of the two bounds what is held
 FOLDER_FPS = 25.0  # frame folders carry no times
@@ -99,14 +92,15 @@ class Stream:
         import av
 
         open_frames(self.path)  # says what is missing or empty
+        if other := impostor(self.path):
+            raise UnreadableMedia(self.path, other.reason, other.remedy)
         try:
             with open_container(self.path) as container:
                 stream = moving_pictures(container)
                 stream.thread_type = "AUTO"
                 rates = (stream.average_rate, stream.guessed_rate)
                 self.fps = next((float(rate) for rate in rates if rate and rate <= FASTEST), FOLDER_FPS)
-                aspect = stream.sample_aspect_ratio or Fraction(1)
-                self._aspect = aspect if 0.1 < aspect < 10 and abs(aspect - 1) > 0.02 else Fraction(1)
+                self._aspect = aspect_of(stream)
                 if (count := len(container.streams.video)) > 1:
                     self.notes.append(f"{count} video streams, pictures are those of stream {stream.index}")
                 zero = (container.start_time or 0) / 1e6
@@ -133,39 +127,23 @@ class Stream:
                 self._gaps.append((last, second))
             if last is None:
                 first = second
-                self._remark(frame)
+                self.notes += remarks(frame, self._aspect)
             last, index = second, self.count
             self.count, self.end = index + 1, second + 1 / self.fps
             if index % self.step == 0:
-                yield upright(self._square(frame)), index, second
+                yield shown(frame, self._aspect), index, second
         if not self.count:
             raise Refused(self.damage or "it holds no frames")
         if self.count > 1 and not 0.95 < (measured := (self.count - 1) / (last - first)) / self.fps < 1.05:
             self.fps = measured
-
-    def _remark(self, frame: av.VideoFrame) -> None:
-        """Notes on what the first frame says about all of them."""
-        aspect = self._aspect
-        if aspect != 1:
-            self.notes.append(f"its pixels are not square ({aspect.numerator}:{aspect.denominator}), pictures are "
-                              "stretched to what a player shows")
-        if frame.interlaced_frame:
-            self.notes.append("interlaced, and read as it is: movements show combs")
-        if frame.color_trc in (16, 18):  # SMPTE 2084 and HLG
-            self.notes.append("high dynamic range, shown without tone mapping: paler than a player shows it")
-
-    def _square(self, frame: av.VideoFrame) -> av.VideoFrame:
-        """A frame with square pixels."""
-        if self._aspect == 1:
-            return frame
-        return frame.reformat(width=max(1, round(frame.width * self._aspect)))
 
     def _frames(self, container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.VideoFrame]:
         """Every frame that decodes; packets that do not are counted in `damage`."""
         import av
 
         # Sound is taken apart as well, undecoded: it tells a film that ends before its music from one cut short.
-        lost, packets = 0, container.demux(stream, *container.streams.audio)
+        lost = torn = guessed = 0
+        packets = container.demux(stream, *container.streams.audio)
         while True:
             try:
                 packet = next(packets)
@@ -176,14 +154,19 @@ class Stream:
                 return
             if packet.pts is not None and packet.time_base:
                 self._reached = max(self._reached, float((packet.pts + (packet.duration or 0)) * packet.time_base))
-            if packet.stream_index != stream.index or repeats_picture(packet):
+            # `packet.stream_index` of the packets that ask for what a decoder still holds is 0, whatever their stream.
+            if packet.stream.index != stream.index or repeats_picture(packet):
                 continue
+            torn += packet.is_corrupt
             try:
-                yield from packet.decode()
+                for frame in packet.decode():
+                    guessed += frame.is_corrupt
+                    yield frame
             except av.error.FFmpegError:
                 lost += 1
-        if lost:
-            self.damage = f"{lost} damaged packet{'s' * (lost > 1)} could not be decoded"
+        found = ((lost, "damaged packet{s} could not be decoded"), (torn, "packet{s} marked as torn"),
+                 (guessed, "picture{s} guessed in part by the decoder"))
+        self.damage = ", ".join(f"{n} {what.format(s='s' * (n > 1))}" for n, what in found if n)
 
     def _compare(self, container: av.container.InputContainer, stream: av.VideoStream) -> None:
         """What the file announces, beside what was found in it."""
@@ -230,14 +213,12 @@ class Found(NamedTuple):
 
 def is_image(path: Path) -> bool:
     """Whether a file is read as a still, by its suffix."""
-    return path.suffix.lower() in STILL_SUFFIXES and not path.is_dir()
+    return path.suffix.lower() in IMAGE_SUFFIXES and not path.is_dir()
 
 
 def pictures_in(path: Path) -> int:
     """How many pictures a readable image file plays one after the other; 1 for a still."""
-    import PIL.Image
-
-    with PIL.Image.open(path) as image:  # the second picture of a phone's JPEG is a copy for other screens
+    with open_picture(path) as image:  # the second picture of a phone's JPEG is a copy for other screens
         return 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
 
 
@@ -263,7 +244,7 @@ def find_media(paths: Sequence[str | os.PathLike], frame_folders: bool = False) 
                 media.append(Path(folder))
                 files = [path for path in files if path not in set(images)]
             for path in files:
-                if path.suffix.lower() not in (*VIDEO_SUFFIXES, *STILL_SUFFIXES):
+                if path.suffix.lower() not in (*VIDEO_SUFFIXES, *IMAGE_SUFFIXES):
                     others += 1
                 elif not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(given)):
                     refused[path] = "a link that leads out of its folder; name its target to have it read"

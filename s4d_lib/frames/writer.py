@@ -12,7 +12,7 @@ from torch import Tensor
 
 from s4d_lib.errors import Refused
 from s4d_lib.files import replacing
-from s4d_lib.frames.backends import in_format
+from s4d_lib.frames.pictures import reformat
 
 
 class Mp4Writer:
@@ -36,7 +36,7 @@ class Mp4Writer:
         for picture in np.ascontiguousarray(frames):
             if self.stream is None:
                 self._begin(*picture.shape[:2])
-            self.container.mux(self.stream.encode(in_format(self.picture(picture, format="rgb24"), "yuv420p")))
+            self.container.mux(self.stream.encode(reformat(self.picture(picture, format="rgb24"), "yuv420p")))
 
     def _begin(self, height: int, width: int) -> None:
         if height % 2 or width % 2:

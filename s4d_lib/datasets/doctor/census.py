@@ -21,7 +21,7 @@ from s4d_lib.datasets.folders import LAYOUTS, SPLITS, FolderLayout
 from s4d_lib.datasets.labels import LabelSchema, ReaderNote, schema_named
 from s4d_lib.datasets.lists import Bad, DataRoot, Row, RowError, clean, encoding_of, require_columns, table_dicts
 from s4d_lib.errors import Refused
-from s4d_lib.frames.backends import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from s4d_lib.frames.endings import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from s4d_lib.text import natural_order
 
 _FOLDERS = {"train": ("train",), "validation": ("val", "valid", "validation", "dev"), "test": ("test",)}

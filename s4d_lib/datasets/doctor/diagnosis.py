@@ -29,7 +29,7 @@ from s4d_lib.datasets.lists import ASSUMED
 from s4d_lib.datasets.protocols import EXPECTED, PROTOCOLS, Expected, Protocol, compare
 from s4d_lib.datasets.readers import options_of
 from s4d_lib.errors import Refused
-from s4d_lib.frames.backends import IMAGE_SUFFIXES
+from s4d_lib.frames.endings import IMAGE_SUFFIXES
 from s4d_lib.progress import Progress
 
 NAMES = {"raf-db": "rafdb", "sfew": "sfew2", "mafw-compound": "mafw_compound"}  # spellings of `--as`

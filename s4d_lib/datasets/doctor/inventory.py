@@ -22,7 +22,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from s4d_lib.datasets.lists import ASSUMED
-from s4d_lib.frames.backends import IMAGE_SUFFIXES, QUICKTIME_BOXES, VIDEO_SUFFIXES, require_whole
+from s4d_lib.frames.endings import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from s4d_lib.frames.impostors import impostor
+from s4d_lib.frames.index import require_whole
+from s4d_lib.frames.pictures import open_picture, unknown_picture
 from s4d_lib.text import natural_order
 
 BATCH = 64  # folders per task: fewer would cost more in handing over than in looking
@@ -209,12 +212,14 @@ def picture_size(path: str, decode: bool) -> tuple[int, int] | str:
     import PIL.Image
 
     try:
-        with PIL.Image.open(path) as image:
+        if other := impostor(Path(path)):
+            return other.reason
+        with open_picture(path) as image:
             if decode or not _ends(path, image.format):
                 image.load()
             return image.size[1], image.size[0]
     except PIL.UnidentifiedImageError:
-        return "no picture that Pillow knows"
+        return unknown_picture(Path(path))
     except Exception as error:  # damaged files raise whatever their decoder came upon
         return (str(error) or type(error).__name__).splitlines()[0].replace(path, os.path.basename(path))
 
@@ -232,11 +237,8 @@ def _ends(path: str, format: str | None) -> bool:
 def video_header(path: str) -> str:
     """Why the start or the length of a video file is wrong, or nothing."""
     try:
-        with open(path, "rb") as file:
-            start = file.read(8)
-        matroska = start[:4] == b"\x1aE\xdf\xa3"
-        if path.lower().endswith((".mp4", ".mov")) and not matroska and start[4:] not in QUICKTIME_BOXES:
-            return "not an MP4 file"
+        if other := impostor(Path(path)):
+            return other.reason
         require_whole(Path(path))
     except (OSError, ValueError) as error:
         return str(getattr(error, "strerror", None) or error)

@@ -59,7 +59,8 @@ from s4d_lib.datasets.readers import read_dataset
 from s4d_lib.datasets.samples import Sample
 from s4d_lib.errors import Refused
 from s4d_lib.files import sha256_of
-from s4d_lib.frames.backends import IMAGE_SUFFIXES, SOURCES
+from s4d_lib.frames.backends import Folder
+from s4d_lib.frames.endings import IMAGE_SUFFIXES
 from s4d_lib.frames.reader import UnreadableMedia, open_frames
 from s4d_lib.frames.shards import decode, index_path, key_of
 from s4d_lib.frames.writer import write_mp4
@@ -338,7 +339,7 @@ def _verbatim(sample: Sample) -> tuple[dict[str, Any], list[tuple[str, bytes]], 
     told = {"frames": length, "height": height, "width": width, "fps": fps}
     if path.is_file() and path.suffix.lower() not in IMAGE_SUFFIXES:
         return told, [(path.suffix.lower()[1:], path.read_bytes())], path.suffix.lower()
-    files = SOURCES["folder"](path).files if path.is_dir() else [path]
+    files = Folder(path).files if path.is_dir() else [path]
     for file in files:
         found = picture_size(str(file), decode=False)
         if isinstance(found, str):
