@@ -238,7 +238,7 @@ def one_list_one_based(root):
 
 @pytest.mark.parametrize(("break_it", "kind", "count", "example"), [
     (empty_frame, "empty file", 1, "00003/00010.jpg"),
-    (garbage, "unreadable", 1, "00003/00066.jpg: no picture that Pillow knows"),
+    (garbage, "unreadable", 1, "00003/00066.jpg: is not a readable image"),
     (gap, "gap in the frames", 1, "00004 (00011 after 00009)"),
     (unpadded, "order of names", 1, "00004/2.jpg"),
     (mixed_sizes, "mixed sizes", 1, "00002 (256×256 and 256×128 px)"),

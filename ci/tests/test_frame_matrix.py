@@ -44,7 +44,8 @@ def test_decord_reads_what_it_reads_rightly_and_says_why_not_the_rest(verdicts):
     assert all(word == "right" or word.startswith("refused: ") for word in words.values())
 
 
-@pytest.mark.parametrize("name", ["cut.mp4", "mpeg2.mov", "gop_refresh.mp4", "squeezed.mp4", "turned.mkv", "mirrored.mp4"])
+@pytest.mark.parametrize("name", ["cut.mp4", "mpeg2.mov", "gop_refresh.mp4", "squeezed.mp4", "turned.mkv",
+                                  "mirrored.mp4"])
 def test_control_decord_left_to_itself_shows_wrong_frames(films, monkeypatch, name):
     pytest.importorskip("decord")
     monkeypatch.setattr("s4d_lib.frames.backends.require_sure", lambda path: None)

@@ -242,6 +242,7 @@ def _one(item: Item, size: int, cropper: FaceCropper, settings: str, manifest: M
         _remove_leftovers(item.target)
         with open_frames(item.source) as reader:
             counted = _write(reader, part, item, size, cropper, sheet, tiles, progress)
+            report.notes += [f"{item.name}: {note}" for note in reader.notes]
         row |= counted
         report.notes += [f"{item.name}: {name} for {row[name]} of {row['frames']} frames"
                          for name in ("held", "repeated", "whole", "skipped") if row[name] != "0"]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -127,17 +126,9 @@ def find_unreadable(samples: Iterable[Sample], progress: bool = True) -> list[Un
 
     found = []
     for sample in tqdm(samples, desc="reading", unit="file", disable=not progress):
-        error = _reading_error(sample.path)
-        if error:
+        try:
+            with open_frames(sample.path) as reader:
+                reader.check()
+        except UnreadableMedia as error:
             found.append(error)
     return found
-
-
-def _reading_error(path: Path, chunk: int = 64) -> UnreadableMedia | None:
-    try:
-        with open_frames(path) as reader:
-            for start in range(0, len(reader), chunk):  # a long video need not fit in memory
-                reader.read(range(start, min(start + chunk, len(reader))))
-    except UnreadableMedia as error:
-        return error
-    return None

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from s4d_lib.errors import Refused
-from s4d_lib.frames.endings import PICTURE_FORMATS
+from s4d_lib.frames.endings import HEIC_SUFFIXES, PICTURE_FORMATS
 
 if TYPE_CHECKING:
     import av
@@ -153,8 +153,6 @@ def read_image(path: Path) -> np.ndarray:
 
 def unknown_picture(path: Path) -> str:
     """Why Pillow does not know a picture, as the end of a sentence about it."""
-    from s4d_lib.frames.endings import HEIC_SUFFIXES
-
     if str(getattr(path, "name", path)).lower().endswith(HEIC_SUFFIXES) and not importlib.util.find_spec("pillow_heif"):
         return "is a HEIC picture; pip install 's4d-book[heic]' reads them, or save it as JPEG"
-    return f"is not a readable image (none of the formats {', '.join(PICTURE_FORMATS)})"
+    return f"is not a readable image (its bytes are none of {', '.join(PICTURE_FORMATS)})"

@@ -121,6 +121,11 @@ class FrameReader:
         in_order = once.size == wanted.size and (place == np.arange(once.size)).all()
         return torch.from_numpy(frames if in_order else frames[place])
 
+    def check(self, chunk: int = 64) -> None:
+        """Decode every frame once, `chunk` at a time; UnreadableMedia at the first that is damaged or missing."""
+        for start in range(0, len(self), chunk):  # a long video need not fit in memory
+            self.read(range(start, min(start + chunk, len(self))))
+
     def close(self) -> None:
         """Free the decoder now; the reader cannot be used afterwards."""
         if self._source is not None:

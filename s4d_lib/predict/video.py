@@ -17,7 +17,7 @@ Derived in chapter 12.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -172,6 +172,18 @@ class _Queue:
 # ------------------------------------------------------------------------------------------------ one file
 
 
+def _pace(fps: float, stride: int, card: AnswerCard) -> Iterator[str]:
+    """A note where a film at `fps` frames a second is read at another pace than the model was trained at."""
+    if not card.fps or 2 / 3 < stride / fps * card.fps / card.stride < 3 / 2:
+        return
+    said, equal = f"{fps:.4g} frames a second, the model was trained at {card.fps:.4g}", card.stride * fps / card.fps
+    if equal < 2 / 3:
+        yield (f"{said} and stride {card.stride}: even neighbouring frames are {1 / equal:.2g} of its spans apart, so "
+               "it sees stills of a time lapse and no movement")
+    else:
+        yield f"{said}: stride {round(equal)} would cover the same span of time, {stride} was used"
+
+
 @dataclass
 class _Job:
     """One file, from its path to its prediction."""
@@ -235,12 +247,7 @@ class _Job:
             queue.add(clip, lambda row, number=number: self.raw.__setitem__(number, row))
         self.found.fps, self.found.frames, self.found.duration = stream.fps, stream.count, stream.end
         self.found.damage = stream.damage
-        trained = self.card.fps
-        pace = self.plan.stride / stream.fps * (trained or 0) / self.card.stride
-        if trained and not 2 / 3 < pace < 3 / 2:
-            equal = max(1, round(self.card.stride * stream.fps / trained))
-            self.found.notes.append(f"{stream.fps:.4g} frames a second, the model was trained at {trained:.4g}: stride "
-                                    f"{equal} would cover the same span of time, {self.plan.stride} was used")
+        self.found.notes += [*_pace(stream.fps, self.plan.stride, self.card)]
         self.found.notes += stream.notes
         self.found.thumbnails = strip.chosen()
         if len(self.spans) == 1 and window.real < self.card.frames:

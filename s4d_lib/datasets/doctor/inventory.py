@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 from s4d_lib.datasets.lists import ASSUMED
 from s4d_lib.frames.endings import IMAGE_SUFFIXES, VIDEO_SUFFIXES
-from s4d_lib.frames.impostors import impostor
+from s4d_lib.frames.impostors import START, impostor, kind_of
 from s4d_lib.frames.index import require_whole
 from s4d_lib.frames.pictures import open_picture, unknown_picture
 from s4d_lib.text import natural_order
@@ -168,7 +168,7 @@ class Looker:
             with open_frames(path) as reader:
                 frames, pixels = len(reader), reader.size
                 if self.deep:
-                    reader.read([frames - 1])
+                    reader.check()
         except UnreadableMedia as error:
             return Clip(name, "video", None, suffix, bad=(f"{name}: {error.reason}",))
         return Clip(name, "video", frames, suffix, (pixels,), digest=_digest(path, frames) if self.deep else b"")
@@ -239,6 +239,9 @@ def video_header(path: str) -> str:
     try:
         if other := impostor(Path(path)):
             return other.reason
+        with open(path, "rb") as file:
+            if path.lower().endswith((".mp4", ".mov")) and kind_of(file.read(START))[0] != "film":
+                return "not an MP4 file"
         require_whole(Path(path))
     except (OSError, ValueError) as error:
         return str(getattr(error, "strerror", None) or error)
