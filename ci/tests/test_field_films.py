@@ -184,7 +184,8 @@ def test_a_file_that_is_something_else_is_named_for_what_it_is(tmp_path, name, r
         len(open_frames(path)) and open_frames(path).read([0])
     assert what in raised.value.reason and remedy in raised.value.remedy
     [answer] = predict([path], reader, crop="none")
-    assert what in answer.error and str(path) in answer.error
+    assert what in answer.error and remedy in answer.error and str(path) in answer.error
+    assert "find_unreadable" not in answer.error
 
 
 def test_films_called_pictures_and_pictures_called_films_are_told_apart(films, tmp_path):

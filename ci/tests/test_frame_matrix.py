@@ -1,12 +1,13 @@
 """films × ways to read: every way gives the frames that ffmpeg shows, or refuses the film."""
 
-import json
 from collections import Counter
 
 import frame_matrix
 import numbered_films
 import numpy as np
 import pytest
+
+from s4d_lib.records import read_record
 
 imageio_ffmpeg = pytest.importorskip("imageio_ffmpeg", reason="imageio-ffmpeg brings the ffmpeg that makes the films")
 pytestmark = pytest.mark.slow
@@ -71,8 +72,8 @@ def test_a_frame_that_differs_is_called_wrong():
 
 
 def test_the_record_is_of_these_films_and_routes(verdicts):
-    record = json.loads(frame_matrix.RECORD.read_text())
-    assert set(record["films"]) == set(verdicts)
+    films = read_record(frame_matrix.RECORD).results["films"]
+    assert set(films) == set(verdicts)
     for film, row in verdicts.items():
-        assert {way: record["films"][film][way].split(":")[0] for way in row} == {
+        assert {way: films[film][way].split(":")[0] for way in row} == {
             way: word.split(":")[0] for way, word in row.items()}

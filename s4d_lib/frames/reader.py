@@ -45,7 +45,8 @@ from s4d_lib.frames.index import require_whole
 from s4d_lib.frames.shards import is_packed, open_packed
 
 OPENERS: dict[str, Callable[[Path], Source]] = SOURCES | {"packed": open_packed}
-_REPLACE = "Fetch or extract it again, or list every such file with find_unreadable() and leave them out"
+LEAVE_OUT = ", or list every such file with find_unreadable() and leave them out"
+REPLACE = "Fetch or extract it again"
 
 
 class UnreadableMedia(Refused):
@@ -55,7 +56,7 @@ class UnreadableMedia(Refused):
     loader rebuilds in the parent an error that was raised in a worker.
     """
 
-    def __init__(self, path: str | os.PathLike, reason: str = "", remedy: str = _REPLACE):
+    def __init__(self, path: str | os.PathLike, reason: str = "", remedy: str = REPLACE + LEAVE_OUT):
         super().__init__(os.fspath(path), reason, remedy)
         self.path, self.reason, self.remedy = Path(path), reason, remedy
 
@@ -148,7 +149,7 @@ class FrameReader:
     def _open(self) -> Source:
         if self._source is None:
             if self.backend != "packed" and self.path.is_file() and (other := impostor(self.path)):
-                raise UnreadableMedia(self.path, other.reason, other.remedy)
+                raise UnreadableMedia(self.path, other.reason, other.remedy + LEAVE_OUT)
             if self.backend in MODULE_OF:
                 require_whole(self.path)
             if self.backend not in ("folder", "image"):

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from s4d_lib.checkpoints.cards import AnswerCard, OpenedModel, open_model
 from s4d_lib.errors import Refused
-from s4d_lib.frames.reader import UnreadableMedia, open_frames
+from s4d_lib.frames.reader import LEAVE_OUT, REPLACE, UnreadableMedia, open_frames
 from s4d_lib.frames.streams import REMEDY, Chunk, Found, find_media, is_image, iter_frames, pictures_in
 from s4d_lib.predict.timelines import NO_FACE, STILL, THUMBNAILS, Judge, Prediction, judge_clip
 from s4d_lib.predict.windows import Cropper, Filmstrip, Shown, sliding_windows
@@ -214,7 +214,8 @@ class _Job:
                               "the whole frame")
         except (ValueError, OSError) as error:
             if isinstance(error, UnreadableMedia) and error.reason:
-                error = f"{error.reason}. {REMEDY}"
+                remedy = error.remedy.removesuffix(LEAVE_OUT)  # nobody asked for a list
+                error = f"{error.reason}. {REMEDY if remedy == REPLACE else remedy}"
             text = " ".join(str(error).split())
             self.found.error = text if text.startswith(str(self.path)) else f"{self.found.path}: {text}"
 
