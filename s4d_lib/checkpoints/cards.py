@@ -29,6 +29,7 @@ from typing import Any
 from s4d_lib.crops.alignment import ALIGN
 from s4d_lib.datasets.labels import SCHEMAS
 from s4d_lib.errors import Refused
+from s4d_lib.text import printable
 
 RELEASED_STRIDE = 4  # the sampling rate of the released scripts, finetune/run.sh
 UNKNOWN = "not recorded in the file"
@@ -68,9 +69,10 @@ class AnswerCard:
             return f"model {self.name.removesuffix(MARK)} is {self.not_ours}"
         if self.trained_on.startswith(DRAWN):
             what = self.trained_on.removeprefix(DRAWN).strip(" :")
-            return f"model {self.name}: trained on drawn faces (synthetic), not on photographs{f': {what}' if what else ''}"
-        return f"model {self.name}: on what it was trained is {UNKNOWN}" if self.trained_on == UNKNOWN else \
-            f"model {self.name}: trained on {self.trained_on}"
+            return (f"model {self.name}: trained on drawn faces (synthetic), not on photographs"
+                    f"{f': {what}' if what else ''}")
+        unknown = self.trained_on == UNKNOWN
+        return f"model {self.name}: {'on what it was trained is' if unknown else 'trained on'} {self.trained_on}"
 
     def as_dict(self) -> dict[str, Any]:
         return {"name": self.name, "schemas": {task: self.schema(task) for task in self.classes},
@@ -155,8 +157,8 @@ def _describe(model: Any, name: str) -> tuple[dict[str, int], int, tuple[int, in
 def _behaviour(model: Any) -> tuple[str, ...]:
     config = getattr(model, "config", {})
     if type(model).__name__ == "PhotographClassifier":
-        return ("it reads single pictures: of a clip each by itself, so that no movement is seen, and the two views are "
-                "two pictures; its confidence was not calibrated here",)
+        return ("it reads single pictures: of a clip each by itself, so that no movement is seen, and the two views "
+                "are two pictures; its confidence was not calibrated here",)
     if config.get("moae_blocks") and config.get("behaviour") == "reference":
         return ("this model repeats the released arithmetic: its answers depend on chance and on what shares a batch",)
     return ()
@@ -166,7 +168,7 @@ def read_card(name: str, heads: Mapping[str, int], frames: int, image_size: tupl
               known: Mapping[str, Any], schema: Mapping[str, str] | None = None,
               notes: tuple[str, ...] = ()) -> AnswerCard:
     """The card of a model with these heads (task → number of classes) from its metadata and from `schema`."""
-    not_ours = str(known.get("not_ours") or "")
+    not_ours = printable(str(known.get("not_ours") or ""), 600)
     if not_ours:
         name, notes = name + MARK, (not_ours, *notes)
     given = dict(schema or {})
@@ -228,10 +230,10 @@ def _mapping(name: str, known: Mapping[str, Any], key: str) -> Mapping[str, Any]
 def _framing(name: str, known: Mapping[str, Any]) -> dict[str, Any]:
     framing = dict(_mapping(name, known, "framing"))
     margin = framing.get("margin", 0.0)
-    if set(framing) - {"align", "margin"} or framing.get("align", "eyes") not in ALIGN or isinstance(margin, bool) or not (
-            isinstance(margin, (int, float)) and 0 <= margin <= 10):
-        raise Refused(f"{name}: its metadata sets framing to {framing!r}; it may set align to one of {', '.join(ALIGN)} "
-                      "and margin to a number from 0 to 10")
+    possible = isinstance(margin, (int, float)) and not isinstance(margin, bool) and 0 <= margin <= 10
+    if set(framing) - {"align", "margin"} or framing.get("align", "eyes") not in ALIGN or not possible:
+        raise Refused(f"{name}: its metadata sets framing to {framing!r}; it may set align to one of "
+                      f"{', '.join(ALIGN)} and margin to a number from 0 to 10")
     return framing
 
 

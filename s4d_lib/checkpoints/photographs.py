@@ -61,7 +61,7 @@ def metadata(name: str) -> dict[str, Any]:
         "stride": 4, "framing": FRAMING, "trained_on": "FER2013, 35,887 photographs of faces found on the web",
         "not_ours": f"not ours: trained on FER2013 photographs by others, taken from the package {one.package} "
                     f"{one.version} ({one.makers}); MIT covers the code; the pictures have their own terms",
-        **origin(one),
+        **origin(one), "licence": f"{one.licence}; {one.terms[0].lower()}{one.terms[1:]}",
     }
 
 

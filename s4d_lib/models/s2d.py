@@ -157,7 +157,8 @@ class S2DClassifier(nn.Module, HubModel):
         c is `landmark_channels`; a grid other than the tokens' is resized. Whatever the function has learned is not
         part of the model, its files and its moves between devices. None: back to the model's own network or face mesh.
         """
-        self.__dict__["_reader"] = self._mesh if reader is None else reader  # a module set in the usual way would enter the state dict
+        # A module set in the usual way would enter the state dict.
+        self.__dict__["_reader"] = self._mesh if reader is None else reader
         return self
 
     def use_memory(self, folder: str | Path | None) -> "S2DClassifier":

@@ -67,7 +67,8 @@ class S2DSettings(BaseModel):
         if self.prompts and self.landmarks is None:
             raise Refused("prompts are made of landmark features: name a landmark network, or set prompts=False")
         if self.landmarks == FACE_MESH and self.landmark_memory is not None:
-            raise Refused("landmark_memory keeps the features of a landmark network; the face mesh has none: leave it out")
+            raise Refused("landmark_memory keeps the features of a landmark network, and the face mesh has none: leave "
+                          "it out")
         if self.sdl_slots < self.sdl_neighbours:
             raise Refused(f"sdl_slots={self.sdl_slots} cannot give sdl_neighbours={self.sdl_neighbours}")
         if self.sdl and self.behaviour == "clean" and self.epochs < 2:

