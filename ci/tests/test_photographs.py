@@ -658,3 +658,31 @@ def test_the_mesh_sees_a_face_on_a_photograph_and_none_in_noise(astronaut):
     assert (corners - eyes).norm(dim=-1).max() < 0.02
     noise = torch.rand(2, 3, 96, 96, generator=torch.Generator().manual_seed(0))
     assert mesh.points(normalise(noise))[1].max() < 0.01
+
+
+# ------------------------------------------------------------------------------------------------ networks of your own
+
+
+def test_a_trained_file_says_drawn_faces_only_where_nothing_else_had_a_part(faces, tmp_path):
+    from s4d_lib.training.configs import FinetuneConfig
+    from s4d_lib.training.data import trained_on
+
+    def said(folder=faces / "clips", **changes):
+        return trained_on(FinetuneConfig(**{"name": "x", "mode": "dfer", "clips": str(folder), "size": "nano",
+                                            "pool": "mean", "init": None} | changes))
+
+    card = json.loads((faces / "card.json").read_text())
+    assert said() == said(init="shipped") == f"drawn faces only: {card['name']} (clips)"
+    s2d = {"system": "s2d"}
+    assert said(**s2d).startswith("drawn faces only") and "mesh" not in said(**s2d, prompts=False, landmarks=FACE_MESH)
+    for text, word in ((said(init="videomae.safetensors"), "starting from the weights in videomae"),
+                       (said(**s2d, landmarks=FACE_MESH), "with landmarks of MediaPipe's face mesh"),
+                       (said(**s2d, landmarks="mobile.safetensors"), "with landmarks of mobile")):
+        assert "drawn" not in text and word in text and f"{card['name']} (clips)" in text
+    cards = ("[]", '{"name": "x"}', '{"name": "mine", "content_sha256": "0"}', "name: not JSON", None)
+    for number, foreign in enumerate(cards):
+        folder = tmp_path / str(number) / "mine"
+        folder.mkdir(parents=True)
+        if foreign:
+            (folder.parent / "card.json").write_text(foreign)
+        assert "drawn" not in said(folder) and "mine (" in said(folder), "a card of others says nothing of drawing"
