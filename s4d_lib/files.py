@@ -3,10 +3,11 @@
 Whoever reads a file that is written here finds the old one or the new one, whenever the writer was killed. What a
 killed writer leaves is hidden and ends in `.tmp`: `folder.glob(".*.tmp")` finds it.
 
-Environment variables of this library. The first four are the user's, the others pass between its own processes:
+Environment variables of this library. The first five are the user's, the others pass between its own processes:
 
     S4D_RUNS          where runs go (`runs` in the current folder)
     S4D_DATA          where drawn faces are kept (`data` beside the chapters)
+    S4D_PHOTO_MODELS  where fetched models of others are kept (`~/.cache/s4d`)
     S4D_CACHE_GB      memory for frames that are read again, GB of 10⁹ bytes (4)            frames/cache.py
     S4D_CHAPTER_OUT   where a chapter leaves its record; set by `s4d book` for each chapter   records.py
     S4D_METHOD        how the ranks of a training share the model: "ddp" or "fsdp"            distributed.py
@@ -38,6 +39,12 @@ def runs_root() -> Path:
 def data_root() -> Path:
     """Where drawn faces are kept: $S4D_DATA, or `data` beside the chapters folder."""
     return Path(os.environ.get("S4D_DATA", PACKAGE.parent / "data"))
+
+
+def models_root() -> Path:
+    """Where models of others are kept that were fetched on request: $S4D_PHOTO_MODELS, or ~/.cache/s4d."""
+    place = os.environ.get("S4D_PHOTO_MODELS")
+    return Path(place) if place else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "s4d"
 
 
 # ------------------------------------------------------------------------------------------------- whole files

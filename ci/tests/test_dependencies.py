@@ -199,6 +199,8 @@ MISSING = [  # what is asked for, and the extra that the refusal names
     ("from s4d_lib.crops.mtcnn import Mtcnn; Mtcnn()", "faces"),
     ("from s4d_lib.crops.detectors import YuNet; YuNet(None)", "yunet"),
     ("from s4d_lib.crops.detectors import MediaPipe; MediaPipe(None)", "mediapipe"),
+    ("from s4d_lib.models.photograph_classifier import read_keras; read_keras('x.hdf5')", "photographs"),
+    ("from s4d_lib.models.face_mesh import FaceMesh; FaceMesh()", "photographs"),
     ("from s4d_lib.frames import open_frames; open_frames(sys.argv[1], 'torchcodec')", "torchcodec"),
     ("from s4d_lib.datasets.lists import _parquet_dicts; list(_parquet_dicts('x.parquet'))", "parquet"),
     ("from s4d_lib.training.curves import to_tensorboard; to_tensorboard('run', 'events')", "curves"),

@@ -33,7 +33,7 @@ from s4d_lib.predict.timelines import NO_FACE, STILL, TWO_VIEWS, WHOLE, Judge, j
 from s4d_lib.predict.video import predict, predict_one
 from s4d_lib.predict.windows import Filmstrip, Picture, Shown, sliding_windows, to_input
 from s4d_lib.training.scoring import probabilities as predict_run
-from s4d_lib.weights.files import save_model
+from s4d_lib.weights.files import SHIPPED, read_metadata, save_model
 
 METADATA = {"schemas": {"image": "affectnet7", "video": "dfew"}, "stride": 2, "temperature": {"image": 1.3, "video": 2},
             "trained_on": "nothing at all", "licence": "CC0-1.0"}
@@ -295,6 +295,25 @@ def test_the_shipped_model_says_what_it_knows():
     card = open_model().card
     assert card.shipped and "drawn" in card.trained_on and card.classes["video"][0] == "Happiness"
     assert card.stride == 2 and card.frames == 8 and card.image_size == (48, 48) and not card.notes
+
+
+def test_the_first_line_says_on_what_the_network_was_trained(s4d, weights, faces, tmp_path):
+    """From the file, whatever it says; before any answer."""
+    still = next((faces / "stills").rglob("*.*g"))
+    known = {"mine": METADATA, "told": METADATA | {"trained_on": "drawn faces only"}, "mute": {"stride": 2}}
+    files = {name: save_model(tmp_path / f"{name}.safetensors", open_model(weights).model, about)
+             for name, about in known.items()}
+    shipped = read_metadata(SHIPPED["classifier"])["trained_on"].partition(": ")[2]
+    assert shipped
+    expected = {"": f"model tiny_s4d_classifier: trained on drawn faces (synthetic), not on photographs: {shipped}",
+                files["mine"]: "model mine: trained on nothing at all",
+                files["told"]: "model told: trained on drawn faces (synthetic), not on photographs",
+                files["mute"]: "model mute: on what it was trained is not recorded in the file"}
+    for file, line in expected.items():
+        _, out, _ = s4d("predict", still, "--no-crop", *(["--model", file] if file else []))
+        assert out.splitlines()[0] == line and len(out.splitlines()) > 5
+        card = open_model(file or None).card
+        assert card.as_dict()["opening"] == card.opening == line and not card.not_ours
 
 
 def test_a_model_without_the_head_says_so(faces, tmp_path):

@@ -92,6 +92,9 @@ def test_every_mode_trains_validates_and_tests(faces, runs, mode):
     assert run.record.results["chosen_epoch"] in (1, 2)
     card = open_model(run.weights).card  # whoever opens the file later has nothing else that tells it
     assert card.stride == config.stride and not card.notes
+    drawn = config.init in (None, "shipped")
+    assert card.trained_on.startswith("drawn faces only: ") == drawn and all(
+        f"({ {'image': 'stills', 'clip': 'clips'}[m]})" in card.trained_on for m in modalities)
     assert card.schemas == {{"image": "image", "clip": "video"}[m]: config.schema(m).name for m in modalities}
 
 

@@ -5,6 +5,7 @@
     convert        published weights into models of ours and safetensors, and back into the published layout.
     s2d_weights    what S2D starts from: its own image stage, an image MAE, or the book's dual-modal encoder.
     loading        all models that this library saves, and `load_model`, which rebuilds whichever it is.
+    photographs    the classifier that has seen photographs: fetched on request, kept as a file of ours.
     cards          a model that answers, and what its file says about how to ask and how far to trust it.
 """
 

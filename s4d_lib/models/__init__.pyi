@@ -5,6 +5,7 @@ from .autoencoder import DualModalEncoder as DualModalEncoder, DualModalMAE as D
 from .classifier import S4DClassifier as S4DClassifier
 from .landmark_net import LandmarkNet as LandmarkNet, load_landmarks as load_landmarks
 from .landmark_readers import FilterBank as FilterBank, LandmarkReader as LandmarkReader
+from .face_mesh import FaceMesh as FaceMesh
 from .landmark_memory import ask as ask
 from .self_distillation import (
     AnchorSchedule as AnchorSchedule,

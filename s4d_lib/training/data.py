@@ -9,9 +9,11 @@ import hashlib
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from s4d_lib.checkpoints.cards import DRAWN
 from s4d_lib.clips import EVAL, RECIPES
 from s4d_lib.datasets.face_dataset import FaceDataset, find_unreadable
 from s4d_lib.datasets.labels import schema_named
@@ -21,6 +23,7 @@ from s4d_lib.errors import Refused
 from s4d_lib.progress import say
 from s4d_lib.records import DataUse
 from s4d_lib.training.configs import Config, FinetuneConfig, geometry
+from s4d_lib.weights.wheels import FACE_MESH
 
 Samples = dict[str, list[Sample]]  # by modality
 
@@ -62,15 +65,44 @@ def pretraining_samples(config: Config) -> tuple[Samples, dict[str, list[str]]]:
 def data_use(config: Config, modality: str) -> DataUse:
     """Name and content hash of the data a stage reads: from its card if it has one, else from its lists as read."""
     folder = data_folder(config, modality)
-    for place in (folder, folder.parent):
-        if (place / "card.json").exists():
-            card = json.loads((place / "card.json").read_text())
-            return DataUse(name=f"{card['name']} ({folder.name})", sha256=card["content_sha256"])
+    if card := _card(folder):
+        return DataUse(name=f"{card['name']} ({folder.name})", sha256=card["content_sha256"])
     digest = hashlib.sha256()
     for split in ("train", "test") if isinstance(config, FinetuneConfig) else ("train",):
         for sample in read_samples(config, modality, split):
             digest.update(f"{split}\t{sample.id}\t{sample.label}\n".encode())
     return DataUse(name=folder.name, sha256=digest.hexdigest())
+
+
+def trained_on(config: FinetuneConfig) -> str:
+    """What the file of a trained model says of its data: drawn faces, whose card tells, or names of folders.
+
+    "drawn faces only" is said where nothing else had a part in it: no weights of unknown origin, no network of others.
+    """
+    names, drawn = [], config.init in (None, "shipped")
+    for modality in config.modalities:
+        folder = data_folder(config, modality)
+        card, layout = _card(folder), config.stills_as if modality == "image" else config.clips_as
+        names.append(f"{card['name']} ({folder.name})" if card else f"{folder.name} (read as {layout})")
+        drawn &= card is not None and "recipe" in card.get("request", {})
+    names += [] if config.init in (None, "shipped") else [f"starting from the weights in {Path(config.init).name}"]
+    if config.system == "s2d" and config.prompts and config.landmarks not in ("shipped", "random"):
+        mesh = config.landmarks == FACE_MESH
+        names.append("with landmarks of " + ("MediaPipe's face mesh" if mesh else Path(config.landmarks).name))
+        drawn = False
+    return f"{f'{DRAWN}: ' if drawn else ''}{', '.join(names)}"
+
+
+def _card(folder: Path) -> dict[str, Any] | None:
+    """The card beside a data set or above it, as `synthetic_faces/folders.py` writes one; None for any other file."""
+    for place in (folder / "card.json", folder.parent / "card.json"):
+        if place.exists():
+            try:
+                card = json.loads(place.read_text(encoding="utf-8"))
+            except ValueError:
+                return None
+            return card if isinstance(card, dict) and {"name", "content_sha256"} <= card.keys() else None
+    return None
 
 
 def read_samples(config: Config, modality: str, split: str) -> list[Sample]:

@@ -18,6 +18,7 @@ from s4d_lib.training.configs import Config, FinetuneConfig, geometry
 from s4d_lib.training.later import unused
 from s4d_lib.training.state import Progressed
 from s4d_lib.weights.files import SHIPPED
+from s4d_lib.weights.wheels import FACE_MESH, WHEELS
 
 TEST_VIEWS = ("two temporal views, mean softmax (arXiv 2409.06154v2; released finetune/datasets/kinetics.py:449-464 "
               "and finetune/engine_for_finetuning.py:368-436)")
@@ -48,6 +49,8 @@ def landmarks_hash(config: FinetuneConfig) -> str | None:
         return None
     if config.landmarks == "random":
         return "random"
+    if config.landmarks == FACE_MESH:
+        return WHEELS[FACE_MESH].sha256
     path = SHIPPED["landmarks"] if config.landmarks == "shipped" else Path(config.landmarks)
     # Remembered features are rounded, so a run with a memory is another run (models/landmark_memory.py).
     return hashlib.sha256(path.read_bytes()).hexdigest() + ("+memory" if config.landmark_memory else "")

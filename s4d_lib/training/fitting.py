@@ -22,7 +22,7 @@ from s4d_lib.models.s2d import S2DClassifier
 from s4d_lib.progress import say
 from s4d_lib.records import DataUse, Record
 from s4d_lib.training.configs import HEAD, FinetuneConfig, PretrainConfig
-from s4d_lib.training.data import Split, pretraining_samples, split_data
+from s4d_lib.training.data import Split, pretraining_samples, split_data, trained_on
 from s4d_lib.training.fingerprints import finetune_headline, init_path, run_record
 from s4d_lib.training.jobs import finetune_job, pretrain_job
 from s4d_lib.training.loop import run_job
@@ -98,7 +98,8 @@ def fit(config: FinetuneConfig, split: Split, folder: Path, mark: str) -> Fitted
 
 def _description(config: FinetuneConfig) -> dict:
     """What the file of a trained model says of it."""
-    about = {"schemas": {HEAD[m]: config.schema(m).name for m in config.modalities}, "stride": config.stride}
+    about = {"schemas": {HEAD[m]: config.schema(m).name for m in config.modalities}, "stride": config.stride,
+             "trained_on": trained_on(config)}
     about |= {"local_contrast": True} if config.local_contrast else {}
     return about | (describe_s2d(config) if config.system == "s2d" else {})
 

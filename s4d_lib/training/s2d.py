@@ -31,6 +31,7 @@ from s4d_lib.training.data import views
 from s4d_lib.training.jobs import finetune_plan, shuffle_patches
 from s4d_lib.training.loop import Job, Loop
 from s4d_lib.training.plans import Mixed
+from s4d_lib.weights.wheels import FACE_MESH
 
 UNTRAINED = 0.25  # width of the landmark network of landmarks="random": that of the shipped one
 
@@ -40,7 +41,8 @@ def build_s2d(config: FinetuneConfig, init: Path | None = None, report_to: Path 
 
     One line is printed about what was loaded; the fate of every key goes to `report_to`.
     """
-    landmarks = _landmarks(config.landmarks) if config.prompts else None
+    mesh = config.prompts and config.landmarks == FACE_MESH
+    landmarks = _landmarks(config.landmarks) if config.prompts and not mesh else None
     schema = config.schema(config.primary)
     shape = S2D_SIZES[config.size] | {"num_classes": len(schema), "dropout": config.dropout,
                                       "prompts": config.prompts, "tma_init": config.tma_init}
@@ -48,6 +50,8 @@ def build_s2d(config: FinetuneConfig, init: Path | None = None, report_to: Path 
         shape |= {"frames": 1, "temporal": False}
     if landmarks is not None:
         shape["landmark_net"] = True if landmarks.width == 1 else landmarks.width
+    elif mesh:
+        shape["landmark_net"] = FACE_MESH
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         model = S2DClassifier(**shape)

