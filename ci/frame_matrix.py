@@ -117,8 +117,9 @@ def main() -> int:
     print(f"\n{len(table)} films: {json.dumps(counts)}")
     if "--write" in sys.argv:
         write_record(RECORD, Record(
-            name=RECORD.stem, kind="benchmark", headline=f"{len(table)} films: {counts['pyav']['right']} read rightly by "
-            f"default, {counts.get('decord', {}).get('right', 0)} by decord, which refuses the others",
+            name=RECORD.stem, kind="benchmark",
+            headline=f"{len(table)} films: {counts['pyav']['right']} read rightly by default, "
+            f"{counts.get('decord', {}).get('right', 0)} by decord, which is not given the others",
             protocol={"truth": "ffmpeg -fps_mode passthrough, by the ffmpeg of imageio-ffmpeg", "right": __doc__},
             results={"films": table, "counts": counts}, code=code_state(), device=device_state(),
             wall_seconds=time.perf_counter() - started, peak_memory_mb=peak_memory_mb("cpu")))
