@@ -47,7 +47,8 @@ def test_a_look_counts_measures_and_names(clips):
     assert (odd.frames, odd.suffixes, odd.empty) == (6, (".jpg", ".png"), 1)
     assert set(odd.sizes) == {(24, 32), (16, 40)}, "height before width"
     assert odd.examples == ("odd/12.png",) and odd.outside == ("odd/14.png",)
-    assert len(odd.bad) == 1 and odd.bad[0].startswith("odd/13.png: is not a readable image (its bytes are none of JPEG,")
+    [bad] = odd.bad
+    assert bad.startswith("odd/13.png: is not a readable image (its bytes are none of JPEG,")
     assert (odd.gap, odd.misordered, odd.inner) == ("10 after 2", "2.png", "inner")
     assert found["empty"].frames == 0 and len(found) == 3
 
