@@ -1,5 +1,7 @@
 """file ↔ tensors     any weight file opened without running it; ours, the Hub's, and the four that ship.
 
+    contents      what a checkpoint holds, and the refusal of one.
+    shards        folders of shards with their index, and the config.json beside weights.
     containers    any checkpoint file, opened without running anything that it holds.
     files         safetensors that describe their model, written whole and rebuilt; the four that ship.
     hub           save_pretrained, from_pretrained, push_to_hub, and the model card they write.
