@@ -55,6 +55,7 @@ def _load(contents: Contents, layout: str | None, hints: Hints) -> tuple[Model, 
     layout, placed = place(contents, layout)
     if not layout:
         raise BadCheckpoint(path, "it is a file of this library already", "open it with load_model")
+    allowance.refuse_unplaced(placed.dropped)
     kind = LAYOUTS[layout].model
     try:
         config, notes = DESCRIBE[kind](Reader(contents, layout, placed.tensors, hints))

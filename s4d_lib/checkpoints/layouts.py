@@ -22,8 +22,8 @@ from s4d_lib.checkpoints.names import BadTensor, NoPlace
 from s4d_lib.weights.containers import describe_keys
 
 # The patch embedding, by which a network is found; what stands before it belongs to a wrapper.
-ANCHOR = re.compile(r"(?P<prefix>(?:.*?\.)??)(?:patch_embed\.proj\.(?:1\.)?|(?:encoder\.)?patch_embedding\.projection\.|"
-                    r"(?:videomae\.)?embeddings\.patch_embeddings\.projection\.)weight$")
+ANCHOR = re.compile(r"(?P<prefix>(?:.*?\.)??)(?:patch_embed\.proj\.(?:1\.)?|"
+                    r"(?:encoder\.)?patch_embedding\.projection\.|(?:videomae\.)?embeddings\.patch_embeddings\.projection\.)weight$")
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,7 @@ class KeyLayout:
 
 
 CC_BY_NC = "its authors release code and weights under CC-BY-NC-4.0: no commercial use"
+MARLIN_LICENCE = "MARLIN: its page on the Hub says `cc`, one version of its package Apache; ask its authors which"
 LAYOUTS = {
     "s4d": KeyLayout("S4D fine-tuned (vitmoe_*_patch16_160), with or without experts", "S4DClassifier", names.keep,
                      names.keep),
@@ -70,9 +71,9 @@ LAYOUTS = {
     "mae": KeyLayout("MAE image models, pretrained or fine-tuned", "DualModalEncoder", names.encoder_only, names.keep,
                      fused_bias=True, flat_kernel=True, image_size=224, licence=f"MAE: {CC_BY_NC}"),
     "marlin": KeyLayout("MARLIN, the whole autoencoder (*.full.pt)", "DualModalMAE", names.marlin, names.to_marlin,
-                        image_size=224, licence=f"MARLIN: {CC_BY_NC}", container="", flat_only=True),
+                        image_size=224, licence=MARLIN_LICENCE, container="", flat_only=True),
     "marlin_encoder": KeyLayout("MARLIN, the encoder (*.encoder.pt)", "DualModalEncoder", names.marlin_encoder,
-                                names.to_marlin, image_size=224, licence=f"MARLIN: {CC_BY_NC}", container="",
+                                names.to_marlin, image_size=224, licence=MARLIN_LICENCE, container="",
                                 flat_only=True),
     "s2d": KeyLayout("S2D, or the image model that it starts from", "S2DClassifier", names.s2d, names.to_s2d,
                      image_size=224, licence="S2D is released under Apache-2.0"),
