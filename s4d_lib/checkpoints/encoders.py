@@ -69,11 +69,11 @@ def load_encoder(classifier: S4DClassifier, path: str | Path, layout: str | None
     missing = tuple(name for name in model if name not in found)
     _refuse_partial_encoder(path, missing, [old for key in homeless for old in placed.source[key]])
     check_shapes(path, found, model)
-    if layout:
-        Allowance(path).refuse_unplaced(placed.dropped)
-    classifier.load_state_dict(found, strict=False)
     notes = (*placed.notes, *_size_notes(path, contents.header, classifier.size))
-    return report_keys(contents, layout, placed, homeless, missing, notes)
+    report = report_keys(contents, layout, placed, homeless, missing, notes)
+    Allowance(path).refuse_unplaced(report.dropped)
+    classifier.load_state_dict(found, strict=False)
+    return report
 
 
 def place(contents: Contents, layout: str | None = None, tubelet: int = 2) -> tuple[str, Placed]:
