@@ -328,7 +328,7 @@ def edited(path: Path, change) -> Path:
     lambda h, c: "{", lambda h, c: "[]", lambda h, c: "7", lambda h, c: "null", lambda h, c: "[" * 100_000,
     lambda h, c: h.update(metadata="{"), lambda h, c: h.update(metadata="[1]"),
     lambda h, c: h.update(metadata='{"missing": 3}'), lambda h, c: h.update(metadata='{"missing": [[1]]}'),
-    lambda h, c: c.update(size="giant"), lambda h, c: c.update(size=None), lambda h, c: c["size"].popitem() and c["size"].clear(),
+    lambda h, c: c.update(size="giant"), lambda h, c: c.update(size=None), lambda h, c: c["size"].clear(),
     lambda h, c: c.update(strange=1), lambda h, c: c.clear(), lambda h, c: c["size"].update(patch=0),
     lambda h, c: c["size"].update(tubelet=0), lambda h, c: c["size"].update(heads=0),
     lambda h, c: c["size"].update(heads="two"), lambda h, c: c["size"].update(dim=-16),

@@ -19,7 +19,8 @@ from s4d_lib.models.sizes import SIZES, Size
 from s4d_lib.weights.containers import BadCheckpoint, Contents
 
 EXPERT = re.compile(r"blocks\.(\d+)\.moe_layer\.experts\.(\d+)\.")
-CHANNELS_PER_HEAD = 64  # in every published model of this family
+CHANNELS_PER_HEAD = 64  # in the published models of this family, except for
+HEADS = {1280: 16, 640: 8}  # the huge ones (VideoMAE, MAE, the port) and VideoMAE's decoder of the huge one
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class Reader:
         return len(numbers)
 
     def heads(self, dim: int, name: str = "heads") -> int:
-        """Attention heads: told by the caller or the file, or one per 64 channels as in every published model."""
+        """Attention heads: told by the caller or the file, or as in the published models of that width."""
         told = getattr(self.hints, name)
         if told is None and name in self.stated:
             self.notes.append(f"{name}: {self.stated[name].value}, from {self.stated[name].where}")
@@ -72,8 +73,10 @@ class Reader:
             raise BadCheckpoint(self.contents.path, f"its width of {dim} does not tell the number of attention heads",
                                 f"say it with --{name.replace('_', '-')}")
         if told is None:
-            self.notes.append(f"{name}: {dim // CHANNELS_PER_HEAD}, one per {CHANNELS_PER_HEAD} channels")
-        return told or dim // CHANNELS_PER_HEAD
+            told = HEADS.get(dim, dim // CHANNELS_PER_HEAD)
+            self.notes.append(f"{name}: {told}, " + (f"as in the published models of width {dim}" if dim in HEADS else
+                                                     f"one per {CHANNELS_PER_HEAD} channels"))
+        return told
 
     def setting(self, name: str, default: Any) -> Any:
         """A number that no shape shows: from the caller, from what the file states, or the published models."""
