@@ -13,12 +13,12 @@ import yaml
 UNSAID = "not stated by the authors"
 # class of the model → what can be done with it here
 AFTERWARDS = {
-    "S4DClassifier": "answers with the classes of its head (`s4d predict --model`, with `--schema` where the file names "
-                     "no order), or hands its encoder to a training (`init:`)",
+    "S4DClassifier": "answers with the classes of its head (`s4d predict --model`, with `--schema` where the file "
+                     "names no order), or hands its encoder to a training (`init:`)",
     "DualModalMAE": "reconstructs hidden patches, and is what a fine-tuning starts from (`init:`)",
     "DualModalEncoder": "latents of pictures and clips; a fine-tuning starts from it (`init:`)",
-    "S2DClassifier": "answers with the classes of its head once it has a landmark network, or is what a training of S2D "
-                     "starts from",
+    "S2DClassifier": "answers with the classes of its head once it has a landmark network, or is what a training of "
+                     "S2D starts from",
     "LandmarkNet": "68 points of a face, and the features that S2D's prompts read (`landmarks=` of chapter 11)",
 }
 HEAD = """\

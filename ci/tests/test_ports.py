@@ -1,4 +1,4 @@
-"""checkpoints/names.py, port.py, stated.py: VideoMAE as `transformers` keeps it, MARLIN and timm, read and written.
+"""checkpoints/names.py, checkpoints/port.py: VideoMAE as `transformers` keeps it, MARLIN and timm, read and written.
 
 The oracles share nothing with the library: timm's blocks (published.py), recorded outputs of the released code, timm's
 own models, and `transformers` itself where it is installed.

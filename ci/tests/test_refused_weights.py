@@ -1,4 +1,4 @@
-"""checkpoints/allowance.py, stated.py, weights/shards.py, files.py: what would load as another network is refused.
+"""checkpoints/allowance.py, checkpoints/stated.py, weights/shards.py: what would load as another network is refused.
 
 Every case has its control: the same file without the change is read.
 """
@@ -153,6 +153,23 @@ def test_a_statement_that_the_tensors_contradict_is_refused(tmp_path, stated, sa
     assert str(path) in str(refused.value)
     _, report = load_released(path, hints=Hints(SIDE, FRAMES, allow=(word,)))
     assert any(note.startswith("let go (") for note in report.notes)
+
+
+def test_names_of_models_are_read_where_they_say_a_size(tmp_path):
+    for name in ("vitmoe_base_patch16_160", "pretrain_videomae_large_patch16_224", "s2d_small_patch16_224"):
+        with pytest.raises(BadCheckpoint, match=f"model '{name}' says dim"):
+            load_released(saved(tmp_path / "file.pth", videomae(), model=name), hints=SMALL)
+    for name in ("resnet50", "ours", "vit_small_patch16_36x1_224", 7):
+        load_released(saved(tmp_path / "file.pth", videomae(), model=name), hints=SMALL)
+
+
+def test_heads_of_the_huge_models_are_not_those_of_their_width(tmp_path):
+    """VideoMAE's and MAE's huge models have 16 heads of 80 channels; every other published one has 64 a head."""
+    for dim, heads in ((1280, 16), (640, 8), (256, 4)):
+        plain = S4DClassifier(Size(16, 4, 8, 2, dim, 1, 1, decoder_dim=2, decoder_depth=1, decoder_heads=1,
+                                   mlp_ratio=0.1), {"video": 2})
+        model, _ = load_released(saved(tmp_path / "file.pth", plain.state_dict()), hints=Hints(16, 4))
+        assert model.size.heads == heads
 
 
 def test_a_statement_that_holds_is_used(tmp_path):

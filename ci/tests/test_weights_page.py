@@ -1,4 +1,4 @@
-"""The page of published weights: every command can be typed, every layout exists, and the page says what the table says."""
+"""The page of published weights: every command can be typed, every layout exists, and it says what the table says."""
 
 import re
 import shlex

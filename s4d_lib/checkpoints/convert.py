@@ -21,7 +21,7 @@ from torch import Tensor
 from s4d_lib import __version__
 from s4d_lib.checkpoints.allowance import Allowance
 from s4d_lib.checkpoints.describe import DESCRIBE, Hints, Reader
-from s4d_lib.checkpoints.encoders import KeyReport, place, report_keys
+from s4d_lib.checkpoints.encoders import KeyReport, place, report_keys, size_of
 from s4d_lib.checkpoints.layouts import LAYOUTS, Placed, to_released
 from s4d_lib.checkpoints.loading import MODELS, Model
 from s4d_lib.checkpoints.names import TRUNK, UNKNOWN, BadTensor
@@ -151,7 +151,7 @@ def _restore(source: Path, target: Path, layout: str | None, kind: str) -> KeyRe
         raise Refused(f"{target}: its suffix decides how it is written; use .safetensors or {', '.join(PICKLED)}")
     try:
         placed = to_released(layout, contents.tensors)
-        described = port_config(kind, config, known) if folder else None
+        described = port_config(kind, size_of(source, contents.header), config, known) if folder else None
     except BadTensor as error:
         raise Refused(f"{source} cannot be written as {layout}: {error}") from error
     tensors = {key: value.contiguous() for key, value in placed.tensors.items()}

@@ -148,7 +148,8 @@ def _describe_s2d(read: Reader) -> tuple[dict[str, Any], list[str]]:
             "prompt_dim": ("prompt_blocks.0.conv0_0.weight", 0), "num_classes": ("head.fc_cls.weight", 0)}
     config |= {name: read.tensors[key].shape[axis] for name, (key, axis) in told.items() if key in read.tensors}
     ours = [name for name, size in S2D_SIZES.items() if (size["dim"], size["depth"]) == (dim, config["depth"])]
-    if ours and read.hints.heads is None:  # no shape shows heads, and those of the small sizes are not as published
+    # No shape shows heads, and those of the small sizes are not as published.
+    if ours and read.hints.heads is None and "heads" not in read.stated:
         config |= {key: S2D_SIZES[ours[0]][key] for key in ("heads", "temporal_heads")}
         read.notes.append(f"heads: {config['heads']}, of the temporal adapters {config['temporal_heads']}, as in the "
                           f"size {ours[0]!r}")

@@ -5,19 +5,18 @@ from typing import Any
 
 from s4d_lib.checkpoints.names import BadTensor
 from s4d_lib.datasets.labels import SCHEMAS
-from s4d_lib.models.sizes import resolve_size
+from s4d_lib.models.sizes import Size
 
 ARCHITECTURES = {"S4DClassifier": "VideoMAEForVideoClassification", "DualModalMAE": "VideoMAEForPreTraining",
                  "DualModalEncoder": "VideoMAEModel"}
 
 
-def port_config(kind: str, config: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
+def port_config(kind: str, size: Size, config: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
     """The configuration of the port for a model of class `kind` with these arguments; `known` is its metadata.
 
     BadTensor where the port has no such model: it pools by the mean, and has one head. Its `fc_norm` and the norm of
     its decoder add 1e-5 to a variance where ours add 1e-6, whatever the configuration says.
     """
-    size = resolve_size(config["size"])
     image = size.image_size if isinstance(size.image_size, int) else list(size.image_size)
     described = {
         "architectures": [ARCHITECTURES[kind]], "model_type": "videomae", "hidden_size": size.dim,
@@ -32,8 +31,8 @@ def port_config(kind: str, config: Mapping[str, Any], known: Mapping[str, Any]) 
         return described
     if config.get("pool", "mean") != "mean":
         raise BadTensor("its head reads every place by itself, and the port's reads the mean")
-    classes = (config.get("classes") or {}).get("video")
-    if not classes or "head.video.weight" in known.get("missing", ()):
+    classes = _of(config, "classes")
+    if not classes or "head.video.weight" in (known.get("missing") or ()):
         raise BadTensor("it has no video head, which is the one that the port has")
     names = _names(known, classes)
     return described | {"num_labels": classes, "id2label": {str(n): name for n, name in enumerate(names)},

@@ -72,7 +72,8 @@ def _square(value: Any) -> Any:
 
 def _of_name(model: Any) -> dict[str, int]:
     """Width and depth in a name such as `vit_base_patch16_224`; nothing in others."""
-    if not isinstance(model, str) or not (size := re.search(r"vit\w*?_(tiny|small|base|large|huge)_patch(\d+)", model)):
+    named = r"(?:^|_)(tiny|small|base|large|huge)_patch(\d+)(?!\w*_\d+x\d)"
+    if not isinstance(model, str) or not (size := re.search(named, model)):
         return {}
     dim, depth = NAMED[size[1]]
     return {"dim": dim, "depth": depth, "patch": int(size[2])}
@@ -97,6 +98,8 @@ def disagreements(contents: Contents, kind: str, layout: str, described: Mapping
         held["decoder_mlp"] = _length(placed, "decoder.blocks.0.mlp.fc1.bias")
     held["mlp"] = _length(placed, "blocks.0.mlp.fc1.bias", "encoder.blocks.0.mlp.fc1.bias")
     held["channels"] = 3
+    if kind == "S2DClassifier" and "temporal_embedding" in placed:  # it has a row for each frame
+        held["frames"] = described["frames"]
     if described.get("moae_blocks"):
         held["experts"] = described["experts"]
     found, said = {}, statements(contents)

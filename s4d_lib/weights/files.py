@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 import s4d_lib
 from s4d_lib.files import write_atomically
-from s4d_lib.weights.containers import BadCheckpoint, open_safetensors, read_contents
+from s4d_lib.weights.containers import BadCheckpoint, open_safetensors, read_contents, read_file
 
 M = TypeVar("M", bound=nn.Module)
 FORMAT = "s4d_lib checkpoint 1"
@@ -78,7 +78,7 @@ def rebuild(path: str | Path, kinds: Iterable[type[M]], **changes: Any) -> M:
     or contradicts itself.
     """
     known = {kind.__name__: kind for kind in kinds}
-    contents = read_contents(path)
+    contents = read_contents(path) if Path(path).is_dir() else read_file(Path(path))  # ours need no config.json
     path, tensors = contents.path, contents.tensors
     name = own_model(path, contents.header, known)
     if name is None:
