@@ -113,7 +113,7 @@ def test_newer_names_key_biases_and_bare_models_are_read(tmp_path, names):
     for old, new in names.items():
         port = {key.replace(old, new): value for key, value in port.items()}
     port |= {f"encoder.layer.{n}.attention.attention.key.bias": torch.ones(DIM) for n in range(3)}
-    model, report = load_released(folder(tmp_path / "hub", port, CONFIG | {"use_mean_pooling": True}))
+    model, report = load_released(folder(tmp_path / "hub", port, CONFIG | {"architectures": ["VideoMAEModel"]}))
     assert isinstance(model, DualModalEncoder) and report.layout == "hf_videomae_encoder"
     assert set(report.dropped) == {key for key in port if key.endswith("key.bias")}
     assert report.missing == ("norm.weight", "norm.bias") and any("not normalised" in note for note in report.notes)
@@ -182,6 +182,33 @@ def test_the_encoder_of_marlin(tmp_path, prefix):
     torch.save(state, tmp_path / "learnt.pt")
     with pytest.raises(BadCheckpoint, match=r"pos_embedding\.emb differs from the formula.*--allow"):
         load_released(tmp_path / "learnt.pt", hints=Hints(frames=FRAMES))
+
+
+@pytest.mark.parametrize("stated, said, word", [
+    ({"hidden_act": "relu"}, "our blocks use gelu", "hidden_act"),
+    ({"num_labels": 400}, "names 400 classes", "num_labels"),
+    ({"use_mean_pooling": False}, "reads the first token", "use_mean_pooling"),
+    ({"model_type": "timesformer"}, "the tensors are VideoMAE's", "model_type"),
+    ({"num_hidden_layers": 12}, "says 12 blocks", "depth"), ({"tubelet_size": 4}, "tubelet 4", "tubelet"),
+    ({"architectures": ["VideoMAEForPreTraining"]}, "no tensor is its decoder's", "architectures"),
+    ({"id2label": {"0": "a", "1": "b"}}, "names 2 classes", "num_labels"), ({"num_frames": None}, None, None),
+])
+def test_a_configuration_that_is_not_the_tensors_is_refused(tmp_path, stated, said, word):
+    source = folder(tmp_path / "hub", ported(published.videomae_finetuned()[0]), CONFIG | stated)
+    if said:
+        with pytest.raises(BadCheckpoint, match=said):
+            load_released(source)
+    _, report = load_released(source, hints=Hints(allow=(word,)) if said else None)
+    assert any(note.startswith(f"let go ({word})") for note in report.notes) == bool(said)
+
+
+@pytest.mark.parametrize("key", ["attention.attention.query.weight", "attention.attention.value.weight",
+                                 "attention.attention.q_bias", "layernorm_after.bias"])
+def test_a_layer_of_the_port_that_lost_a_part_is_refused(tmp_path, key):
+    state = ported(published.videomae_finetuned()[0])
+    del state[f"videomae.encoder.layer.1.{key}"]
+    with pytest.raises(BadCheckpoint, match="has no partner|are not in it, first blocks.1"):
+        load_released(folder(tmp_path / "hub", state, CONFIG))
 
 
 def timm_model(**changes) -> VisionTransformer:

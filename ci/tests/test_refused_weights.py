@@ -315,6 +315,15 @@ def test_an_index_and_its_shards_tell_one_story(tmp_path, change, said):
     assert str(tmp_path / "shards") in str(refused.value)
 
 
+def test_what_counts_among_several_is_what_counts_on_the_hub(tmp_path):
+    """The whole file before shards, safetensors before pickles; what a trainer leaves beside them is not asked."""
+    sharded(tmp_path / "hub", videomae(), ".bin")
+    torch.save({"lr": 0.1}, tmp_path / "hub" / "training_args.bin")
+    assert read_contents(tmp_path / "hub").files[0].name == "pytorch_model.bin.index.json"
+    save_file(videomae(), tmp_path / "hub" / "model.safetensors")
+    assert [file.name for file in read_contents(tmp_path / "hub").files] == ["model.safetensors"]
+
+
 def test_a_folder_that_does_not_say_which_file_counts(tmp_path):
     for name in ("a.pth", "b.pth"):
         saved(tmp_path / name, videomae())

@@ -42,7 +42,7 @@ class Allowance:
             raise BadCheckpoint(
                 self.path, f"{len(left)} tensors {where} have no place in this model, first {describe_keys(left)}: "
                 "without them it would be another network",
-                f"use the code of its authors, or let them go with --allow {_short(left[0])}")
+                f"use the code of its authors, or let them go with s4d convert --allow {_short(left[0])}")
 
     def refuse(self, statements: Mapping[str, str]) -> tuple[str, ...]:
         """Notes on what was let go of word → what disagrees; BadCheckpoint with the first that was not."""
@@ -50,7 +50,7 @@ class Allowance:
         for word, sentence in statements.items():
             if not self.lets(word):
                 raise BadCheckpoint(self.path, sentence,
-                                    f"check that the file is complete, or go on without with --allow {word}")
+                                    f"check that the file is complete, or let that go with --allow {word}")
             notes.append(f"let go ({word}): {sentence}")
         return tuple(notes)
 

@@ -164,6 +164,9 @@ def _port(config: Mapping[str, Any], kind: str, layout: str, described: Mapping[
     stated = config.get("qkv_bias", config.get("qv_bias", True))
     if isinstance(stated, bool) and stated != biased:
         found["qv_bias"] = f"{CONFIG} says {'a' if stated else 'no'} bias of queries and values, the tensors another"
+    for name, part in (("VideoMAEForVideoClassification", "classifier"), ("VideoMAEForPreTraining", "decoder")):
+        if config.get("architectures") == [name] and not any(f"{part}." in key for key in tensors):
+            found["architectures"] = f"architectures in {CONFIG} says {name}, and no tensor is its {part}'s"
     names = config.get("id2label")
     count = len(names) if isinstance(names, dict) else config.get("num_labels")
     classes = (described.get("classes") or {}).get("video")

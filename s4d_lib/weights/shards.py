@@ -20,7 +20,8 @@ from s4d_lib.weights.contents import BadCheckpoint, Contents
 
 INDEX = ".index.json"
 CONFIG = "config.json"
-WHOLE = ("model.safetensors", "pytorch_model.safetensors", "pytorch_model.bin")  # names under which one file is all
+WHOLE = ("model.safetensors", "pytorch_model.bin")  # names under which one file is all there is
+ORDER = tuple(name + end for name in WHOLE for end in ("", INDEX))  # the first that is there counts, as on the Hub
 WEIGHTS = (".safetensors", ".bin", ".pth", ".pt")
 PART = re.compile(r"-(\d+)-of-(\d+)(?=\.)")
 
@@ -32,15 +33,14 @@ def read_folder(path: Path, read: Callable[[Path], Contents]) -> Contents:
     BadCheckpoint where an index is damaged, leads out of its folder, or tells another story than its shards.
     """
     folder = path if path.is_dir() else path.parent
-    index = path if not path.is_dir() else _one(folder, sorted(folder.glob(f"*{INDEX}")), "indices")
-    if index is not None:
-        contents = _read_shards(index, read)
+    file = path if not path.is_dir() else next((folder / name for name in ORDER if (folder / name).is_file()), None)
+    if file is None:
+        found = sorted(one for one in folder.iterdir() if one.name.endswith(INDEX)) or sorted(
+            one for one in folder.iterdir() if one.suffix in WEIGHTS and one.is_file())
+        file = _one(folder, found)
+    if file.name.endswith(INDEX):
+        contents = _read_shards(file, read)
     else:
-        found = sorted(file for file in folder.iterdir() if file.suffix in WEIGHTS and file.is_file())
-        whole = [file for name in WHOLE for file in found if file.name == name]
-        file = whole[0] if whole else _one(folder, found, "files of weights")
-        if file is None:
-            raise FileNotFoundError(f"{path}: is a folder and no checkpoint file, and holds none; check the path")
         refuse_a_single_shard(file)
         contents = read(file)
     return replace(contents, config=_config_in(folder))
@@ -81,12 +81,14 @@ def _config_in(folder: Path) -> dict[str, Any]:
     return read_json(path, "configuration") if path.is_file() else {}
 
 
-def _one(folder: Path, found: list[Path], what: str) -> Path | None:
+def _one(folder: Path, found: list[Path]) -> Path:
+    if not found:
+        raise FileNotFoundError(f"{folder}: is a folder and no checkpoint file, and holds none; check the path")
     if len(found) > 1:
         names = ", ".join(file.name for file in found[:4])
-        raise FileNotFoundError(f"{folder}: is a folder with {len(found)} {what} ({names}) and does not say which "
-                                "counts; name one of them, or add the index if they are parts of one network")
-    return found[0] if found else None
+        raise FileNotFoundError(f"{folder}: is a folder with {len(found)} files of weights ({names}) and does not say "
+                                "which counts; name one of them, or add the index if they are parts of one network")
+    return found[0]
 
 
 def _weight_map(index: Path) -> dict[str, str]:
