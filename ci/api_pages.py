@@ -1,4 +1,5 @@
-"""Write the library's pages for the site: one for every wing of s4d_lib, and the bibliography with who cites what.
+"""Write the library's pages for the site: one for every wing of s4d_lib, the bibliography with who cites what, and the
+published weights.
 
     python ci/api_pages.py OUT        OUT is the folder `api` beside chapters/; myst.yml lists it
 
@@ -21,6 +22,7 @@ from pathlib import Path
 from textwrap import dedent
 
 import griffe
+from weights_page import weights_page
 
 from s4d_lib.batch.chapters import find_chapters, read_chapter
 
@@ -393,6 +395,8 @@ def write_pages(out: Path, root: Path = ROOT) -> list[Path]:
               "labels.json": json.dumps(link_table(wings, book.uses, list(titles)), indent=1)}
     if (references := root / "chapters" / "references.bib").exists():
         texts["bibliography.md"] = bibliography(book, references, root / "chapters")
+    if (table := root / "chapters" / "published_weights.yaml").exists():
+        texts["weights.md"] = weights_page(table)
     out.mkdir(parents=True, exist_ok=True)
     for stale in set(out.glob("lib_*.md")) - {out / name for name in texts}:
         stale.unlink()

@@ -221,7 +221,7 @@ def test_layouts_that_do_not_fit_are_refused(tmp_path):
     convert(source, tmp_path / "s4d.safetensors", hints=Hints(48, 6, heads=4))
     with pytest.raises(ValueError, match="cannot be written as videomae: it has experts"):
         convert(tmp_path / "s4d.safetensors", tmp_path / "back.pth", "videomae")
-    with pytest.raises(ValueError, match="S4DClassifier, which can be written as s4d, videomae, not as mae"):
+    with pytest.raises(ValueError, match="S4DClassifier, which can be written as s4d, videomae, hf_videomae, not as"):
         convert(tmp_path / "s4d.safetensors", tmp_path / "back.pth", "mae")
     with pytest.raises(FileExistsError, match="--overwrite"):
         convert(source, tmp_path / "s4d.safetensors")
@@ -246,7 +246,7 @@ def test_layouts_that_do_not_fit_are_refused(tmp_path):
      r"blocks\.2\.mlp\.fc1\.weight is \[7, 128\] in the file and \[512, 128\] in the model"),
     (lambda s: s.update({"blocks.0.norm1.bias": torch.full((DIM,), torch.nan)}), r"blocks\.0\.norm1\.bias holds NaN"),
     (lambda s: s.update({"module.head.weight": s["head.weight"]}), None),
-    (lambda s: s.update({"blocks.0.attn.rotary": torch.zeros(3)}), None),
+    (lambda s: s.update({"blocks.0.attn.rotary": torch.zeros(3)}), r"no place .*--allow attn\.rotary"),
     (lambda s: s.clear(), "no tensors|none of the layouts"),
 ])
 def test_a_mutated_file_is_refused_or_told_apart(tmp_path, mutate, said):
@@ -280,7 +280,8 @@ def test_half_precision_and_bare_safetensors_are_read(tmp_path):
 
 @pytest.mark.spawns
 def test_every_layout_is_exercised_here_and_named_in_the_help():
-    text = Path(__file__).read_text() + Path(published.__file__).read_text()
+    here = Path(__file__)
+    text = here.read_text() + Path(published.__file__).read_text() + (here.parent / "test_ports.py").read_text()
     assert all(name in text for name in LAYOUTS)
     said = subprocess.run([sys.executable, "-m", "s4d_lib.cli", "convert", "--help"], capture_output=True, text=True,
                           env={**__import__("os").environ, "COLUMNS": "200"}).stdout

@@ -1,7 +1,12 @@
 """published file → model     weights in any known layout become models of ours and go back, every key accounted for.
 
+    names          the names of one tensor in each layout.
     layouts        the layouts in which S4D, S2D and their ancestors publish weights, both ways.
+    allowance      what of a file would be lost: refused, or let go by name.
+    stated         what a file says of its network, held against its tensors.
     encoders       pretrained encoders handed on, from files of ours and of others, with a report of every key.
+    describe       the numbers of a network from tensors, statements and what a caller knows.
+    port           the configuration with which `transformers` opens what we write.
     convert        published weights into models of ours and safetensors, and back into the published layout.
     s2d_weights    what S2D starts from: its own image stage, an image MAE, or the book's dual-modal encoder.
     loading        all models that this library saves, and `load_model`, which rebuilds whichever it is.

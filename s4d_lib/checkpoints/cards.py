@@ -182,6 +182,8 @@ def read_card(name: str, heads: Mapping[str, int], frames: int, image_size: tupl
             schemas[task] = given.get(task, recorded.get(task))
             classes[task] = _classes(name, task, schemas[task], count)
         elif spelled:
+            if not isinstance(spelled, (list, tuple)):
+                raise Refused(f"{name}: its metadata sets class_names of {task} to {spelled!r}; it must be a list")
             schemas[task] = recorded.get(task, "its own")
             classes[task] = tuple(map(str, spelled))
             if len(classes[task]) != count:
@@ -211,7 +213,7 @@ def read_card(name: str, heads: Mapping[str, int], frames: int, image_size: tupl
 
 
 def _classes(name: str, task: str, schema: str, count: int) -> tuple[str, ...]:
-    if schema not in SCHEMAS:
+    if not isinstance(schema, str) or schema not in SCHEMAS:
         raise Refused(f"{name}: no label schema is called {schema!r}; there are {', '.join(SCHEMAS)}")
     if len(SCHEMAS[schema].classes) != count:
         fitting = [key for key, one in SCHEMAS.items() if len(one.classes) == count]
@@ -243,7 +245,7 @@ def _numbers(name: str, known: Mapping[str, Any], key: str, heads: Mapping[str, 
     value = known.get(key)
     found = dict.fromkeys(heads, value) if isinstance(value, (int, float)) else _mapping(name, known, key)
     for task, number in found.items():
-        if not isinstance(number, (int, float)) or not low <= number <= high:
+        if isinstance(number, bool) or not isinstance(number, (int, float)) or not low <= number <= high:
             raise Refused(f"{name}: its metadata sets {key} of {task} to {number!r}; it must lie between {low:g} "
                           f"and {high:g}")
     return {task: float(number) for task, number in found.items() if task in heads}

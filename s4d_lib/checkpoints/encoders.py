@@ -4,7 +4,6 @@ Files of ours describe their model (`weights/files.py`). Files that others publi
 hold an encoder; whole models are rebuilt from them in `convert.py`.
 """
 
-import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -12,23 +11,15 @@ from typing import Any
 
 from torch import Tensor
 
-from s4d_lib.checkpoints.layouts import (
-    LAYOUTS,
-    RECONSTRUCTION,
-    TRUNK,
-    UNKNOWN,
-    BadTensor,
-    Placed,
-    recognise,
-    strip_wrappers,
-    to_ours,
-)
+from s4d_lib.checkpoints.allowance import Allowance
+from s4d_lib.checkpoints.layouts import LAYOUTS, Placed, recognise, strip_wrappers, to_ours
 from s4d_lib.checkpoints.loading import MODELS
+from s4d_lib.checkpoints.names import RECONSTRUCTION, TRUNK, UNKNOWN, BadTensor
 from s4d_lib.errors import Refused
 from s4d_lib.models.classifier import S4DClassifier
 from s4d_lib.models.sizes import Size, resolve_size
 from s4d_lib.weights.containers import BadCheckpoint, Contents, read_contents
-from s4d_lib.weights.files import check_shapes, own_model, summarise_keys
+from s4d_lib.weights.files import check_shapes, config_of, own_model, summarise_keys
 
 
 @dataclass(frozen=True)
@@ -76,11 +67,13 @@ def load_encoder(classifier: S4DClassifier, path: str | Path, layout: str | None
     homeless = {key: reason for key in placed.tensors if (reason := _no_place(key, model))}
     found = {key: value for key, value in placed.tensors.items() if key not in homeless}
     missing = tuple(name for name in model if name not in found)
-    _refuse_partial_encoder(path, missing, [placed.source[key] for key in homeless])
+    _refuse_partial_encoder(path, missing, [old for key in homeless for old in placed.source[key]])
     check_shapes(path, found, model)
-    classifier.load_state_dict(found, strict=False)
     notes = (*placed.notes, *_size_notes(path, contents.header, classifier.size))
-    return report_keys(contents, layout, placed, homeless, missing, notes)
+    report = report_keys(contents, layout, placed, homeless, missing, notes)
+    Allowance(path).refuse_unplaced(report.dropped)
+    classifier.load_state_dict(found, strict=False)
+    return report
 
 
 def place(contents: Contents, layout: str | None = None, tubelet: int = 2) -> tuple[str, Placed]:
@@ -92,7 +85,7 @@ def place(contents: Contents, layout: str | None = None, tubelet: int = 2) -> tu
     if layout is not None and layout not in LAYOUTS:
         raise Refused(f"layout must be one of {', '.join(LAYOUTS)}, got {layout!r}")
     if own_model(path, contents.header, MODELS):
-        return "", Placed(contents.tensors, {key: key for key in contents.tensors})
+        return "", Placed(contents.tensors, {key: (key,) for key in contents.tensors})
     try:
         names, notes = strip_wrappers(list(contents.tensors))
         bare = {name: contents.tensors[key] for key, name in names.items()}
@@ -101,7 +94,8 @@ def place(contents: Contents, layout: str | None = None, tubelet: int = 2) -> tu
     except BadTensor as error:
         raise BadCheckpoint(path, str(error), "check that this is the right file") from error
     original = {name: key for key, name in names.items()}
-    return layout, replace(placed, source={ours: original[name] for ours, name in placed.source.items()},
+    return layout, replace(placed, source={ours: tuple(original[name] for name in held)
+                                           for ours, held in placed.source.items()},
                            dropped={original[name]: reason for name, reason in placed.dropped.items()},
                            notes=notes + placed.notes)
 
@@ -110,8 +104,8 @@ def report_keys(contents: Contents, layout: str, placed: Placed, homeless: dict[
                 notes: Iterable[str]) -> KeyReport:
     """Account for every key: `homeless` are our names that the model has no place for → why."""
     kept = [key for key in placed.tensors if key not in homeless]
-    taken = dict.fromkeys(placed.source[key] for key in kept)
-    dropped = {placed.source[key]: reason for key, reason in homeless.items() if placed.source[key] not in taken}
+    taken = dict.fromkeys(old for key in kept for old in placed.source[key])
+    dropped = {old: reason for key, reason in homeless.items() for old in placed.source[key] if old not in taken}
     return KeyReport(contents.path, tuple(kept), tuple(missing), {**placed.dropped, **dropped},
                      tuple(notes), tuple(taken), layout)
 
@@ -143,10 +137,20 @@ def _refuse_partial_encoder(path: Path, missing: Iterable[str], dropped: Iterabl
                             f"{homeless[0]}", "build the classifier in the Size that was pretrained")
 
 
+def size_of(path: Path, header: dict[str, str]) -> Size:
+    """The size of the model in a file of ours; BadCheckpoint where its header does not say or makes no sense."""
+    try:
+        return resolve_size(config_of(path, header)["size"])
+    except (LookupError, TypeError, ZeroDivisionError, ValueError) as error:
+        if isinstance(error, BadCheckpoint):
+            raise
+        raise BadCheckpoint(path, f"its header describes no possible size ({error})", "fetch it anew") from error
+
+
 def _size_notes(path: Path, header: dict[str, str], size: Size) -> tuple[str, ...]:
     if own_model(path, header, MODELS) is None:
         return ("the file does not say for which input size and positions it was trained",)
-    theirs = resolve_size(json.loads(header["config"])["size"])
+    theirs = size_of(path, header)
     return tuple(f"{name} is {getattr(theirs, name)} in the file and {getattr(size, name)} in the model"
                  for name in ("image_size", "frames", "heads", "positions")
                  if getattr(theirs, name) != getattr(size, name))

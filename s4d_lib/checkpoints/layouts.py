@@ -17,23 +17,13 @@ import torch
 from einops import repeat
 from torch import Tensor
 
-from s4d_lib.errors import Refused
+from s4d_lib.checkpoints import names
+from s4d_lib.checkpoints.names import BadTensor, NoPlace
 from s4d_lib.weights.containers import describe_keys
 
-RECONSTRUCTION = "serves reconstruction only"
-NO_PLACE = {"cls_token": "this encoder has no class token", "pos_embed": "positions are a formula here"}
-UNKNOWN = "unknown to this layout"
-OWN_FILE = "the landmark network has a file of its own"
-ANCHOR = re.compile(r"(?P<prefix>(?:.*\.)?)patch_embed\.proj\.(?:1\.)?weight$")
-TRUNK = re.compile(r"(patch_embed\.proj|blocks\.\d+)\.")  # what makes an encoder
-
-
-class BadTensor(Refused):
-    """Tensors that contradict the layout which they are said to be in."""
-
-
-class NoPlace(Refused):
-    """The reason why a key has no counterpart."""
+# The patch embedding, by which a network is found; what stands before it belongs to a wrapper.
+ANCHOR = re.compile(r"(?P<prefix>(?:.*?\.)??)(?:patch_embed\.proj\.(?:1\.)?|"
+                    r"(?:encoder\.)?patch_embedding\.projection\.|(?:videomae\.)?embeddings\.patch_embeddings\.projection\.)weight$")
 
 
 @dataclass(frozen=True)
@@ -41,7 +31,7 @@ class Placed:
     """Tensors under new keys, and what became of every old one."""
 
     tensors: dict[str, Tensor]
-    source: dict[str, str]                                 # new key → the old key that it came from
+    source: dict[str, tuple[str, ...]]                     # new key → the old keys that it came from
     dropped: dict[str, str] = field(default_factory=dict)  # old keys that found no place → why
     notes: tuple[str, ...] = ()
 
@@ -56,92 +46,49 @@ class KeyLayout:
     restore: Callable[[str], str]           # our key → file key; NoPlace likewise
     fused_bias: bool = False                # attention has one qkv.bias
     flat_kernel: bool = False               # the patch embedding is 2-D
+    thirds: bool = False                    # queries, keys and values have a kernel each
+    flat_only: bool = False                 # its readers know the flat positions alone
     image_size: int = 160                   # what the published models read, when a file does not say
     licence: str = "S4D is released under Apache-2.0"
     container: str = "model"                # dictionary in which the authors keep the weights; "" for none
 
 
-def _keep(key: str) -> str:
-    return key
-
-
-def _encoder_only(key: str) -> str:
-    if key.startswith(("decoder", "mask_token")):
-        raise NoPlace(RECONSTRUCTION)
-    if key in NO_PLACE:
-        raise NoPlace(NO_PLACE[key])
-    if key.startswith(("head.", "fc_norm.")):
-        raise NoPlace("a head of another task, on features that this encoder does not have")
-    if not key.startswith("norm.") and not TRUNK.match(key):
-        raise NoPlace(UNKNOWN)
-    return key
-
-
-def _omnimae(key: str) -> str:
-    if key.startswith("head"):
-        raise NoPlace(RECONSTRUCTION)
-    return _encoder_only(key.removeprefix("trunk.").replace("patch_embed.proj.1.", "patch_embed.proj."))
-
-
-def _to_omnimae(key: str) -> str:
-    return "trunk." + key.replace("patch_embed.proj.", "patch_embed.proj.1.")
-
-
-def _videomae(key: str) -> str:
-    if re.fullmatch(r"head\.(weight|bias)", key):
-        return key.replace("head.", "head.video.")
-    if key.startswith("norm."):
-        raise NoPlace("the classifier pools first and then applies its own fc_norm")
-    if key in NO_PLACE:
-        raise NoPlace(NO_PLACE[key])
-    return key
-
-
-def _to_videomae(key: str) -> str:
-    if key.startswith("head.image"):
-        raise NoPlace("VideoMAE has one head, and it is the video head")
-    if ".moe_layer." in key:
-        raise BadTensor("it has experts, and without them it would be another network")
-    return key.replace("head.video.", "head.")
-
-
-def _s2d(key: str) -> str:
-    if "landmark" in key:
-        raise NoPlace(OWN_FILE)
-    if key.startswith("norm."):
-        return key.replace("norm.", "ln_post.", 1)
-    if key.startswith(("head.", "fc_norm.")) and not key.startswith("head.fc_cls."):
-        raise NoPlace("the head of the image stage, which S2D leaves behind")
-    if key.startswith(("decoder", "mask_token")):
-        raise NoPlace(RECONSTRUCTION)
-    return key
-
-
-def _to_s2d(key: str) -> str:
-    if key.startswith("landmark_net."):
-        raise NoPlace(OWN_FILE)
-    return key
-
-
 CC_BY_NC = "its authors release code and weights under CC-BY-NC-4.0: no commercial use"
+MARLIN_LICENCE = "MARLIN: its page on the Hub says `cc`, one version of its package Apache; ask its authors which"
 LAYOUTS = {
-    "s4d": KeyLayout("S4D fine-tuned (vitmoe_*_patch16_160), with or without experts", "S4DClassifier", _keep, _keep),
-    "s4d_pretrain": KeyLayout("S4D dual-modal pretraining", "DualModalMAE", _keep, _keep),
+    "s4d": KeyLayout("S4D fine-tuned (vitmoe_*_patch16_160), with or without experts", "S4DClassifier", names.keep,
+                     names.keep),
+    "s4d_pretrain": KeyLayout("S4D dual-modal pretraining", "DualModalMAE", names.keep, names.keep),
     "videomae_pretrain": KeyLayout("VideoMAE pretraining, equal to S4D's in every key and shape", "DualModalMAE",
-                                   _keep, _keep, image_size=224, licence=f"VideoMAE: {CC_BY_NC}"),
-    "videomae": KeyLayout("VideoMAE fine-tuned", "S4DClassifier", _videomae, _to_videomae, image_size=224,
+                                   names.keep, names.keep, image_size=224, licence=f"VideoMAE: {CC_BY_NC}"),
+    "videomae": KeyLayout("VideoMAE fine-tuned", "S4DClassifier", names.videomae, names.to_videomae, image_size=224,
                           licence=f"VideoMAE: {CC_BY_NC}"),
     "encoder": KeyLayout("a bare video encoder in the naming of S4D and VideoMAE", "DualModalEncoder",
-                         _encoder_only, _keep, licence="not known: ask those who published the file"),
-    "omnimae": KeyLayout("OmniMAE pretraining (vit*_pretrain.torch)", "DualModalEncoder", _omnimae, _to_omnimae,
-                         fused_bias=True, image_size=224, licence=f"OmniMAE: {CC_BY_NC}", container=""),
-    "mae": KeyLayout("MAE image models, pretrained or fine-tuned", "DualModalEncoder", _encoder_only, _keep,
+                         names.encoder_only, names.keep, licence="not known: ask those who published the file"),
+    "omnimae": KeyLayout("OmniMAE pretraining (vit*_pretrain.torch)", "DualModalEncoder", names.omnimae,
+                         names.to_omnimae, fused_bias=True, image_size=224, licence=f"OmniMAE: {CC_BY_NC}",
+                         container=""),
+    "mae": KeyLayout("MAE image models, pretrained or fine-tuned", "DualModalEncoder", names.encoder_only, names.keep,
                      fused_bias=True, flat_kernel=True, image_size=224, licence=f"MAE: {CC_BY_NC}"),
-    "s2d": KeyLayout("S2D, or the image model that it starts from", "S2DClassifier", _s2d, _to_s2d, image_size=224,
-                     licence="S2D is released under Apache-2.0"),
-    "landmarks": KeyLayout("MobileFaceNet with 68 landmarks, as S2D uses it", "LandmarkNet", _keep, _keep,
+    "marlin": KeyLayout("MARLIN, the whole autoencoder (*.full.pt)", "DualModalMAE", names.marlin, names.to_marlin,
+                        image_size=224, licence=MARLIN_LICENCE, container="", flat_only=True),
+    "marlin_encoder": KeyLayout("MARLIN, the encoder (*.encoder.pt)", "DualModalEncoder", names.marlin_encoder,
+                                names.to_marlin, image_size=224, licence=MARLIN_LICENCE, container="",
+                                flat_only=True),
+    "s2d": KeyLayout("S2D, or the image model that it starts from", "S2DClassifier", names.s2d, names.to_s2d,
+                     image_size=224, licence="S2D is released under Apache-2.0"),
+    "landmarks": KeyLayout("MobileFaceNet with 68 landmarks, as S2D uses it", "LandmarkNet", names.keep, names.keep,
                            image_size=112, licence="not known: ask those who published the file",
                            container="state_dict"),
+    "hf_videomae": KeyLayout("VideoMAE fine-tuned, as transformers keeps it", "S4DClassifier", names.port,
+                             names.to_port, thirds=True, image_size=224, licence=f"VideoMAE: {CC_BY_NC}",
+                             flat_only=True),
+    "hf_videomae_pretrain": KeyLayout("VideoMAE pretraining, as transformers keeps it", "DualModalMAE",
+                                      names.port_pretrain, names.to_port, thirds=True, image_size=224,
+                                      licence=f"VideoMAE: {CC_BY_NC}", flat_only=True),
+    "hf_videomae_encoder": KeyLayout("VideoMAE without head or decoder, as transformers keeps it", "DualModalEncoder",
+                                     names.port_encoder, names.to_port_encoder, thirds=True, image_size=224,
+                                     licence=f"VideoMAE: {CC_BY_NC}", flat_only=True),
 }
 
 
@@ -187,6 +134,12 @@ def recognise(tensors: dict[str, Tensor], container: tuple[str, ...] = (), besid
     kernel = next((tensors[key] for key in tensors if ANCHOR.match(key)), None)
     if "conv2_dw.conv.weight" in tensors:
         return "landmarks"
+    if kernel is not None and kernel.ndim == 5 and any(key.endswith("attention.query.weight") for key in tensors):
+        if any(key.startswith("decoder.decoder_layers.") for key in tensors):
+            return "hf_videomae_pretrain"
+        return "hf_videomae" if "classifier.weight" in tensors else "hf_videomae_encoder"
+    if kernel is not None and any(key.endswith("patch_embedding.projection.weight") for key in tensors):
+        return "marlin" if any(key.startswith("decoder.") for key in tensors) else "marlin_encoder"
     if kernel is None or kernel.ndim not in (4, 5) or not any(".attn." in key for key in tensors):
         raise BadTensor(f"it is in none of the layouts {', '.join(LAYOUTS)}; it holds {describe_keys(tensors)}")
     if kernel.ndim == 4:
@@ -220,7 +173,8 @@ def to_ours(name: str, tensors: dict[str, Tensor], tubelet: int = 2) -> Placed:
         notes.append("qkv.bias gave q_bias and v_bias; its third for the keys cancels in the softmax and was left out")
     if layout.flat_kernel:
         notes.append(f"the 2-D patch kernel became {tubelet} frames of 1/{tubelet} each: equal on an image")
-    return _place_all(tensors, layout.rename, convert, notes)
+    placed = _place_all(tensors, layout.rename, convert, notes)
+    return _join_thirds(placed) if layout.thirds else placed
 
 
 def to_released(name: str, tensors: dict[str, Tensor]) -> Placed:
@@ -235,6 +189,8 @@ def to_released(name: str, tensors: dict[str, Tensor]) -> Placed:
             return {}
         if layout.flat_kernel and place == "patch_embed.proj.weight":
             return {place: tensor.sum(dim=2)}
+        if layout.thirds and key.endswith("attn.qkv.weight"):
+            return {names.to_third(place, n): part.clone() for n, part in enumerate(tensor.chunk(3))}
         return {place: tensor}
 
     if layout.fused_bias:
@@ -255,7 +211,36 @@ def _place_all(tensors: dict[str, Tensor], rename: Callable[[str], str],
             continue
         new = convert(key, name, tensor)
         if twice := new.keys() & placed.tensors.keys():
-            raise BadTensor(f"{placed.source[min(twice)]} and {key} would both become {min(twice)}")
+            raise BadTensor(f"{placed.source[min(twice)][0]} and {key} would both become {min(twice)}")
         placed.tensors.update(new)
-        placed.source.update(dict.fromkeys(new, key))
+        placed.source.update(dict.fromkeys(new, (key,)))
     return placed
+
+
+def _join_thirds(placed: Placed) -> Placed:
+    """Kernels of queries, keys and values become one; biases that no block has become zeros, which is exact."""
+    tensors, source = {}, {}
+    for name, tensor in placed.tensors.items():
+        stem, third, number = name.partition("#")
+        if number not in ("", "0"):
+            continue
+        if third:
+            parts = [f"{stem}#{n}" for n in range(3)]
+            if absent := [part for part in parts if part not in placed.tensors]:
+                raise BadTensor(f"{placed.source[name][0]} has no partner for {stem} (part {absent[0][-1]} of 0 to 2)")
+            if any(placed.tensors[part].shape != tensor.shape for part in parts):
+                raise BadTensor(f"{placed.source[name][0]} and its partners differ in shape")
+            tensors[stem] = torch.cat([placed.tensors[part] for part in parts])
+            source[stem] = tuple(placed.source[part][0] for part in parts)
+        else:
+            tensors[name], source[name] = tensor, placed.source[name]
+    if alone := sorted(name for name in placed.tensors if name.endswith(("#1", "#2")) and name[:-2] not in tensors):
+        raise BadTensor(f"{placed.source[alone[0]][0]} has no partner for {alone[0][:-2]} (part 0 of 0 to 2)")
+    notes = [*placed.notes, "kernels of queries, keys and values were put into one"]
+    if not any(name.endswith(("q_bias", "v_bias")) for name in tensors):
+        for name in [name for name in tensors if name.endswith("attn.qkv.weight")]:
+            zero, stem = tensors[name].new_zeros(len(tensors[name]) // 3), name.removesuffix("qkv.weight")
+            tensors |= {f"{stem}q_bias": zero, f"{stem}v_bias": zero.clone()}
+            source |= {f"{stem}q_bias": (), f"{stem}v_bias": ()}
+        notes.append("queries and values have no bias in the file: zeros here, which is the same")
+    return Placed(tensors, source, placed.dropped, tuple(notes))

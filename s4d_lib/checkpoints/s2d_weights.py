@@ -6,7 +6,6 @@ images by `checkpoints.layouts.to_released("mae", …)`: its kernel summed over 
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,23 +13,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from s4d_lib.checkpoints.encoders import KeyReport, place
-from s4d_lib.checkpoints.layouts import (
-    RECONSTRUCTION,
-    TRUNK,
-    BadTensor,
-    recognise,
-    strip_wrappers,
-    to_ours,
-    to_released,
-)
+from s4d_lib.checkpoints.allowance import Allowance
+from s4d_lib.checkpoints.encoders import KeyReport, place, size_of
+from s4d_lib.checkpoints.layouts import recognise, strip_wrappers, to_ours, to_released
 from s4d_lib.checkpoints.loading import MODELS
+from s4d_lib.checkpoints.names import RECONSTRUCTION, TRUNK, UNKNOWN, BadTensor
 from s4d_lib.datasets.labels import SCHEMAS, canonical
 from s4d_lib.layers.tokens import position_table
 from s4d_lib.models.s2d import S2DClassifier
-from s4d_lib.models.sizes import resolve_size
 from s4d_lib.weights.containers import BadCheckpoint, Contents, read_contents
-from s4d_lib.weights.files import check_shapes, own_model
+from s4d_lib.weights.files import check_shapes, metadata_of, own_model
 
 HEAD_KEYS = ("head.fc_cls.weight", "head.fc_cls.bias")
 NO_HEAD = "the head starts fresh"
@@ -53,6 +45,8 @@ def load_image_model(model: S2DClassifier, path: str | Path, classes: Sequence[s
             found[key] = tensor
         else:
             dropped |= dict.fromkeys(source[key], reason)
+    inside = [old for key in tensors if key not in found and TRUNK.match(key) for old in source[key]]
+    Allowance(contents.path).refuse_unplaced(dropped | dict.fromkeys(inside, UNKNOWN))
     _sort_head(contents, model, found, source, dropped, classes)
     if OTHER_LANDMARKS in dropped.values():
         notes.append("the prompts in this file were trained on the features of another landmark network")
@@ -83,8 +77,9 @@ def _image_tensors(contents: Contents, model: S2DClassifier) -> Read:
             if layout in ("s2d", "mae"):  # an image transformer: nothing to convert
                 original = {name: key for key, name in names.items()}
                 placed = to_ours("s2d", bare)
-                return (placed.tensors, {key: (original[old],) for key, old in placed.source.items()},
-                        {original[key]: why for key, why in placed.dropped.items()}, [*notes, *placed.notes], layout)
+                source = {key: tuple(original[old] for old in held) for key, held in placed.source.items()}
+                dropped = {original[key]: why for key, why in placed.dropped.items()}
+                return placed.tensors, source, dropped, [*notes, *placed.notes], layout
         return _from_clips(contents, model)
     except BadTensor as error:
         raise BadCheckpoint(path, str(error), "check that this is the right file") from error
@@ -97,21 +92,22 @@ def _from_clips(contents: Contents, model: S2DClassifier) -> Read:
     source: dict[str, tuple[str, ...]] = {}
     dropped = dict(placed.dropped)
     for key, tensor in placed.tensors.items():
-        name, old = key.removeprefix("encoder."), placed.source[key]
+        name, olds = key.removeprefix("encoder."), placed.source[key]
         if ".moe_layer." in name:
-            dropped[old] = "S2D has no experts"
+            dropped |= dict.fromkeys(olds, "S2D has no experts")
         elif TRUNK.match(name) or name.startswith("norm."):
             trunk[name] = tensor
             image = re.sub(r"^norm\.", "ln_post.", re.sub(r"\b[qv]_bias$", "qkv.bias", name))
-            source[image] = (*source.get(image, ()), old)
+            source[image] = (*source.get(image, ()), *olds)
         else:
-            dropped[old] = RECONSTRUCTION if key.startswith(("decoder", "mask_token", "encoder_to")) else NO_HEAD
+            inner = key.startswith(("decoder", "mask_token", "encoder_to"))
+            dropped |= dict.fromkeys(olds, RECONSTRUCTION if inner else NO_HEAD)
     released = to_released("mae", trunk)
     tensors = to_ours("s2d", released.tensors).tensors
     kind = "flat"
     notes = [*placed.notes, *released.notes]
     if contents.header.get("config"):
-        size = resolve_size(json.loads(contents.header["config"])["size"])
+        size = size_of(contents.path, contents.header)
         kind = size.positions
         if size.heads != model.config["heads"]:
             notes.append(f"heads is {size.heads} in the file and {model.config['heads']} in the model")
@@ -152,7 +148,7 @@ def _sort_head(contents: Contents, model: S2DClassifier, found: dict[str, Tensor
 
 def _classes_of(contents: Contents) -> list[str]:
     """Canonical names of the classes of the one head of a file of ours, in order; empty where it does not say."""
-    known = json.loads(contents.header.get("metadata", "{}"))
+    known = metadata_of(contents.path, contents.header)
     named = [names for names in (known.get("class_names") or {}).values()]
     named += [SCHEMAS[name].classes for name in (known.get("schemas") or {}).values() if name in SCHEMAS]
     return [canonical(name) or name for name in named[0]] if named else []

@@ -10,11 +10,13 @@ from s4d_lib.errors import Refused
 
 
 def convert(
-    source: Annotated[Path, typer.Argument(help="A published checkpoint, or a file of this library.")],
-    target: Annotated[Path, typer.Argument(help="OUT.safetensors; for the way back, OUT.pth.")],
+    source: Annotated[Path, typer.Argument(help="A published checkpoint, a folder of one (shards with their index, "
+                                           "config.json), or a file of this library.")],
+    target: Annotated[Path, typer.Argument(help="OUT.safetensors; for the way back OUT.pth, or a folder.")],
     as_: Annotated[str | None, typer.Option("--as", help="Layout, if the keys do not tell: s4d, s4d_pretrain, "
-                                            "videomae, videomae_pretrain, encoder, omnimae, mae, s2d, landmarks.")
-                   ] = None,
+                                            "videomae, videomae_pretrain, encoder, omnimae, mae, marlin, "
+                                            "marlin_encoder, s2d, landmarks, hf_videomae, hf_videomae_pretrain, "
+                                            "hf_videomae_encoder.")] = None,
     image_size: Annotated[int | None, typer.Option(min=1, help="Edge of the input in pixels.")] = None,
     frames: Annotated[int | None, typer.Option(min=1, help="Frames of a clip.")] = None,
     heads: Annotated[int | None, typer.Option(min=1, help="Attention heads; one per 64 channels if not given.")] = None,
@@ -23,6 +25,9 @@ def convert(
     capacity_factor: Annotated[float | None, typer.Option(help="Room of an expert, 1.0 as released.")] = None,
     behaviour: Annotated[str, typer.Option(help="clean, or reference for the released arithmetic.")] = "clean",
     container: Annotated[str | None, typer.Option(help="Dictionary of the file that holds the weights.")] = None,
+    allow: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Let go what would be refused: a tensor "
+                                                    "without a place, by its key, a part of it or a pattern, or a "
+                                                    "statement that disagrees, by its word.")] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace the target if it is there.")] = False,
 ) -> None:
     """Turn published weights into safetensors that describe their model, or a file of ours into a published layout."""
@@ -30,10 +35,12 @@ def convert(
     from s4d_lib.checkpoints.convert import convert as convert_file
     from s4d_lib.checkpoints.layouts import LAYOUTS
 
-    hints = Hints(image_size, frames, heads, decoder_heads, top_k, capacity_factor, behaviour, container)
+    hints = Hints(image_size, frames, heads, decoder_heads, top_k, capacity_factor, behaviour, container,
+                  tuple(allow or ()))
     report = convert_file(source, target, as_ and as_.replace("-", "_"), hints, overwrite)
     print(report)
-    print(f"{target}: {target.stat().st_size:,} bytes. Licence of the weights: {LAYOUTS[report.layout].licence}.")
+    size = sum(file.stat().st_size for file in ([target] if target.is_file() else target.iterdir()))
+    print(f"{target}: {size:,} bytes. Licence of the weights: {LAYOUTS[report.layout].licence}.")
 
 
 def fetch(

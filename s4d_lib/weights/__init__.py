@@ -1,5 +1,7 @@
 """file ↔ tensors     any weight file opened without running it; ours, the Hub's, and the four that ship.
 
+    contents      what a checkpoint holds, and the refusal of one.
+    shards        folders of shards with their index, and the config.json beside weights.
     containers    any checkpoint file, opened without running anything that it holds.
     files         safetensors that describe their model, written whole and rebuilt; the four that ship.
     wheels        one file out of a package of others, fetched on request, pinned by its hash, and kept.

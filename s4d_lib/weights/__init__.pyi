@@ -1,6 +1,6 @@
 # What this wing hands on. A name is imported, and its file run, when somebody asks for it.
 
-from .containers import BadCheckpoint as BadCheckpoint, Contents as Contents
+from .contents import BadCheckpoint as BadCheckpoint, Contents as Contents
 from .files import (
     SHIPPED as SHIPPED,
     AnotherModel as AnotherModel,

@@ -12,7 +12,7 @@ import re
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, BinaryIO
@@ -21,7 +21,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from s4d_lib.errors import Refused
+from s4d_lib.weights.contents import BadCheckpoint, Contents
+from s4d_lib.weights.shards import INDEX, read_folder, refuse_a_single_shard, stated_config
 
 # Where training scripts keep the weights, in the order in which we look.
 CONTAINERS = ("model", "module", "state_dict", "model_state_dict", "net", "model_ema", "ema")
@@ -34,26 +35,6 @@ STARTS_PROGRAMS = {"os", "posix", "nt", "sys", "subprocess", "shutil", "socket",
                    "_pickle", "ctypes", "code", "pty", "webbrowser", "multiprocessing", "asyncio", "operator",
                    "builtins", "pip", "commands", "pdb", "timeit", "types", "marshal"}
 FIRST_PICKLES = 4  # a file written before PyTorch 1.6 is: magic number, protocol, platform, object
-
-
-class BadCheckpoint(Refused):
-    """A file that cannot be used as a checkpoint; the message names the file, what it is, and what to do."""
-
-    def __init__(self, path: Path, reason: str, remedy: str) -> None:
-        super().__init__(f"{path}: {reason}; {remedy}")
-        self.path, self.reason = path, reason
-
-
-@dataclass(frozen=True)
-class Contents:
-    """What a checkpoint file holds beside its bytes."""
-
-    path: Path
-    tensors: dict[str, Tensor]                       # by the key of the file
-    header: dict[str, str] = field(default_factory=dict)    # text metadata of a safetensors file
-    container: tuple[str, ...] = ()                  # dictionary keys that led to the tensors
-    settings: dict[str, Any] = field(default_factory=dict)  # numbers and words of `args`, if the file has one
-    skipped: dict[str, str] = field(default_factory=dict)   # what is beside the tensors → what it is
 
 
 class Placeholder:
@@ -71,25 +52,42 @@ class Placeholder:
 
 
 def read_contents(path: str | Path, container: str | None = None) -> Contents:
-    """Read every tensor of a safetensors or PyTorch file on the CPU; `container` picks a dictionary by its key.
+    """Read every tensor of a checkpoint on the CPU; `container` picks a dictionary of a PyTorch file by its key.
 
-    Raises FileNotFoundError, or BadCheckpoint for whatever is not a readable checkpoint: a truncated or damaged
-    file, a Git LFS pointer, a saved web page, a TorchScript program, a pickle that asks for other programs,
-    a file without tensors, a tensor that holds NaN or infinity.
+    `path` is a safetensors or PyTorch file, a folder that holds one, or a folder of shards with their index
+    (`weights/shards.py`). Raises FileNotFoundError, or BadCheckpoint for whatever is not a readable checkpoint: a
+    truncated or damaged file, a Git LFS pointer, a saved web page, a TorchScript program, a pickle that asks for other
+    programs, a file without tensors, one shard of several, a tensor that is not finite or not plain numbers.
     """
     path = Path(path)
+    if path.is_dir() or path.name.endswith(INDEX):
+        return read_folder(path, lambda file: read_file(file, container))
+    refuse_a_single_shard(path)
+    contents = read_file(path, container)
+    return replace(contents, config=stated_config(path))
+
+
+def read_file(path: Path, container: str | None = None) -> Contents:
+    """Read every tensor of one file, whatever lies beside it."""
     if not path.is_file():
-        what = "is a folder and no checkpoint file" if path.is_dir() else "there is no such checkpoint file"
-        raise FileNotFoundError(f"{path}: {what}; check the path or train it first")
+        raise FileNotFoundError(f"{path}: there is no such checkpoint file; check the path or train it first")
     with path.open("rb") as file:
         start = file.read(512)
     if _is_pickled(start):
         contents = _read_pickle(path, container)
     else:
-        with open_safetensors(path) as file:
-            contents = Contents(path, {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {})
-    _check_finite(path, contents.tensors)
-    return contents
+        contents = _read_safetensors(path)
+    _check_numbers(path, contents.tensors)
+    return replace(contents, files=(path,))
+
+
+def _read_safetensors(path: Path) -> Contents:
+    with open_safetensors(path) as file:
+        try:
+            return Contents(path, {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {})
+        except (SafetensorError, RuntimeError, TypeError, ValueError, LookupError, AttributeError) as error:
+            raise BadCheckpoint(path, f"one of its tensors cannot be read ({_first_sentence(error)})",
+                                "save it again as float32, float16 or bfloat16") from error
 
 
 def open_safetensors(path: Path) -> safe_open:
@@ -117,7 +115,7 @@ def _read_pickle(path: Path, container: str | None) -> Contents:
         with torch.serialization.safe_globals([(_stand_in(name), name) for name in names]):
             loaded = torch.load(path, map_location="cpu", weights_only=True)
     except (UnpicklingError, RuntimeError, EOFError, LookupError, ValueError, TypeError, AttributeError,
-            AssertionError, OSError, OverflowError) as error:
+            AssertionError, OSError, OverflowError, NotImplementedError, RecursionError) as error:
         # Whatever breaks inside the reader, the cause is one of two: bytes are missing or wrong, or the file
         # holds more than weights in a form that a reader of weights does not know.
         raise BadCheckpoint(path, f"it is a damaged or unusual PyTorch file ({_first_sentence(error)})",
@@ -182,8 +180,12 @@ def _plain_dictionary(*_: object) -> dict:
 
 def _unpack(path: Path, loaded: object, container: str | None) -> Contents:
     """Walk into the dictionaries of a training script until one holds tensors."""
-    trail, outer, level = [], {}, loaded
+    trail, outer, level, seen = [], {}, loaded, set()
     while True:
+        if id(level) in seen:
+            raise BadCheckpoint(path, f"its dictionary {'.'.join(trail)!r} holds itself, and no tensors",
+                                "save the model's state_dict")
+        seen.add(id(level))
         if not isinstance(level, Mapping):
             where = f" under {'.'.join(trail)!r}" if trail else ""
             what = "a whole pickled object" if isinstance(level, Placeholder) else f"a {type(level).__name__}"
@@ -223,8 +225,22 @@ def _settings(outer: Mapping) -> dict[str, Any]:
     return {str(key): value for key, value in values.items() if isinstance(value, (bool, int, float, str))}
 
 
-def _check_finite(path: Path, tensors: dict[str, Tensor]) -> None:
+PLAIN = {torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int16, torch.int8,
+         torch.uint8, torch.bool}
+
+
+def _check_numbers(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Refuse tensors that are not plain, finite numbers, or more of them than the file has room for."""
+    room = path.stat().st_size
     for key, tensor in tensors.items():
+        if tensor.is_nested or tensor.layout != torch.strided or tensor.is_meta or tensor.dtype not in PLAIN:
+            kind = "nested" if tensor.is_nested else "without its numbers (meta)" if tensor.is_meta else (
+                str(tensor.dtype if tensor.layout == torch.strided else tensor.layout).removeprefix("torch."))
+            raise BadCheckpoint(path, f"{key} is {kind}, and weights here are plain real numbers",
+                                "save it again as a dense float32 tensor, with its imaginary part or scale dealt with")
+        if tensor.numel() * tensor.element_size() > room:  # one number, repeated by a stride of 0
+            raise BadCheckpoint(path, f"{key} claims {tensor.numel():,} numbers, more than the file holds",
+                                "save it again with .contiguous()")
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise BadCheckpoint(path, f"{key} holds NaN or infinity", "use an earlier checkpoint of that training")
 
