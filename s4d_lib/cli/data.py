@@ -48,7 +48,7 @@ def doctor(
                                      "ferplus, sfew, voxceleb2, caer or table.")],
     fold: Annotated[int | None, typer.Option(min=1, help="Only the lists of this fold.")] = None,
     frames: Annotated[str | None, typer.Option(help="Folder of clips below DIR, or an absolute path.")] = None,
-    deep: Annotated[bool, typer.Option(help="Decode first and last frames, find equal content.")] = False,
+    deep: Annotated[bool, typer.Option(help="Decode first, middle and last frames, find copies.")] = False,
     base: Annotated[int | None, typer.Option(min=0, max=1, help="What the labels of the lists count from.")] = None,
     schema: Annotated[str | None, typer.Option(help="Class order of the lists; a table needs it.")] = None,
     listing: Annotated[str | None, typer.Option(help="Another list; may hold {split} and {fold}.")] = None,

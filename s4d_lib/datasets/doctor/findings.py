@@ -20,6 +20,7 @@ from s4d_lib.text import natural_order, printable
 Level = Literal["error", "warning", "note"]
 _EXTRACT = "Extract or fetch the data again, name another folder with --frames, or shorten the list"
 _BROKEN = "Fetch or extract it again, or take its row out of the lists"
+_LOOK = "Look at both; if one is made from the other, take it out of one of the two"
 _LEAK = "Take it out of one of the two: a model that has seen it cannot be tested on it"
 
 # kind → (level, what it means, remedy), in the order in which findings are listed
@@ -44,6 +45,8 @@ KINDS: dict[str, tuple[Level, str, str]] = {
     "group in train and test": ("error", "a fold tests on people it has trained on", "Split by group"),
     "test folds overlap": ("warning", "clips are tested in several folds", "Use the published lists: means of folds "
                            "count such clips twice"),
+    "group in several test folds": ("warning", "people are tested in several folds", "Split by group: what a fold trains "
+                                    "on then shows them"),
     "never tested": ("warning", "clips are in no test fold", "Use the published lists"),
     "counts differ": ("warning", "lists are not those of the published numbers", "Fetch the published lists, or report "
                       "the number as one of other lists"),
@@ -58,7 +61,13 @@ KINDS: dict[str, tuple[Level, str, str]] = {
         "error", "links lead out of the data folder and were not followed",
         "Copy the files, or trust them with links='follow' in the reader"),
     "same content in train and test": ("error", "two ids with the same frames, one trained on and one tested", _LEAK),
+    "same content under two people": (
+        "warning", "two ids with the same frames, said to be of two people", "Correct the people: a split by them leaks"),
     "same content": ("warning", "two ids with the same frames", "Keep one of them, or its label counts twice"),
+    "near copies in train and test": (
+        "warning", "two ids whose frames are nearly the same, one trained on and one tested", _LOOK),
+    "near copies under two people": (
+        "warning", "two ids whose frames are nearly the same, said to be of two people", _LOOK),
     "too few frames": ("warning", "clips have fewer frames than the flavour promises",
                        "Extract them again; else the last frame is held, where some loaders repeat the first"),
     "almost still": ("warning", "clips so short that two different frames cannot be taken from them",
@@ -79,6 +88,7 @@ KINDS: dict[str, tuple[Level, str, str]] = {
     "without a row": ("note", "on disk, but in no list", "Nothing, if the lists are whole: they leave clips out"),
     "left out by the reader": ("note", "what the reader leaves out", "Nothing"),
     "Chinese captions": ("note", "lists with captions in GB 18030", "Nothing: they are read as such"),
+    "near copies not looked for": ("note", "equal pixels were", "Install the package"),
     "walked": ("note", "there is no list; all that was found is taken", "Nothing"),
 }
 LONGEST = 300  # characters of one example
