@@ -1,9 +1,9 @@
-"""How many copies the doctor's sieves find, and how often they take two people for one: numbers that prints.py rests on.
+"""How many copies the doctor finds, and how often it takes two people for one: the numbers that prints.py rests on.
 
     python ci/benchmarks/copies.py [--people 1000] [--size 64] [--recipe default] [--seed 100]
 
-Every drawn still is another person. Copies of each: encoded again as JPEG of 60 to 95, resized to 0.5 to 1.5, cropped by
-5 %, mirrored, and all of it. Bounds were chosen on seeds 5 and 7; another seed is other people.
+Every drawn still is another person. Copies of each: encoded again as JPEG of 60 to 95, resized to 0.5 to 1.5, cropped
+by 5 %, mirrored, and all of it. Bounds were chosen on the people of seed 7; another seed is other people.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""prints, lists → findings     which clips and pictures show the same frames, and whether a split or a person parts them.
+"""prints, lists → findings     which clips and pictures show the same frames, and whether a split or person parts them.
 
 Equal pixels, as they are or mirrored, are always told. Near copies are looked for between what some fold keeps apart,
 training, validation and test, and between two people: there they spoil a score. Nearly equal frames inside one
@@ -20,16 +20,6 @@ from s4d_lib.datasets.doctor.prints import Print, near_pairs
 from s4d_lib.errors import Refused, require
 from s4d_lib.progress import Progress
 from s4d_lib.text import natural_order
-
-
-def can_tell_near(note: Tally) -> bool:
-    """Whether near copies can be looked for; a note says what is missing."""
-    try:
-        require("imagehash", "lab", "looking for copies that were encoded again, resized or cropped")
-    except Refused as missing:
-        note("near copies not looked for", str(missing))
-        return False
-    return True
 
 
 def judge_copies(prints: Mapping[str, Print], census: Census, note: Tally, progress: bool = False) -> None:
@@ -62,7 +52,7 @@ class _Copies:
             before.setdefault(one.exact, {}).setdefault((self.masks[place], self.people[place]), place)
 
     def tell_near(self, progress: bool) -> None:
-        """A finding for every pair that is kept apart and nearly, but not exactly, equal."""
+        """A finding for every pair that is kept apart and nearly, but not exactly, equal; without imagehash, a note."""
         if not any(one.small for one in self.prints):
             return
         kinds = sorted(set(self.masks))
@@ -76,6 +66,11 @@ class _Copies:
             return split[kind[a][:, None], kind[b]] | other
 
         if not (split.any() or len(numbers) > 1):
+            return
+        try:
+            require("imagehash", "lab", "looking for copies that were encoded again, resized or cropped")
+        except Refused as missing:
+            self.note("near copies not looked for", str(missing))
             return
         with Progress(len(self.ids), "looking for near copies", silent=not progress) as bar:
             for a, b, mirrored in sorted(near_pairs(self.prints, apart, kind, bar.update)):

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Literal
 
 from s4d_lib.datasets.doctor.census import Census, read_census
-from s4d_lib.datasets.doctor.copies import can_tell_near, judge_copies
+from s4d_lib.datasets.doctor.copies import judge_copies
 from s4d_lib.datasets.doctor.findings import Diagnosis, FrameReport, Level, ListReport, ProtocolReport, Tally
 from s4d_lib.datasets.doctor.inventory import Clip, Looker, frame_folders, inventory, sampled, spread
 from s4d_lib.datasets.doctor.leaks import judge_folds
@@ -188,7 +188,7 @@ class Frames:
             kind = layout.kind or (None if any("." in id for id in ids) else "clip")
             depth = max((id.count("/") for id in ids), default=2) + (kind != "image")
             looker = Looker(self._root_of_frames(root), kind, depth, deep, sampled(len(ids) or 1000), named,
-                            deep and bool(ids) and can_tell_near(self.note))
+                            bool(ids))
             with Progress(len(ids), "looking at clips", silent=not progress) as bar:
                 for clip in inventory(looker, root / self.folder, jobs):
                     if (id := clip.name if walked and clip.kind != "link" else _id_of(clip.name, named)) is not None:

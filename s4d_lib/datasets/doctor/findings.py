@@ -45,8 +45,8 @@ KINDS: dict[str, tuple[Level, str, str]] = {
     "group in train and test": ("error", "a fold tests on people it has trained on", "Split by group"),
     "test folds overlap": ("warning", "clips are tested in several folds", "Use the published lists: means of folds "
                            "count such clips twice"),
-    "group in several test folds": ("warning", "people are tested in several folds", "Split by group: what a fold trains "
-                                    "on then shows them"),
+    "group in several test folds": ("warning", "people are tested in several folds",
+                                    "Split by group: else a fold trains on people whom it tests"),
     "never tested": ("warning", "clips are in no test fold", "Use the published lists"),
     "counts differ": ("warning", "lists are not those of the published numbers", "Fetch the published lists, or report "
                       "the number as one of other lists"),
@@ -62,7 +62,8 @@ KINDS: dict[str, tuple[Level, str, str]] = {
         "Copy the files, or trust them with links='follow' in the reader"),
     "same content in train and test": ("error", "two ids with the same frames, one trained on and one tested", _LEAK),
     "same content under two people": (
-        "warning", "two ids with the same frames, said to be of two people", "Correct the people: a split by them leaks"),
+        "warning", "two ids with the same frames, said to be of two people",
+        "Correct the people: a split by group would train on what it tests"),
     "same content": ("warning", "two ids with the same frames", "Keep one of them, or its label counts twice"),
     "near copies in train and test": (
         "warning", "two ids whose frames are nearly the same, one trained on and one tested", _LOOK),
@@ -88,7 +89,7 @@ KINDS: dict[str, tuple[Level, str, str]] = {
     "without a row": ("note", "on disk, but in no list", "Nothing, if the lists are whole: they leave clips out"),
     "left out by the reader": ("note", "what the reader leaves out", "Nothing"),
     "Chinese captions": ("note", "lists with captions in GB 18030", "Nothing: they are read as such"),
-    "near copies not looked for": ("note", "equal pixels were", "Install the package"),
+    "near copies not looked for": ("note", "equal pixels were", "Install it and look again"),
     "walked": ("note", "there is no list; all that was found is taken", "Nothing"),
 }
 LONGEST = 300  # characters of one example

@@ -2,7 +2,8 @@
 
 One `os.scandir` per folder, several folders at a time. By default the headers of four frames are read, the first, last,
 smallest and largest file, since broken frames stand out by their bytes; `deep` reads those of all, decodes the first,
-middle and last, and keeps their print (`prints.py`). A file that ends early is decoded either way. A link that leads out of the root is noted and not followed.
+middle and last, and keeps their print (`prints.py`). A file that ends early is decoded either way. A link that leads
+out of the root is noted and not followed.
 Clips come in no particular order.
 
 Derived in chapter 02.
@@ -65,7 +66,7 @@ class Looker:
     ):
         """`kind` clip, image or None (a folder is a clip if it is `listed`); folders are entered down to `depth`.
 
-        `near`: prints are to tell near copies too, which takes imagehash.
+        `near`: prints are to tell near copies too.
         """
         self.real = os.path.realpath(root).rstrip(os.sep) + os.sep
         self.kind, self.depth, self.deep, self.open_video, self.listed = kind, depth, deep, open_video, listed
@@ -141,11 +142,11 @@ class Looker:
                 bad.append(f"{name}/{frame}: {found}")
             else:
                 sizes[found] = None
-        shown = self._print([os.path.join(path, looked[i]) for i in _three(len(looked))], len(frames)) if looked else None
+        told = [os.path.join(path, looked[place]) for place in _three(len(looked))] if looked else []
         return Clip(
             name, "folder", len(frames), tuple(sorted({os.path.splitext(n)[1].lower() for n in names})), tuple(sizes),
             len(empty), tuple(f"{name}/{n}" for n in empty[:_KEPT]), tuple(bad),
-            tuple(outside), _gap(names), _misordered(names), inner, shown)
+            tuple(outside), _gap(names), _misordered(names), inner, self._print(told, len(frames)))
 
     def _image(self, folder: str, name: str, size: int) -> Clip:
         path, suffix = os.path.join(folder, name.rpartition("/")[2]), (os.path.splitext(name)[1].lower(),)
@@ -178,7 +179,7 @@ class Looker:
 
     def _print(self, paths: Sequence[str], frames: int) -> Print | None:
         """Of pictures, in a deep look; None where one of them cannot be read, which is said elsewhere."""
-        if not self.deep:
+        if not self.deep or not paths:
             return None
         try:
             return print_of([picture_pixels(path) for path in paths], frames, self.near)

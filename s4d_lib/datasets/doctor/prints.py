@@ -1,7 +1,7 @@
 """frames → print → pairs     what is kept of a clip or picture so that copies of it are found among 100,000 others.
 
-    print_of(frames, length)      digests of the pixels, as they are and mirrored; with `near` a small picture and hashes
-    near_pairs(prints, compared)  pairs of which one may be made from the other: encoded again, resized, cropped, mirrored
+    print_of(frames, length)      digests of the pixels, as they are and mirrored; with `near` small pictures and hashes
+    near_pairs(prints, compared)  pairs of which one may be made from the other: encoded again, resized, cropped by 5 %
 
 Equal pixels have equal digests. Near copies go through three sieves, each stricter and dearer than the one before:
 
@@ -10,8 +10,8 @@ Equal pixels have equal digests. Near copies go through three sieves, each stric
              a quarter of the bits; COPY_BITS may differ
     pixels   correlation of 12 × 12 colour pixels after the window was fitted, to 1.25 % of an edge
 
-A clip counts as one tall picture of its first, middle and last frame. Bounds were chosen on drawn people and measured on
-others (ci/benchmarks/copies.py).
+Each looks at the mirrored picture too. A clip counts as one tall picture of its first, middle and last frame. Bounds
+were chosen on drawn people and measured on others (ci/benchmarks/copies.py).
 
 Derived in chapter 02.
 """
@@ -19,7 +19,9 @@ Derived in chapter 02.
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -39,7 +41,7 @@ class Print(NamedTuple):
     exact: bytes  # digest of the pixels of its frames and of how many it has
     mirrored: bytes  # the same of the mirrored frames
     small: bytes = b""  # u8 [frames SMALL SMALL 3]; empty: near copies are not looked for, or nothing is to be seen
-    hashes: bytes = b""  # [frames 26 32]: 256 bits of every window, then of the whole mirrored
+    hashes: bytes = b""  # [frames 26 32]: 256 bits of every window, then of the whole mirrored; empty: no imagehash
 
     @property
     def frames(self) -> int:
@@ -65,7 +67,13 @@ def print_of(frames: Sequence[np.ndarray], length: int, near: bool) -> Print:
     small = np.stack([np.asarray(picture.resize((SMALL, SMALL), Image.Resampling.BOX)) for picture in pictures])
     if max(frame.std() for frame in small) < FLAT:  # a black frame is no copy of another black frame
         return Print(exact, mirrored)
-    return Print(exact, mirrored, small.tobytes(), b"".join(_hashes(picture) for picture in pictures))
+    hashes = [_hashes(picture) for picture in pictures] if _can_hash() else []
+    return Print(exact, mirrored, small.tobytes(), b"".join(hashes))
+
+
+@cache
+def _can_hash() -> bool:
+    return importlib.util.find_spec("imagehash") is not None
 
 
 def _digest(frames: Sequence[np.ndarray], length: int) -> bytes:
@@ -103,14 +111,14 @@ Compared = Callable[[np.ndarray, np.ndarray], np.ndarray]  # places [r], places 
 
 def near_pairs(prints: Sequence[Print], compared: Compared, order: Sequence[int] | None = None,
                seen: Callable[[int], object] = lambda rows: None, block: int = 1024) -> Iterator[Pair]:
-    """Pairs that may be one made from the other, of all prints with as many frames.
+    """Pairs that may be one made from the other, of all prints with as many frames and with hashes.
 
     compared  which of these places are to be compared with which of those
     order     what prints are sorted by, so that whole blocks that are not compared can be passed over
     seen      told how many more prints were compared with all others
     """
     order = np.zeros(len(prints)) if order is None else np.asarray(order)
-    for frames in sorted({one.frames for one in prints} - {0}):
+    for frames in sorted({one.frames for one in prints if one.hashes}):
         chosen = np.array([i for i, one in enumerate(prints) if one.frames == frames])
         chosen = chosen[np.argsort(order[chosen], kind="stable")]
         kept = _Kept([prints[i] for i in chosen], frames)
