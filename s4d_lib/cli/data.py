@@ -63,11 +63,14 @@ def doctor(
 
     from s4d_lib.datasets.doctor.diagnosis import diagnose
     from s4d_lib.datasets.doctor.findings import print_report
+    from s4d_lib.files import require_writable, write_text
 
+    if json_:
+        require_writable(json_)
     found = diagnose(folder, as_, fold, frames, deep, base, schema, listing, jobs, progress=True)
     print_report(found)
     if json_:
-        json_.write_text(json.dumps(found.as_dict(), indent=2) + "\n", encoding="utf-8")
+        write_text(json_, json.dumps(found.as_dict(), indent=2) + "\n")
     raise typer.Exit(found.exit_code)
 
 

@@ -92,6 +92,7 @@ KINDS: dict[str, tuple[Level, str, str]] = {
     "near copies not looked for": ("note", "equal pixels were", "Install it and look again"),
     "walked": ("note", "there is no list; all that was found is taken", "Nothing"),
 }
+_OF_LISTS = ("bad row", "name outside the folder", "unreadable list")  # examples begin with the path of a list
 LONGEST = 300  # characters of one example
 _ORDER = {"error": 0, "warning": 1, "note": 2}
 
@@ -180,14 +181,14 @@ class Tally:
     """Counts per kind, with the first few examples in natural order, whichever order they come in."""
 
     def __init__(self, examples: int = 5, root: str = ""):
-        """Examples are shown without `root`, the folder that the report names once."""
+        """`root` is the folder that the report names once: the path of a list is shown without it."""
         self.most, self.root, self.count, self.examples = examples, root, Counter(), {}
         self.remedies: dict[str, str] = {}  # kind → what to do here, in place of the general advice
 
     def __call__(self, kind: str, example: str = "", count: int = 1) -> None:
         self.count[kind] += count
         kept = self.examples.setdefault(kind, [])
-        example = example.replace(self.root, "") if self.root else example
+        example = example.removeprefix(self.root) if kind in _OF_LISTS else example  # what it quotes stays as it is
         if example and (len(kept) < self.most or natural_order(example) < natural_order(kept[-1])):
             kept.append(example)
             kept.sort(key=natural_order)
