@@ -1,4 +1,4 @@
-"""How many copies the doctor finds, and how often it takes two people for one: the numbers that prints.py rests on.
+"""How many copies the doctor finds, and how often it takes two people for one: what datasets/doctor/prints.py rests on.
 
     python ci/benchmarks/copies.py [--people 1000] [--size 64] [--recipe default] [--seed 100]
 

@@ -1,11 +1,11 @@
-"""datasets/doctor, prints.py and copies.py: equal, mirrored and near copies are found, and strangers are not."""
+"""datasets/doctor/prints.py and datasets/doctor/copies.py: copies are found, strangers are not."""
 
 import importlib.util
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from benchmarks import copies as benchmark
 from PIL import Image, ImageEnhance, ImageOps
 
 from s4d_lib.datasets.doctor import prints as prints_file
@@ -13,6 +13,9 @@ from s4d_lib.datasets.doctor.diagnosis import diagnose
 from s4d_lib.datasets.doctor.prints import near_pairs, print_of
 from s4d_lib.frames.writer import write_mp4
 from s4d_lib.synthetic_faces import RECIPES, make_stills
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
+import copies as benchmark
 
 hashes = pytest.mark.skipif(importlib.util.find_spec("imagehash") is None, reason="near copies need imagehash")
 PEOPLE = 90

@@ -56,14 +56,16 @@ def test_the_interval_holds_the_truth_in_95_of_100_worlds_and_one_over_clips_doe
     person, labels, answers = world(rng, 40_000)
     truth = scores(list(zip(labels.tolist(), answers.tolist())))
     held = {"people": np.zeros(2), "clips": np.zeros(2)}
-    tries = 200
+    tries = 150
     for number in range(tries):
         one = world(rng, (8, 20, 40)[number % 3])
         for name, named in (("people", True), ("clips", False)):
-            found = pooled([folds_of(*one, named=named)], draws=400, seed=number)
+            if not named and number % 3:
+                continue
+            found = pooled([folds_of(*one, named=named)], draws=300, seed=number)
             held[name] += [found.war.low <= truth[0] <= found.war.high, found.uar.low <= truth[1] <= found.uar.high]
     assert (held["people"] >= 0.9 * tries).all() and (held["people"] <= 0.99 * tries).all(), held
-    assert held["clips"][0] < 0.88 * tries, "clips of one person are not independent"
+    assert held["clips"][0] < 0.88 * tries / 3, "clips of one person are not independent"
 
 
 def test_how_people_are_dealt_out_over_folds_changes_nothing():

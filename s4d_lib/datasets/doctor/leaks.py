@@ -1,6 +1,6 @@
 """lists → findings     what a fold trains on and tests on: clips and people in both, in several test folds, in none.
 
-Membership is a mask with a bit per fold and split (`census.bit_of`), so that any number of folds costs the same.
+Membership is a mask with a bit per fold and split (`datasets.doctor.census.bit_of`), whatever the number of folds.
 
 Derived in chapter 02.
 """

@@ -110,7 +110,7 @@ Compared = Callable[[np.ndarray, np.ndarray], np.ndarray]  # places [r], places 
 
 
 def near_pairs(prints: Sequence[Print], compared: Compared, order: Sequence[int] | None = None,
-               seen: Callable[[int], object] = lambda rows: None, block: int = 1024) -> Iterator[Pair]:
+               seen: Callable[[int], object] = lambda rows: None, block: int = 512) -> Iterator[Pair]:
     """Pairs that may be one made from the other, of all prints with as many frames and with hashes.
 
     compared  which of these places are to be compared with which of those
@@ -150,11 +150,12 @@ class _Kept:
     def pairs(self, rows: np.ndarray, columns: np.ndarray, wanted: np.ndarray, most: int = 20_000
               ) -> Iterator[tuple[int, int, bool]]:
         """(row, column, mirrored) of the `wanted` pairs that pass all three."""
-        best = np.full(wanted.shape, -1, np.float32)
-        for cut in self.cut:
-            for whole in (self.cut[0], self.turned):
-                np.maximum(best, cut[rows] @ whole[columns].T, out=best)
-                np.maximum(best, whole[rows] @ cut[columns].T, out=best)
+        best, one = np.full(wanted.shape, -1, np.float32), np.empty(wanted.shape, np.float32)
+        for whole in (self.cut[0], self.turned):
+            for cut in self.cut:
+                np.maximum(best, np.matmul(cut[rows], whole[columns].T, out=one), out=best)
+                if cut is not self.cut[0]:  # of two wholes it does not matter which is mirrored
+                    np.maximum(best, np.matmul(whole[rows], cut[columns].T, out=one), out=best)
         a, b = np.nonzero(wanted & (best >= COARSE))
         for at in range(0, len(a), most):
             yield from self._close(rows[a[at:at + most]], columns[b[at:at + most]])
