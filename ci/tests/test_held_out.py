@@ -106,3 +106,22 @@ def test_a_record_keeps_them_without_a_name():
             HeldOut.from_dict(broken)
     with pytest.raises(ValueError, match="2 labels, 1 answers"):
         HeldOut.of([0, 1], [0], ["a", "b"], [None, None])
+
+
+def test_a_fine_tuned_run_records_what_it_said_of_the_test(monkeypatch):
+    from pathlib import Path
+    from types import SimpleNamespace
+
+    from s4d_lib.datasets.labels import schema_named
+    from s4d_lib.datasets.samples import Sample
+    from s4d_lib.training import scoring
+
+    said = np.eye(7)[[0, 3, 6]]
+    monkeypatch.setattr(scoring, "views", lambda *_: None)
+    monkeypatch.setattr(scoring, "probabilities", lambda *_: (said, np.array([0, 3, 5])))
+    test = [Sample(f"{n}", Path(f"{n}"), 0, "clip", group) for n, group in enumerate(("anna", "anna", None))]
+    config = SimpleNamespace(modalities=("clip",), schema=lambda _: schema_named("dfew"))
+    kept = scoring.score_test(config, None, {"clip": test}).scores["test_clip"]["held_out"]
+    found = HeldOut.from_dict(kept)
+    assert found.labels.tolist() == [0, 3, 5] and found.answers.tolist() == [0, 3, 6] and found.alone == 1
+    assert found.people[0] == found.people[1] != found.people[2]
