@@ -40,16 +40,18 @@ class _Copies:
         self.folds, self.note = folds_of(census), note
 
     def tell_same(self) -> None:
-        """A finding for every id that has the pixels of an earlier one: of one that is kept apart from it, if any."""
-        before: dict[bytes, dict[tuple, int]] = {}  # digest → (mask, person) → place
+        """A finding for every id that has the pixels of an earlier one: beside the one that makes it worst."""
+        before: dict[bytes, dict[int, list[int]]] = {}  # digest → mask → places, of two people at most
         for place, one in enumerate(self.prints):
-            earlier = [(other, False) for other in before.get(one.exact, {}).values()]
+            earlier = [(other, False) for places in before.get(one.exact, {}).values() for other in places]
             if one.mirrored != one.exact:
-                earlier += [(other, True) for other in before.get(one.mirrored, {}).values()]
+                earlier += [(other, True) for places in before.get(one.mirrored, {}).values() for other in places]
             if earlier:
-                other, mirrored = next((one for one in earlier if self._leak(one[0], place)), earlier[0])
-                self._tell("same content", other, place, mirrored)
-            before.setdefault(one.exact, {}).setdefault((self.masks[place], self.people[place]), place)
+                worst = max(earlier, key=lambda found: (self._leak(found[0], place), self._parted(found[0], place)))
+                self._tell("same content", worst[0], place, worst[1])
+            kept = before.setdefault(one.exact, {}).setdefault(self.masks[place], [])
+            if not kept or len(kept) == 1 and self._parted(kept[0], place):
+                kept.append(place)
 
     def tell_near(self, progress: bool) -> None:
         """A finding for every pair that is kept apart and nearly, but not exactly, equal; without imagehash, a note."""
@@ -80,12 +82,16 @@ class _Copies:
     def _leak(self, a: int, b: int) -> bool:
         return leaking(self.masks[a], self.masks[b], self.folds) is not None
 
+    def _parted(self, a: int, b: int) -> bool:
+        """Whether two people are named."""
+        return None not in (self.people[a], self.people[b]) and self.people[a] != self.people[b]
+
     def _tell(self, kind: str, a: int, b: int, mirrored: bool) -> None:
         end = ", mirrored" * mirrored
         if leak := leaking(self.masks[a], self.masks[b], self.folds):
             self.note(f"{kind} in train and test",
                       f"{self.ids[a]} ({leak.split}) and {self.ids[b]} ({leak.other}), fold {leak.fold}{end}")
-        elif None not in (self.people[a], self.people[b]) and self.people[a] != self.people[b]:
+        elif self._parted(a, b):
             self.note(f"{kind} under two people",
                       f"{self.ids[a]} (of {self.people[a]}) and {self.ids[b]} (of {self.people[b]}){end}")
         else:

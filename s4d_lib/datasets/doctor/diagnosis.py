@@ -250,8 +250,8 @@ class Frames:
         if clip.frames and clip.kind != "image":
             self.lengths[clip.frames] += 1
             self._length(clip)
-        if clip.print is not None:
-            self.prints.setdefault(id, clip.print)
+        if clip.print is not None and (clip.kind == "video" or id not in self.prints):  # of two, the video is read
+            self.prints[id] = clip.print
 
     def _length(self, clip: Clip) -> None:
         for protocol in self.protocols:
