@@ -313,7 +313,8 @@ def test_deep_decodes_and_compares(dfew):
     shutil.rmtree(dfew / "clip_jpg_256/00002")
     shutil.copytree(dfew / "clip_jpg_256/00001", dfew / "clip_jpg_256/00002")
     assert found(dfew) == {}
-    assert found(dfew, deep=True) == {"same content in train and test": ("error", 1, ("00001 and 00002",))}
+    assert found(dfew, deep=True) == {"same content in train and test": (
+        "error", 1, ("00001 (test) and 00002 (train), fold 1",))}
     shutil.rmtree(dfew / "clip_jpg_256/00002")
     write_clip(dfew / "clip_jpg_256/00002", FRAMES, 1)
     shutil.rmtree(dfew / "clip_jpg_256/00006")
@@ -599,3 +600,35 @@ def test_hostile_names_are_printed_spelled_out(dfew):
         assert "\x1b]0" not in file.getvalue() and "\x1b[31mred" not in file.getvalue()
         assert "\\x1b" in file.getvalue()
     assert "─" in file.getvalue(), "a terminal gets tables"
+
+
+def test_what_a_message_quotes_is_never_altered(tmp_path, monkeypatch, capsys):
+    """The folder's name begins the path of a list, which is cut, and stands in rows and ids, which are not."""
+    monkeypatch.chdir(tmp_path)
+    root = Path("D")
+    rows = ["../D/secret/2,1,train", "D/clip,1,train", "gone D/1,nine D/2,train", "D/D/x,1"]
+    write(root, "labels.csv", "\n".join(["path,label,split", *rows, ""]))
+    findings = {f.kind: f.examples for f in diagnose(root, "table", schema="rafdb").findings}
+    assert findings["missing"] == ("D/clip", "gone D/1")
+    (outside,) = findings["name outside the folder"]
+    assert outside.startswith("labels.csv:2: ") and "'../D/secret/2'" in outside
+    assert findings["label outside the schema"] == ("labels.csv:4 'nine D/2'",)
+    (bad,) = findings["bad row"]
+    assert bad.startswith("labels.csv:5: ") and "D/D/x" in bad
+
+
+@pytest.mark.skipif(os.name == "nt", reason="folders are written to differently")
+def test_a_report_that_cannot_be_written_is_named_before_anything_is_looked_at(dfew, tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr("s4d_lib.datasets.doctor.diagnosis.diagnose", None)
+    assert command(monkeypatch, "doctor", dfew, "--as", "dfew", "--json", tmp_path / "file" / "out.json") == 2
+    assert f"{tmp_path / 'file' / 'out.json'}: cannot be written" in capsys.readouterr().err
+
+
+def test_a_disk_that_fills_up_is_told_with_the_file(dfew, tmp_path, monkeypatch, capsys):
+    def full(path, content):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("s4d_lib.files.write_atomically", full)
+    assert command(monkeypatch, "doctor", dfew, "--as", "dfew", "--json", tmp_path / "out.json") == 2
+    assert f"{tmp_path / 'out.json'}: cannot be written (No space left on device)" in capsys.readouterr().err

@@ -4,6 +4,7 @@ import json
 import math
 import statistics
 
+import numpy as np
 import pytest
 from scipy.stats import t
 from toy_chapters import RECORD, stub_worker, write_chapter
@@ -14,7 +15,8 @@ from s4d_lib.batch.runner import run_book
 from s4d_lib.batch.sweeps import as_text, collect, confusions, numbers, summarise, write_sweep
 from s4d_lib.batch.words import read_sweeps
 from s4d_lib.figures.sweeps import draw_sweep
-from s4d_lib.metrics.scores import uar, war
+from s4d_lib.metrics.held_out import HeldOut, pooled
+from s4d_lib.metrics.scores import told, uar, war
 
 PARAMETERS = "tier = 'smoke'\nfold = 1\nseed = 0\nmethod = 'joint'"
 SCORES = {1: 60.0, 2: 64.0, 3: 50.0}
@@ -103,15 +105,70 @@ record("fine", uar=50.0)
 # ---------------------------------------------------------------------------------------------------------- statistics
 
 
-def test_folds_are_the_units_and_seeds_are_averaged_inside_them():
+def answered(fold: int, seed: int = 0, method: str = "", people: int = 6, named: bool = True) -> HeldOut:
+    """What a run said of the clips of its fold: 14 clips of every person, read better or worse person by person."""
+    rng = np.random.default_rng([fold, seed, len(method)])
+    labels, person = np.arange(14 * people) % 7, np.arange(14 * people) // 14
+    right = rng.random(len(labels)) < np.linspace(0.2, 0.9, people)[person]
+    return HeldOut.of(labels, np.where(right, labels, (labels + 1) % 7), [f"{fold}/{n}" for n in range(len(labels))],
+                      [f"{fold}/{p}" if named else None for p in person])
+
+
+def held_out(fold: int, seed: int = 0, named: bool = True) -> dict:
+    """A status with the scores and the answers of a run."""
+    one = answered(fold, seed, named=named)
+    confusion = np.zeros((7, 7), int)
+    np.add.at(confusion, (one.labels, one.answers), 1)
+    run = said(uar=float(uar(confusion)), confusion=confusion.tolist(), fold=fold, seed=seed)
+    run["results"]["test_clip"]["held_out"] = one.as_dict()
+    return run
+
+
+def test_folds_together_have_one_interval_over_people_and_their_spread_beside_it():
+    runs = [held_out(fold, seed) for fold in (1, 2, 3) for seed in (0, 1)]
+    record = summarise(runs)
+    row = record.results["rows"][0]
+    found, each = row["metrics"]["test_clip.uar"], [run["results"]["test_clip"]["uar"]["value"] for run in runs]
+    folds = [statistics.mean(pair) for pair in zip(each[::2], each[1::2])]
+    expected = pooled([[answered(fold, seed) for fold in (1, 2, 3)] for seed in (0, 1)]).uar
+    assert (found["value"], found["low"], found["high"]) == (expected.value, expected.low, expected.high)
+    assert (found["n"], found["unit"], row["unit"]) == (18, "person", "person")
+    assert found["folds"]["mean"] == pytest.approx(statistics.mean(folds))
+    assert found["folds"]["sd"] == pytest.approx(statistics.stdev(folds))
+    assert (found["folds"]["least"], found["folds"]["most"], found["folds"]["n"]) == (min(folds), max(folds), 3)
+    half = t.ppf(0.975, 2) * statistics.stdev(folds) / math.sqrt(3)
+    assert abs((found["high"] - found["low"]) / (2 * half) - 1) > 0.1, "the folds' spread is not used"
+    text = as_text(record)
+    assert "| 18 people |" in text and "95 % by drawing from 18 people" in text and "makes no interval" in text
+    assert record.headline.endswith(f"test_clip.uar {told(found)}")
+
+
+def test_without_people_clips_are_drawn_and_the_table_says_so():
+    record = summarise([held_out(fold, named=False) for fold in (1, 2)])
+    found = record.results["rows"][0]["metrics"]["test_clip.uar"]
+    named = summarise([held_out(fold) for fold in (1, 2)]).results["rows"][0]["metrics"]["test_clip.uar"]
+    assert (found["unit"], found["n"], found["value"]) == ("clip", 168, named["value"])
+    assert found["high"] - found["low"] < named["high"] - named["low"]
+    assert "nobody says who is shown" in as_text(record) and "| 168 clips |" in as_text(record)
+
+
+def test_people_and_clips_in_several_folds_are_told():
+    runs = [held_out(1), held_out(2)]
+    runs[1]["results"]["test_clip"]["held_out"] = runs[0]["results"]["test_clip"]["held_out"]
+    text = as_text(summarise(runs))
+    assert "84 clips of test_clip are in the test of several folds" in text and "6 people of test_clip are in" in text
+
+
+def test_folds_that_left_no_answers_or_are_not_all_there_have_a_spread_and_no_interval():
     found = summarise(folds_and_seeds()).results["rows"][0]["metrics"]["test_clip.uar"]
     folds = [60.5, 64.5, 50.5]
-    half = t.ppf(0.975, 2) * statistics.stdev(folds) / math.sqrt(3)
-    assert found["value"] == pytest.approx(58.5) and found["n"] == 3
-    assert (found["low"], found["high"]) == (pytest.approx(58.5 - half), pytest.approx(58.5 + half))
-    assert found["sd_within_fold"] == pytest.approx(math.sqrt(0.5))
-    six = [SCORES[fold] + seed for fold in SCORES for seed in (0, 1)]  # as if six runs were six folds: too narrow
-    assert found["high"] - found["low"] > 2 * 2 * t.ppf(0.975, 5) * statistics.stdev(six) / math.sqrt(6) * 0.9
+    assert (found["value"], found["low"], found["high"], found["n"]) == (pytest.approx(58.5), None, None, 3)
+    assert found["folds"]["sd"] == pytest.approx(statistics.stdev(folds))
+    assert found["folds"]["sd_within"] == pytest.approx(math.sqrt(0.5))
+    assert "58.50 (mean of folds, no interval)" in as_text(summarise(folds_and_seeds()))
+    one_missing = [held_out(1), said("failed", fold=2, seed=0), held_out(3)]
+    row = summarise(one_missing).results["rows"][0]
+    assert row["metrics"]["test_clip.uar"]["low"] is None and row["pooled"] == {} and row["unit"] == "fold"
 
 
 def test_without_folds_seeds_are_the_units_and_one_run_has_no_interval():
@@ -140,8 +197,6 @@ def test_confusions_of_all_folds_are_pooled_for_the_seeds_that_have_them_all():
     matrices = {(1, 0): [[3, 1], [0, 2]], (2, 0): [[1, 4], [2, 9]], (1, 1): [[0, 4], [0, 2]], (2, 1): [[5, 0], [0, 11]]}
     points = [said(uar=50.0, confusion=matrix, fold=fold, seed=seed) for (fold, seed), matrix in matrices.items()]
     found = summarise(points).results["rows"][0]["pooled"]["test_clip"]
-    import numpy as np
-
     sums = [np.array([[4, 5], [2, 11]]), np.array([[5, 4], [0, 13]])]
     assert found["war"] == pytest.approx(statistics.mean(war(m) for m in sums))
     assert found["uar"] == pytest.approx(statistics.mean(uar(m) for m in sums)) and found["seeds"] == 2
@@ -187,7 +242,7 @@ def test_the_figure_shows_every_run_and_says_its_numbers(tmp_path):
     figure = draw_sweep(record)
     runs, mean = figure.data
     assert sorted(runs.x) == [50.0, 51.0, 60.0, 61.0, 64.0, 65.0] and list(mean.x) == [58.5]
-    assert "58.50 [" in figure.layout.meta["alt"] and "fold and seed" in figure.layout.meta["alt"]
+    assert "58.50 (" in figure.layout.meta["alt"] and "fold and seed" in figure.layout.meta["alt"]
     with pytest.raises(ValueError, match="has no 'war'"):
         draw_sweep(record, "war")
     nothing = summarise([said("failed", fold=1)])
@@ -202,4 +257,4 @@ def test_a_sweep_is_left_as_record_table_and_page(tmp_path):
     record, paths = write_sweep(tmp_path, "07_toy")
     assert [path.name for path in paths] == [f"sweep_07_toy@fold,seed.{kind}" for kind in ("json", "md", "html")]
     assert json.loads(paths[0].read_text())["headline"] == record.headline
-    assert "58.50 [" in paths[1].read_text() and "http" not in paths[2].read_text().split("<body")[0]
+    assert "58.50 (mean of folds" in paths[1].read_text() and "http" not in paths[2].read_text().split("<body")[0]

@@ -2,7 +2,7 @@
 
     chapters    which chapters there are, their cells, and the parameters that a run may set.
     words       what stands after -p and --sweep: names with values, and the points that sweeps span.
-    sweeps      what the points of a sweep say together: means with intervals over folds and seeds.
+    sweeps      what the points of a sweep say together: scores with intervals over people or seeds.
     slots       which GPUs each of several runs at a time may see, and whether the disk has room.
     job         one chapter at work: its process, its memory, its end.
     worker      one chapter through Papermill, in a process of its own.

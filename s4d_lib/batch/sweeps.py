@@ -1,12 +1,12 @@
-"""runs → sweep record     what the points of a sweep say together: means with intervals over folds and seeds.
+"""runs → sweep record     what the points of a sweep say together: scores with intervals over people or seeds.
 
     record = collect("runs/book/full", "07_single_task_baselines")      reads what the runs left; nothing is run
     print(as_text(record)); draw_sweep(record, "test_clip.uar").show()   (figures/sweeps.py)
 
 A point is one run with its swept parameters. Axes named in `over` (fold, seed) are averaged; every combination of the
-others is a row. Where there are several folds, a fold is the unit: seeds are averaged inside it, and the interval is
-Student's t over folds, which share most of their training data, so that it is rather too narrow (Bengio and Grandvalet
-2004: no unbiased estimate of that variance exists). Without folds, seeds are the units. Explained in appendix c.
+others is a row. Where there are several folds, a WAR or UAR is that of the held-out answers of all folds together, and
+its interval is over the people in them (`metrics/held_out.py`); the spread of the folds stands beside it and is not
+used, since they share most of their training data. Without folds, seeds are the units. Explained in appendix c.
 """
 
 from __future__ import annotations
@@ -22,10 +22,12 @@ import numpy as np
 from s4d_lib.batch.chapters import ChapterError
 from s4d_lib.batch.status import SUCCESS, read_status
 from s4d_lib.batch.words import plan_path
+from s4d_lib.metrics.held_out import HeldOut, Pooled, pooled
 from s4d_lib.metrics.scores import over_seeds, told, uar, war
 from s4d_lib.records import Record, code_state
 
 OVER = ("fold", "seed", "split_seed")
+INTERVAL = "95 % over each row's unit: people or clips of all folds by bootstrap, runs by Student t; none over folds"
 
 
 def read_points(folder: Path | str, chapter: str, axes: Sequence[str] | None = None) -> list[dict]:
@@ -88,7 +90,7 @@ def summarise(points: Sequence[Mapping], over: Sequence[str] = OVER, metrics: Se
     best = _headline(rows, metrics)
     return Record(name=f"sweep_{first['chapter']}", kind="study", tier=first["tier"],
                   headline=f"{counted}: {best}" if best else counted, config=_common(points, axes), results=results,
-                  protocol={"averaged_over": results["averaged"], "interval": "95 % Student t over each row's unit"},
+                  protocol={"averaged_over": results["averaged"], "interval": INTERVAL},
                   seeds=[seed for seed in _values(points, "seed") if isinstance(seed, int)], code=code_state(),
                   wall_seconds=sum(said["seconds"] for said in points),
                   peak_memory_mb=max(said["peak_memory_mb"] for said in points))
@@ -105,7 +107,7 @@ def _number(said: Mapping, metric: str) -> float | None:
 def numbers(results: Mapping, prefix: str = "") -> Iterator[tuple[str, float]]:
     """Every number in nested results, by its dotted name; {"value": 61.2, "low": …} counts as the number 61.2."""
     for name, inside in results.items():
-        if isinstance(inside, Mapping):
+        if isinstance(inside, Mapping) and name != "held_out":
             if isinstance(inside.get("value"), int | float) and not isinstance(inside["value"], bool):
                 inside = inside["value"]
             else:
@@ -127,53 +129,92 @@ def confusions(results: Mapping, prefix: str = "") -> Iterator[tuple[str, list[l
 def _row(setting: tuple, points: Sequence[Mapping], over: Sequence[str], metrics: Sequence[str]) -> dict[str, Any]:
     """One combination of the axes that are not averaged: each metric with its interval, and what is missing."""
     good = [said for said in points if _is_good(said)]
-    by_fold = "fold" in over and len(_values(points, "fold")) > 1
+    folds = _values(points, "fold") if "fold" in over else []
+    by_fold = len(folds) > 1
     row: dict[str, Any] = {"setting": dict(setting), "runs": len(good), "unit": "fold" if by_fold else "run",
                            "missing": [said["point"] for said in points if said not in good], "metrics": {},
-                           "pooled": _pooled(good, _values(points, "fold")) if by_fold else {}}
+                           "pooled": _pooled(good, folds) if by_fold else {}}
     for metric in metrics:
-        units: dict[Any, list[float]] = {}
-        for i, said in enumerate(good):
-            value = _number(said, metric)
-            if value is not None:
-                units.setdefault(said["point"]["fold"] if by_fold else i, []).append(value)
-        if units:
-            row["metrics"][metric] = _interval([float(np.mean(values)) for values in units.values()])
-            inside = [np.var(values, ddof=1) for values in units.values() if len(values) > 1]
-            if inside:
-                row["metrics"][metric]["sd_within_fold"] = float(np.sqrt(np.mean(inside)))
-    return row
+        values = [(said["point"].get("fold"), _number(said, metric)) for said in good]
+        values = [(fold, value) for fold, value in values if value is not None]
+        if not values:
+            continue
+        holder, _, score = metric.rpartition(".")
+        row["metrics"][metric] = (_of_folds(values, row["pooled"].get(holder, {}), score) if by_fold
+                                  else _interval([value for _, value in values]))
+    units = {found["unit"] for found in row["metrics"].values()} - {row["unit"]}
+    return row | ({"unit": units.pop()} if len(units) == 1 else {})
 
 
 def _interval(values: list[float]) -> dict[str, Any]:
-    """Mean, interval (None from a single unit, which has none), standard deviation, count."""
+    """Mean, Student's t interval (None from a single run, which has none), standard deviation, count."""
     found = over_seeds(values)
     single = len(values) < 2
     return {"value": found.value, "low": None if single else found.low, "high": None if single else found.high,
-            "sd": None if single else float(np.std(values, ddof=1)), "n": len(values)}
+            "sd": None if single else float(np.std(values, ddof=1)), "n": len(values), "unit": "run"}
 
 
-def _pooled(good: Sequence[Mapping], folds: Sequence) -> dict[str, dict[str, float]]:
-    """WAR and UAR of the confusion matrices of all folds put together; their mean over the seeds that have every fold.
+def _of_folds(values: Sequence[tuple[Any, float]], together: Mapping, score: str) -> dict[str, Any]:
+    """(fold, value) of every run → the score of all folds together with its interval, and their spread beside it.
 
-    A seed without one of the folds is left out: its test set would be another one.
+    Where the runs left no held-out answers, or no seed has every fold: the mean of the folds, without an interval.
+    """
+    by_fold: dict[Any, list[float]] = {}
+    for fold, value in values:
+        by_fold.setdefault(fold, []).append(value)
+    means = [float(np.mean(inside)) for inside in by_fold.values()]
+    spread = {"n": len(means), "mean": float(np.mean(means)), "least": min(means), "most": max(means),
+              "sd": float(np.std(means, ddof=1)) if len(means) > 1 else None}
+    inside = [np.var(one, ddof=1) for one in by_fold.values() if len(one) > 1]
+    spread |= {"sd_within": float(np.sqrt(np.mean(inside)))} if inside else {}
+    found = together.get(score)
+    if not isinstance(found, Mapping):
+        return {"value": spread["mean"], "low": None, "high": None, "n": len(means), "unit": "fold", "folds": spread,
+                "why": "mean of folds, no interval"}
+    return {**found, "n": together["people"], "unit": together["unit"], "folds": spread}
+
+
+def held_outs(results: Mapping, prefix: str = "") -> Iterator[tuple[str, HeldOut]]:
+    """The held-out answers in nested results, by the dotted name of what holds them."""
+    for name, inside in results.items():
+        if name == "held_out" and isinstance(inside, Mapping):
+            yield prefix.rstrip("."), HeldOut.from_dict(inside)
+        elif isinstance(inside, Mapping):
+            yield from held_outs(inside, f"{prefix}{name}.")
+
+
+def _pooled(good: Sequence[Mapping], folds: Sequence) -> dict[str, dict[str, Any]]:
+    """WAR and UAR of all folds put together, over the seeds that have every fold.
+
+    From held-out answers with an interval over people; from confusion matrices alone as numbers. A seed without one of
+    the folds is left out: its test set would be another one.
     """
     by_seed: dict[tuple, dict[Any, Mapping]] = {}
     for said in good:
-        rest = _setting(said["point"], ("fold",))
-        by_seed.setdefault(rest, {})[said["point"]["fold"]] = said
-    scores: dict[str, list[tuple[float, float]]] = {}
-    for of_seed in by_seed.values():
-        if set(of_seed) != set(folds):
-            continue
-        sums: dict[str, np.ndarray] = {}
-        for said in of_seed.values():
-            for name, matrix in confusions(said["results"]):
-                sums[name] = sums.get(name, 0) + np.asarray(matrix)
-        for name, matrix in sums.items():
-            scores.setdefault(name, []).append((float(war(matrix)), float(uar(matrix))))
-    return {name: {"war": float(np.mean([a for a, _ in found])), "uar": float(np.mean([b for _, b in found])),
-                   "seeds": len(found)} for name, found in scores.items()}
+        by_seed.setdefault(_setting(said["point"], ("fold",)), {})[said["point"]["fold"]] = said["results"]
+    whole = [list(of_seed.values()) for of_seed in by_seed.values() if set(of_seed) == set(folds)]
+    answers = [[dict(held_outs(results)) for results in seed] for seed in whole]
+    found: dict[str, dict[str, Any]] = {}
+    for name in dict.fromkeys(name for seed in whole for results in seed for name, _ in confusions(results)):
+        matrices = [[dict(confusions(results)).get(name) for results in seed] for seed in whole]
+        sums = [np.sum([np.asarray(matrix) for matrix in seed], 0) for seed in matrices if None not in seed]
+        if sums:
+            found[name] = {"war": float(np.mean([war(one) for one in sums])),
+                           "uar": float(np.mean([uar(one) for one in sums])), "seeds": len(sums)}
+    for name in dict.fromkeys(name for seed in answers for fold in seed for name in fold):
+        said = [[fold[name] for fold in seed] for seed in answers if all(name in fold for fold in seed)]
+        if said:
+            found[name] = _told_together(pooled(said))
+    return found
+
+
+def _told_together(found: Pooled) -> dict[str, Any]:
+    scores = {name: {"value": one.value, **({"low": one.low, "high": one.high} if found.people > 1 else
+                                           {"low": None, "high": None, "why": "one person, no interval"})}
+              for name, one in (("war", found.war), ("uar", found.uar))}
+    return scores | {"seeds": found.seeds, "samples": found.samples, "people": found.people, "alone": found.alone,
+                     "repeated": found.repeated, "shared": found.shared,
+                     "unit": "clip" if found.alone == found.samples else "person"}
 
 
 def _setting(point: Mapping, over: Sequence[str]) -> tuple:
@@ -231,7 +272,7 @@ def write_sweep(folder: Path | str, chapter: str, axes: Sequence[str] | None = N
 
 
 def as_text(record: Record) -> str:
-    """The sweep as a Markdown table, one row a setting."""
+    """The sweep as a Markdown table, one row a setting, and below it what stands behind scores of several folds."""
     results = record.results
     names = [name for name in results["axes"] if name not in results["averaged"]]
     head = [*names, *results["metrics"], "units", "missing"]
@@ -239,15 +280,42 @@ def as_text(record: Record) -> str:
     for row in results["rows"]:
         cells = [str(row["setting"].get(name, "")) for name in names]
         cells += [told(row["metrics"][name]) if name in row["metrics"] else "–" for name in results["metrics"]]
-        n = max((found["n"] for found in row["metrics"].values()), default=0)
-        cells += [f"{n} {row['unit']}s", str(len(row["missing"]) or "")]
+        units = {f"{found['n']} {_PLURAL[found['unit']]}": None for found in row["metrics"].values()}
+        cells += [", ".join(units) or "0 runs", str(len(row["missing"]) or "")]
         lines.append(f"| {' | '.join(cells)} |")
     for row in results["rows"]:
-        for name, found in row["pooled"].items():
-            where = ", ".join(f"{k}={v}" for k, v in row["setting"].items())
-            lines.append(f"\nAll folds pooled{f' ({where})' if where else ''}, {name}: WAR {found['war']:.2f}, "
-                         f"UAR {found['uar']:.2f}")
+        lines += [f"\n{line}" for line in _behind(row)]
     return "\n".join(lines)
+
+
+_PLURAL = {"run": "runs", "fold": "folds", "person": "people", "clip": "clips"}
+
+
+def _behind(row: Mapping) -> Iterator[str]:
+    """Sentences about the folds of a row: their spread, what was put together, and what is odd about it."""
+    where = ", ".join(f"{name}={value}" for name, value in row["setting"].items())
+    where = f" ({where})" if where else ""
+    for name, found in row["metrics"].items():
+        if spread := found.get("folds"):
+            sd = f", sd {spread['sd']:.2f}" if spread["sd"] is not None else ""
+            yield (f"{name}{where}: {spread['n']} folds lie between {spread['least']:.2f} and {spread['most']:.2f}, "
+                   f"mean {spread['mean']:.2f}{sd}. They share training data, so that this spread makes no interval.")
+    for name, found in row["pooled"].items():
+        if "unit" not in found:
+            yield (f"All folds pooled{where}, {name}: WAR {found['war']:.2f}, UAR {found['uar']:.2f}; no interval, "
+                   "since the runs left no held-out answers.")
+            continue
+        drawn = (f"{found['people']:,} clips; nobody says who is shown, and several clips of one person would make the "
+                 "interval wider" if found["unit"] == "clip" else f"{found['people']:,} people")
+        yield (f"All folds pooled{where}, {name}: WAR {told(found['war'])}, UAR {told(found['uar'])}; 95 % by drawing "
+               f"from {drawn}.")
+        if found["unit"] == "person" and found["alone"]:
+            yield f"{found['alone']:,} clips of {name} name no person and count as people of their own."
+        if found["repeated"]:
+            yield f"{found['repeated']:,} clips of {name} are in the test of several folds and count each time."
+        if found["shared"] and found["unit"] == "person":
+            yield (f"{found['shared']:,} people of {name} are in the test of several folds, so that the others may "
+                   "have trained on them.")
 
 
 def _order(value: Any) -> tuple:

@@ -48,7 +48,7 @@ def doctor(
                                      "ferplus, sfew, voxceleb2, caer or table.")],
     fold: Annotated[int | None, typer.Option(min=1, help="Only the lists of this fold.")] = None,
     frames: Annotated[str | None, typer.Option(help="Folder of clips below DIR, or an absolute path.")] = None,
-    deep: Annotated[bool, typer.Option(help="Decode first and last frames, find equal content.")] = False,
+    deep: Annotated[bool, typer.Option(help="Decode first, middle and last frames, find copies.")] = False,
     base: Annotated[int | None, typer.Option(min=0, max=1, help="What the labels of the lists count from.")] = None,
     schema: Annotated[str | None, typer.Option(help="Class order of the lists; a table needs it.")] = None,
     listing: Annotated[str | None, typer.Option(help="Another list; may hold {split} and {fold}.")] = None,
@@ -63,11 +63,14 @@ def doctor(
 
     from s4d_lib.datasets.doctor.diagnosis import diagnose
     from s4d_lib.datasets.doctor.findings import print_report
+    from s4d_lib.files import require_writable, write_text
 
+    if json_:
+        require_writable(json_)
     found = diagnose(folder, as_, fold, frames, deep, base, schema, listing, jobs, progress=True)
     print_report(found)
     if json_:
-        json_.write_text(json.dumps(found.as_dict(), indent=2) + "\n", encoding="utf-8")
+        write_text(json_, json.dumps(found.as_dict(), indent=2) + "\n")
     raise typer.Exit(found.exit_code)
 
 

@@ -1,4 +1,4 @@
-"""sweep record → figure     every point of a sweep as a dot, every row as its mean with its interval.
+"""sweep record → figure     every point of a sweep as a dot, every row as its score with its interval.
 
 Palette and frame are those of base.py. Explained in appendix c.
 """
@@ -23,7 +23,7 @@ MEAN = Look({"symbol": "diamond", "size": 11, "color": PALETTE["clip"]})
 
 
 def draw_sweep(record: Record, metric: str = "", title: str = "") -> go.Figure:
-    """One line a setting: hollow dots are runs, the filled mark is the mean over folds or seeds with its interval.
+    """One line a setting: hollow dots are runs, the filled mark is the score of all with its interval.
 
     metric   one of the record's; without it the first that ends in uar, else the first. ValueError for another.
     """
@@ -36,8 +36,8 @@ def draw_sweep(record: Record, metric: str = "", title: str = "") -> go.Figure:
     rows = [row for row in results["rows"] if metric in row["metrics"]]
     names = [_name(row["setting"]) for row in rows]
     spoken = "; ".join(f"{name}: {told(row['metrics'][metric])}" for name, row in zip(names, rows))
-    alt = (f"Dot plot of {metric} by setting, mean with 95 % interval over {' and '.join(averaged) or 'runs'}. "
-           f"{spoken}")
+    together = f"all of {' and '.join(averaged) or 'its runs'} together"
+    alt = f"Dot plot of {metric} by setting: {together}, with 95 % interval. {spoken}"
     drawn = []
     for name, row in zip(names, rows):
         runs = [point[metric] for point in results["points"]
@@ -46,7 +46,7 @@ def draw_sweep(record: Record, metric: str = "", title: str = "") -> go.Figure:
         drawn.append(Row(name, found["value"], found["low"], found["high"], seeds=runs))
     figure = draw_intervals(drawn, title or f"{record.name}: {metric}", metric, alt, {"": MEAN}, ticks=RUN,
                             height=140 + 44 * len(rows))
-    for name, symbol in (("runs", RUN["symbol"]), ("mean", MEAN.marker["symbol"])):
+    for name, symbol in (("runs", RUN["symbol"]), ("together", MEAN.marker["symbol"])):
         for place, trace in enumerate(figure.select_traces({"marker.symbol": symbol})):
             trace.update(name=name, showlegend=place == 0)
     figure.update_yaxes(type="category")

@@ -13,6 +13,7 @@ from .scores import (
     war as war,
 )
 from .resampling import paired_bootstrap as paired_bootstrap, picks as picks
+from .held_out import HeldOut as HeldOut, Pooled as Pooled, pooled as pooled
 from .contrasts import (
     Claim as Claim,
     Contrast as Contrast,

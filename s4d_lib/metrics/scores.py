@@ -136,7 +136,7 @@ def over_seeds(values: list[float]) -> Interval:
 
 
 def told(found: Mapping) -> str:
-    """The words of a value with its interval: `61.2 [59.8, 62.6]`, or `61.2 (one run)` where `low` is None."""
+    """The words of a value with its interval: `61.2 [59.8, 62.6]`; where `low` is None `61.2 (one run)`, or `why`."""
     if found["low"] is None:
-        return f"{found['value']:.2f} (one run)"
+        return f"{found['value']:.2f} ({found.get('why', 'one run')})"
     return f"{found['value']:.2f} [{found['low']:.2f}, {found['high']:.2f}]"

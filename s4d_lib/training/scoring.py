@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from s4d_lib import distributed
 from s4d_lib.datasets.face_dataset import FaceDataset
+from s4d_lib.metrics.held_out import HeldOut
 from s4d_lib.metrics.scores import score
 from s4d_lib.training.configs import Config, FinetuneConfig
 from s4d_lib.training.data import Samples, views
@@ -36,7 +37,8 @@ def score_test(config: FinetuneConfig, model: nn.Module, test: Samples) -> Teste
     scores, answers = {}, {}
     for m in config.modalities:
         found, labels = probabilities(model, views(config, test[m], TEST_SAMPLING[m], 0), config)
-        scores[f"test_{m}"] = score(found, labels, config.schema(m).classes).as_dict()
+        said = HeldOut.of(labels, found.argmax(1), [s.id for s in test[m]], [s.group for s in test[m]])
+        scores[f"test_{m}"] = score(found, labels, config.schema(m).classes).as_dict() | {"held_out": said.as_dict()}
         answers |= {f"{m}_probabilities": found, f"{m}_labels": labels,
                     f"{m}_ids": np.array([sample.id for sample in test[m]]),
                     f"{m}_people": np.array([sample.group or sample.id for sample in test[m]])}

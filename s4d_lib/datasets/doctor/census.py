@@ -77,6 +77,7 @@ class Census:
         self.listings: list[Listing] = []
         self.members: dict[str, int] = {}
         self.groups: dict[str, int] = {}
+        self.group_of: dict[str, str] = {}  # id → group
         self._labels: dict[str, str] = {}
         self._several: set[str] = set()  # ids with more than one label
 
@@ -97,6 +98,7 @@ class Census:
             self.members[id] = held | bit
             if row.group is not None:
                 self.groups[row.group] = self.groups.get(row.group, 0) | bit
+                self.group_of[id] = row.group
             if row.label is not None:
                 self._count(listing, row, id, layout, note)
 

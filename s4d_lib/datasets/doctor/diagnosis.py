@@ -20,10 +20,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from s4d_lib.datasets.doctor.census import Census, bit_of, read_census
+from s4d_lib.datasets.doctor.census import Census, read_census
+from s4d_lib.datasets.doctor.copies import judge_copies
 from s4d_lib.datasets.doctor.findings import Diagnosis, FrameReport, Level, ListReport, ProtocolReport, Tally
 from s4d_lib.datasets.doctor.inventory import Clip, Looker, frame_folders, inventory, sampled, spread
-from s4d_lib.datasets.folders import LAYOUTS, SPLITS, FolderLayout, list_places
+from s4d_lib.datasets.doctor.leaks import judge_folds
+from s4d_lib.datasets.doctor.prints import Print
+from s4d_lib.datasets.folders import LAYOUTS, FolderLayout, list_places
 from s4d_lib.datasets.labels import LabelSchema
 from s4d_lib.datasets.lists import ASSUMED
 from s4d_lib.datasets.protocols import EXPECTED, PROTOCOLS, Expected, Protocol, compare
@@ -43,8 +46,8 @@ def diagnose(
     """Look at the lists and frames of a data set (`--as`) below `root`.
 
     `fold` looks at the lists of one fold; `frames` names the folder of clips instead of searching for it, by its
-    absolute path where it lies elsewhere; `deep` decodes the first and last frame of every clip and finds equal
-    content. `base`, `schema` and `listing` say what the
+    absolute path where it lies elsewhere; `deep` decodes the first, middle and last frame of every clip and
+    finds copies. `base`, `schema` and `listing` say what the
     reader would be told; `listing` may hold {split} and {fold}. FileNotFoundError if there is no such folder,
     ValueError for a data set or option that is not known.
     """
@@ -70,7 +73,7 @@ def diagnose(
         if places := list_places(root, (listing,) if listing else layout.names or ("{split}",)):
             note.remedies["no list"] = f"They seem to be in {'; '.join(places)}: name that folder"
     lists = _judge_lists(root, census, layout.base if base is None else base, note)
-    _judge_folds(census, layout.folds if fold is None else 1, note)
+    judge_folds(census, layout.folds if fold is None else 1, note)
     looked = Frames(census, layout, PROTOCOLS.values(), note)
     if census.members or walked:
         looked.look(root, frames, deep, jobs, walked, progress)
@@ -157,34 +160,6 @@ def _against(
     return ", ".join(differ) or "equal"
 
 
-def _judge_folds(census: Census, folds: int, note: Tally) -> None:
-    """Leaks inside a fold, and test folds that overlap or leave clips out."""
-    present = sorted({listing.fold for listing in census.listings})
-    tested = {listing.fold for listing in census.listings if listing.split == "test"}
-    tests = sum(bit_of(fold, "test") for fold in tested)
-    for id, mask in census.members.items():
-        if fold := leaking(mask, mask, present):
-            note("in train and test", f"{id}, fold {fold}")
-        if folds > 1 and len(tested) == folds:
-            if (mask & tests).bit_count() > 1:
-                note("test folds overlap", id)
-            elif not mask & tests:
-                note("never tested", id)
-    for group, mask in census.groups.items():
-        if fold := leaking(mask, mask, present):
-            note("group in train and test", f"{group}, fold {fold}")
-
-
-def leaking(a: int, b: int, folds: list[int]) -> int:
-    """The first fold in which one mask is in one split and the other in another; 0 if there is none."""
-    for fold in folds:
-        for one in SPLITS:
-            for other in SPLITS:
-                if one != other and a & bit_of(fold, one) and b & bit_of(fold, other):
-                    return fold
-    return 0
-
-
 # -------------------------------------------------------------------------------- frames
 
 
@@ -197,7 +172,7 @@ class Frames:
         self.folder, self.others = None, ()
         self.kinds, self.suffixes, self.sizes, self.lengths = Counter(), Counter(), Counter(), Counter()
         self.seen: dict[str, str] = {}  # id → kind
-        self.digests: dict[bytes, str] = {}
+        self.prints: dict[str, Print] = {}
         self.short = Tally(note.most)
         self.listed = len(census.members)
 
@@ -212,7 +187,8 @@ class Frames:
             named = {alias: id for id in ids for alias in reversed(layout.alias(id))}
             kind = layout.kind or (None if any("." in id for id in ids) else "clip")
             depth = max((id.count("/") for id in ids), default=2) + (kind != "image")
-            looker = Looker(self._root_of_frames(root), kind, depth, deep, sampled(len(ids) or 1000), named)
+            looker = Looker(self._root_of_frames(root), kind, depth, deep, sampled(len(ids) or 1000), named,
+                            bool(ids))
             with Progress(len(ids), "looking at clips", silent=not progress) as bar:
                 for clip in inventory(looker, root / self.folder, jobs):
                     if (id := clip.name if walked and clip.kind != "link" else _id_of(clip.name, named)) is not None:
@@ -222,6 +198,7 @@ class Frames:
                         self.note("link out of the folder", clip.name)
                     else:
                         self.note("without a row", clip.name)
+            judge_copies(self.prints, self.census, self.note, progress)
         if not self.seen and (ids or not places):
             self.note("no frames folder", "looked for " + "; ".join(layout.frames[:3]))
         if walked:
@@ -273,10 +250,8 @@ class Frames:
         if clip.frames and clip.kind != "image":
             self.lengths[clip.frames] += 1
             self._length(clip)
-        if clip.digest and (other := self.digests.setdefault(clip.digest, id)) != id:
-            masks = self.census.members.get(id, 0), self.census.members.get(other, 0)
-            fold = leaking(*masks, list(range(1, self.layout.folds + 1))) or leaking(*reversed(masks), [1])
-            note("same content in train and test" if fold else "same content", " and ".join(sorted((id, other))))
+        if clip.print is not None and (clip.kind == "video" or id not in self.prints):  # of two, the video is read
+            self.prints[id] = clip.print
 
     def _length(self, clip: Clip) -> None:
         for protocol in self.protocols:

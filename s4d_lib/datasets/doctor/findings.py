@@ -20,6 +20,7 @@ from s4d_lib.text import natural_order, printable
 Level = Literal["error", "warning", "note"]
 _EXTRACT = "Extract or fetch the data again, name another folder with --frames, or shorten the list"
 _BROKEN = "Fetch or extract it again, or take its row out of the lists"
+_LOOK = "Look at both; if one is made from the other, take it out of one of the two"
 _LEAK = "Take it out of one of the two: a model that has seen it cannot be tested on it"
 
 # kind → (level, what it means, remedy), in the order in which findings are listed
@@ -44,6 +45,8 @@ KINDS: dict[str, tuple[Level, str, str]] = {
     "group in train and test": ("error", "a fold tests on people it has trained on", "Split by group"),
     "test folds overlap": ("warning", "clips are tested in several folds", "Use the published lists: means of folds "
                            "count such clips twice"),
+    "group in several test folds": ("warning", "people are tested in several folds",
+                                    "Split by group: else a fold trains on people whom it tests"),
     "never tested": ("warning", "clips are in no test fold", "Use the published lists"),
     "counts differ": ("warning", "lists are not those of the published numbers", "Fetch the published lists, or report "
                       "the number as one of other lists"),
@@ -58,7 +61,14 @@ KINDS: dict[str, tuple[Level, str, str]] = {
         "error", "links lead out of the data folder and were not followed",
         "Copy the files, or trust them with links='follow' in the reader"),
     "same content in train and test": ("error", "two ids with the same frames, one trained on and one tested", _LEAK),
+    "same content under two people": (
+        "warning", "two ids with the same frames, said to be of two people",
+        "Correct the people: a split by group would train on what it tests"),
     "same content": ("warning", "two ids with the same frames", "Keep one of them, or its label counts twice"),
+    "near copies in train and test": (
+        "warning", "two ids whose frames are nearly the same, one trained on and one tested", _LOOK),
+    "near copies under two people": (
+        "warning", "two ids whose frames are nearly the same, said to be of two people", _LOOK),
     "too few frames": ("warning", "clips have fewer frames than the flavour promises",
                        "Extract them again; else the last frame is held, where some loaders repeat the first"),
     "almost still": ("warning", "clips so short that two different frames cannot be taken from them",
@@ -79,8 +89,10 @@ KINDS: dict[str, tuple[Level, str, str]] = {
     "without a row": ("note", "on disk, but in no list", "Nothing, if the lists are whole: they leave clips out"),
     "left out by the reader": ("note", "what the reader leaves out", "Nothing"),
     "Chinese captions": ("note", "lists with captions in GB 18030", "Nothing: they are read as such"),
+    "near copies not looked for": ("note", "equal pixels were", "Install it and look again"),
     "walked": ("note", "there is no list; all that was found is taken", "Nothing"),
 }
+_OF_LISTS = ("bad row", "name outside the folder", "unreadable list")  # examples begin with the path of a list
 LONGEST = 300  # characters of one example
 _ORDER = {"error": 0, "warning": 1, "note": 2}
 
@@ -169,14 +181,14 @@ class Tally:
     """Counts per kind, with the first few examples in natural order, whichever order they come in."""
 
     def __init__(self, examples: int = 5, root: str = ""):
-        """Examples are shown without `root`, the folder that the report names once."""
+        """`root` is the folder that the report names once: the path of a list is shown without it."""
         self.most, self.root, self.count, self.examples = examples, root, Counter(), {}
         self.remedies: dict[str, str] = {}  # kind → what to do here, in place of the general advice
 
     def __call__(self, kind: str, example: str = "", count: int = 1) -> None:
         self.count[kind] += count
         kept = self.examples.setdefault(kind, [])
-        example = example.replace(self.root, "") if self.root else example
+        example = example.removeprefix(self.root) if kind in _OF_LISTS else example  # what it quotes stays as it is
         if example and (len(kept) < self.most or natural_order(example) < natural_order(kept[-1])):
             kept.append(example)
             kept.sort(key=natural_order)

@@ -1,8 +1,9 @@
 """folder → inventory     every clip folder, video and picture below a folder looked at once: how many, large and whole.
 
 One `os.scandir` per folder, several folders at a time. By default the headers of four frames are read, the first, last,
-smallest and largest file, since broken frames stand out by their bytes; `deep` reads those of all and decodes the first
-and last. A file that ends early is decoded either way. A link that leads out of the root is noted and not followed.
+smallest and largest file, since broken frames stand out by their bytes; `deep` reads those of all, decodes the first,
+middle and last, and keeps their print (`prints.py`). A file that ends early is decoded either way. A link that leads
+out of the root is noted and not followed.
 Clips come in no particular order.
 
 Derived in chapter 02.
@@ -10,7 +11,6 @@ Derived in chapter 02.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import stat
@@ -21,6 +21,9 @@ from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
+from s4d_lib.datasets.doctor.prints import Print, print_of
 from s4d_lib.datasets.lists import ASSUMED
 from s4d_lib.frames.endings import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from s4d_lib.frames.impostors import START, impostor, kind_of
@@ -47,7 +50,7 @@ class Clip(NamedTuple):
     gap: str = ""  # "00004 after 00002" where frame numbers are not contiguous
     misordered: str = ""  # a name that sorts elsewhere as text than as a number
     inner: str = ""  # a folder inside a clip folder
-    digest: bytes = b""  # of the first frame's bytes and the number of frames
+    print: Print | None = None  # of the first, middle and last frame, if they can be read
 
 
 class Looked(NamedTuple):
@@ -62,11 +65,15 @@ class Looker:
 
     def __init__(
         self, root: Path, kind: str | None, depth: int, deep: bool, open_video: Callable[[str], bool],
-        listed: Container[str] = (),
+        listed: Container[str] = (), near: bool = False,
     ):
-        """`kind` clip, image or None (a folder is a clip if it is `listed`); folders are entered down to `depth`."""
+        """`kind` clip, image or None (a folder is a clip if it is `listed`); folders are entered down to `depth`.
+
+        `near`: prints are to tell near copies too.
+        """
         self.real = os.path.realpath(root).rstrip(os.sep) + os.sep
         self.kind, self.depth, self.deep, self.open_video, self.listed = kind, depth, deep, open_video, listed
+        self.near = near
         self._linked: set[str] = set()
 
     def look(self, path: str, name: str, depth: int) -> Looked:
@@ -138,11 +145,11 @@ class Looker:
                 bad.append(f"{name}/{frame}: {found}")
             else:
                 sizes[found] = None
-        digest = _digest(os.path.join(path, looked[0]), len(frames)) if self.deep and looked else b""
+        told = [os.path.join(path, looked[place]) for place in _three(len(looked))] if looked else []
         return Clip(
             name, "folder", len(frames), tuple(sorted({os.path.splitext(n)[1].lower() for n in names})), tuple(sizes),
             len(empty), tuple(f"{name}/{n}" for n in empty[:_KEPT]), tuple(bad),
-            tuple(outside), _gap(names), _misordered(names), inner, digest)
+            tuple(outside), _gap(names), _misordered(names), inner, self._print(told, len(frames)))
 
     def _image(self, folder: str, name: str, size: int) -> Clip:
         path, suffix = os.path.join(folder, name.rpartition("/")[2]), (os.path.splitext(name)[1].lower(),)
@@ -151,7 +158,7 @@ class Looker:
         found = picture_size(path, self.deep)
         if isinstance(found, str):
             return Clip(name, "image", 1, suffix, bad=(f"{name}: {found}",))
-        return Clip(name, "image", 1, suffix, (found,), digest=_digest(path, 1) if self.deep else b"")
+        return Clip(name, "image", 1, suffix, (found,), print=self._print([path], 1))
 
     def _video(self, path: str, name: str, size: int) -> Clip:
         suffix = (os.path.splitext(name)[1].lower(),)
@@ -166,12 +173,22 @@ class Looker:
 
         try:
             with open_frames(path) as reader:
-                frames, pixels = len(reader), reader.size
+                frames, pixels, shown = len(reader), reader.size, None
                 if self.deep:
                     reader.check()
+                    shown = print_of(list(reader.read(_three(frames)).numpy()), frames, self.near)
         except UnreadableMedia as error:
             return Clip(name, "video", None, suffix, bad=(f"{name}: {error.reason}",))
-        return Clip(name, "video", frames, suffix, (pixels,), digest=_digest(path, frames) if self.deep else b"")
+        return Clip(name, "video", frames, suffix, (pixels,), print=shown)
+
+    def _print(self, paths: Sequence[str], frames: int) -> Print | None:
+        """Of pictures, in a deep look; None where one of them cannot be read, which is said elsewhere."""
+        if not self.deep or not paths:
+            return None
+        try:
+            return print_of([picture_pixels(path) for path in paths], frames, self.near)
+        except Exception:  # as in `picture_size`
+            return None
 
 
 def inventory(looker: Looker, folder: Path, jobs: int) -> Iterator[Clip]:
@@ -224,6 +241,14 @@ def picture_size(path: str, decode: bool) -> tuple[int, int] | str:
         return (str(error) or type(error).__name__).splitlines()[0].replace(path, os.path.basename(path))
 
 
+def picture_pixels(path: str) -> np.ndarray:
+    """The pixels of a picture, u8 [h w 3]; a damaged one raises whatever its decoder came upon."""
+    import PIL.Image
+
+    with PIL.Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))
+
+
 def _ends(path: str, format: str | None) -> bool:
     """Whether the last bytes are those of a whole file of this format."""
     if format not in ("JPEG", "PNG"):
@@ -248,12 +273,9 @@ def video_header(path: str) -> str:
     return ""
 
 
-def _digest(path: str, frames: int) -> bytes:
-    digest = hashlib.sha256(str(frames).encode())
-    with open(path, "rb") as file:
-        while piece := file.read(1 << 20):
-            digest.update(piece)
-    return digest.digest()[:16]
+def _three(count: int) -> list[int]:
+    """The places of the first, middle and last of `count`; a clip is always told by three."""
+    return [0, (count - 1) // 2, count - 1]
 
 
 def _gap(names: Sequence[str]) -> str:

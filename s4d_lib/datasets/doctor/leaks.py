@@ -1,0 +1,61 @@
+"""lists → findings     what a fold trains on and tests on: clips and people in both, in several test folds, in none.
+
+Membership is a mask with a bit per fold and split (`datasets.doctor.census.bit_of`), whatever the number of folds.
+
+Derived in chapter 02.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from s4d_lib.datasets.doctor.census import Census, bit_of
+from s4d_lib.datasets.doctor.findings import Tally
+from s4d_lib.datasets.folders import SPLITS
+
+
+class Leak(NamedTuple):
+    """A fold in which one thing is in `split` and another in `other`."""
+
+    fold: int
+    split: str
+    other: str
+
+
+def judge_folds(census: Census, folds: int, note: Tally) -> None:
+    """Leaks inside a fold, and test folds that overlap or, of a set published in `folds`, leave clips out."""
+    present = folds_of(census)
+    tested = sorted({listing.fold for listing in census.listings if listing.split == "test"})
+    tests = sum(bit_of(fold, "test") for fold in tested)
+    for id, mask in census.members.items():
+        if leak := leaking(mask, mask, present):
+            note("in train and test", f"{id}, fold {leak.fold}")
+        if (mask & tests).bit_count() > 1:
+            note("test folds overlap", f"{id}, {_folds(mask, tested)}")
+        elif 1 < folds == len(tested) and not mask & tests:
+            note("never tested", id)
+    for group, mask in census.groups.items():
+        if leak := leaking(mask, mask, present):
+            note("group in train and test", f"{group}, fold {leak.fold}")
+        elif (mask & tests).bit_count() > 1:  # lists of test folds alone
+            note("group in several test folds", f"{group}, {_folds(mask, tested)}")
+
+
+def folds_of(census: Census) -> list[int]:
+    """The folds that have a list."""
+    return sorted({listing.fold for listing in census.listings})
+
+
+def leaking(a: int, b: int, folds: list[int]) -> Leak | None:
+    """The first fold in which one mask is in one split and the other in another."""
+    for fold in folds:
+        for one in SPLITS:
+            for other in SPLITS:
+                if one != other and a & bit_of(fold, one) and b & bit_of(fold, other):
+                    return Leak(fold, one, other)
+    return None
+
+
+def _folds(mask: int, tested: list[int]) -> str:
+    *rest, last = (str(fold) for fold in tested if mask & bit_of(fold, "test"))
+    return f"folds {', '.join(rest)} and {last}"
