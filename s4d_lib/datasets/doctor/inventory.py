@@ -21,14 +21,12 @@ from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
 from s4d_lib.datasets.doctor.prints import Print, print_of
 from s4d_lib.datasets.lists import ASSUMED
 from s4d_lib.frames.endings import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from s4d_lib.frames.impostors import START, impostor, kind_of
 from s4d_lib.frames.index import require_whole
-from s4d_lib.frames.pictures import open_picture, unknown_picture
+from s4d_lib.frames.pictures import open_picture, read_image, unknown_picture
 from s4d_lib.text import natural_order
 
 BATCH = 64  # folders per task: fewer would cost more in handing over than in looking
@@ -186,7 +184,7 @@ class Looker:
         if not self.deep or not paths:
             return None
         try:
-            return print_of([picture_pixels(path) for path in paths], frames, self.near)
+            return print_of([read_image(Path(path)) for path in paths], frames, self.near)
         except Exception:  # as in `picture_size`
             return None
 
@@ -239,14 +237,6 @@ def picture_size(path: str, decode: bool) -> tuple[int, int] | str:
         return unknown_picture(Path(path))
     except Exception as error:  # damaged files raise whatever their decoder came upon
         return (str(error) or type(error).__name__).splitlines()[0].replace(path, os.path.basename(path))
-
-
-def picture_pixels(path: str) -> np.ndarray:
-    """The pixels of a picture, u8 [h w 3]; a damaged one raises whatever its decoder came upon."""
-    import PIL.Image
-
-    with PIL.Image.open(path) as image:
-        return np.asarray(image.convert("RGB"))
 
 
 def _ends(path: str, format: str | None) -> bool:
