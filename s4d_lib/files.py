@@ -132,7 +132,7 @@ def is_disk_full(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno in _NO_ROOM
 
 
-def sha256_of(path: Path) -> str:
+def sha256_of(path: str | Path) -> str:
     """The sha256 of a file, read in pieces."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:

@@ -47,7 +47,7 @@ from s4d_lib.synthetic_faces.recipes import RECIPES
 from s4d_lib.synthetic_faces.renderer import RENDERER_VERSION
 from s4d_lib.training.loop import Job, Loop, run_job
 from s4d_lib.training.plans import Mixed, steady_plan
-from s4d_lib.training.runs import Run
+from s4d_lib.training.runs import Run, finished, leave
 from s4d_lib.training.state import Progressed
 from s4d_lib.weights.files import SHIPPED, save_model
 
@@ -171,17 +171,15 @@ def train_landmarks(config: LandmarkConfig, root: Path | None = None) -> Run:
     data = _data_use(config)
     mark = records.fingerprint([config.model_dump(exclude={"folder", "workers", "device"}), data.model_dump()])
     folder = (root or runs_root()) / f"{config.name}-{mark}"
-    if (folder / "record.json").exists():
-        return Run(folder, records.read_record(folder / "record.json"))
+    if run := finished(folder, mark):
+        return run
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(config.model_dump_json(indent=1))
     job, loop = landmark_job(config, folder / "model.safetensors")
     where = run_job(job, loop, folder, mark)
     save_half(folder / "model.safetensors", folder / "half.safetensors")
-    records.write_record(folder / "record.json", _record(config, data, folder, where))
-    for left_over in (folder / "checkpoint.safetensors", *folder.glob(".*.tmp")):
-        left_over.unlink(missing_ok=True)
-    return Run(folder, records.read_record(folder / "record.json"))
+    leave(folder, _record(config, data, folder, where), mark)
+    return finished(folder, mark)
 
 
 def save_half(weights: Path, target: Path) -> Path:

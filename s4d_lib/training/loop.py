@@ -29,6 +29,7 @@ from s4d_lib.errors import Refused
 from s4d_lib.progress import Progress
 from s4d_lib.training.optimizers import TaskAdamW, unwrapped
 from s4d_lib.training.plans import Mixed, Step, collate, keys, seeded
+from s4d_lib.training.precision import device_of, refuse_precision
 from s4d_lib.training.state import MetricsLog, Progressed, load_state, save_state
 from s4d_lib.training.steps import LossOf, Part, StepShare, full, meeting, shard
 
@@ -349,10 +350,11 @@ def _accelerator(loop: Loop) -> Accelerator:
     from accelerate import Accelerator, DistributedDataParallelKwargs
     from accelerate.state import AcceleratorState
 
+    refuse_precision(loop.precision, loop.device)
     AcceleratorState._reset_state()  # precision is global there; a second run in one process may want another
     # A step of stills leaves the head of clips without a gradient, which is no mistake.
     unused = DistributedDataParallelKwargs(find_unused_parameters=True, broadcast_buffers=False)
-    accelerator = Accelerator(mixed_precision=loop.precision, cpu=loop.device == "cpu" or not torch.cuda.is_available(),
+    accelerator = Accelerator(mixed_precision=loop.precision, cpu=device_of(loop.device) == "cpu",
                               kwargs_handlers=[unused])
     if accelerator.num_processes != distributed.size():
         raise RuntimeError(f"{accelerator.num_processes} processes were found where {distributed.size()} were "
