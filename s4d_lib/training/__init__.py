@@ -14,6 +14,8 @@
     optimizers        AdamW that keeps its moments apart for each task.
     precision         which numbers a training computes with, and which it cannot.
     steps             which process computes which samples of a step, and how their gradients meet.
+    divergence        a training whose numbers are no longer finite: what happened, on which files, what is saved.
+    stopping          a training stops between two steps, so that none is left half applied.
     loop              one loop for every stage on Accelerate: schedule, precision, checkpoints, exact resume.
     state             what a training leaves behind at every moment: a checkpoint of whole steps and a line for each
                       step.

@@ -49,7 +49,7 @@ class Config(BaseModel):
     local_contrast: bool = later(False, description="read frames through frames/local_contrast.py")
     augment_stills: str = "PAPER_STILL_TRAIN"
     augment_clips: str = "PAPER_CLIP_TRAIN"
-    epochs: int = Field(100, ge=1)
+    epochs: int = Field(100, ge=1, le=1_000_000)
     batch_stills: int = Field(64, ge=1)
     batch_clips: int = Field(32, ge=1)
     lr: float = Field(4e-5, gt=0, description="peak learning rate")
@@ -61,7 +61,7 @@ class Config(BaseModel):
     precision: Literal["no", "bf16", "fp16"] = "no"
     accumulate: int = Field(1, ge=1, description="micro-batches a step is split into, over all processes")
     ema: float | None = Field(None, gt=0, lt=1)
-    workers: int = Field(0, ge=0)
+    workers: int = Field(0, ge=0, le=1024)
     device: Literal["auto", "cpu"] = "auto"
     checkpoint_minutes: float = Field(5.0, gt=0)
 
@@ -82,8 +82,12 @@ class Config(BaseModel):
             if name not in READERS:
                 raise Refused(f"no reader is called {name!r}; there are {', '.join(READERS)}")
         if self.warmup_epochs >= self.epochs:
-            raise Refused(f"warmup_epochs={self.warmup_epochs} leaves nothing of epochs={self.epochs}, and the learning "
-                          "rate only rises; set warmup_epochs below epochs (0: none)")
+            raise Refused(f"warmup_epochs={self.warmup_epochs} leaves nothing of epochs={self.epochs}: the learning "
+                          "rate would only rise; set warmup_epochs below epochs (0: none)")
+        if getattr(self, "system", "s4d") == "s4d":
+            from s4d_lib.models.sizes import resolve_size
+
+            resolve_size(self.size)
         if len(self.name.encode()) > 200:
             raise Refused(f"name: {len(self.name.encode())} bytes are too many for a folder; use at most 200")
         return self
@@ -162,6 +166,12 @@ class FinetuneConfig(S2DSettings, TransferDials, Config):
     smoothing: float = Field(0.1, ge=0, lt=1)
     final_lr: float = Field(1.25e-7, ge=0)
     betas: tuple[Beta, Beta] = (0.9, 0.999)
+
+    @model_validator(mode="after")
+    def _possible_experts(self) -> FinetuneConfig:
+        if self.expert_blocks and self.top_k > self.experts:
+            raise Refused(f"top_k={self.top_k} of experts={self.experts} cannot be chosen; lower top_k")
+        return self
 
     @property
     def modalities(self) -> tuple[str, ...]:

@@ -27,8 +27,8 @@ from s4d_lib.training.data import data_folder, read_samples
 from s4d_lib.training.hashes import FrameHashes, listed
 
 
-def data_use(config: Config, modality: str, verify: bool = False) -> DataUse:
-    """What a stage reads of one modality. `verify` hashes every frame again, whatever is remembered of it.
+def data_use(config: Config, modality: str, verify: bool = False, runs: Path | None = None) -> DataUse:
+    """What a stage reads of one modality. `verify` hashes every frame again, whatever is remembered beside the runs.
 
     Refused where a list cannot be read. A frame that cannot be read counts as that: what then happens is a setting.
     """
@@ -39,13 +39,14 @@ def data_use(config: Config, modality: str, verify: bool = False) -> DataUse:
         for sample in read_samples(config, modality, split):
             lists.update(_line(split, sample.id, str(sample.label), sample.kind, sample.group, sample.schema))
             samples.setdefault((sample.id, sample.path), sample)
-    return folder_use(folder, list(samples.values()), lists.hexdigest(), verify)
+    return folder_use(folder, list(samples.values()), lists.hexdigest(), verify, runs)
 
 
-def folder_use(folder: Path, samples: Sequence[Sample], lists: str, verify: bool = False) -> DataUse:
+def folder_use(folder: Path, samples: Sequence[Sample], lists: str, verify: bool = False,
+               runs: Path | None = None) -> DataUse:
     """The same of any samples of a folder; `lists` is the hash of what was said of them."""
     files = list(dict.fromkeys(file for sample in samples for file in _files_of(sample)))  # a shard holds many samples
-    with FrameHashes(folder, verify) as known:
+    with FrameHashes(folder, verify, runs) as known:
         hashes = known.of([path for _, _, path in files], f"hashing the frames of {folder.name}")
     if known.changed:
         say(f"{folder}: {len(known.changed)} files hold something else although their size, time and inode are as they "

@@ -54,13 +54,26 @@ def _init_hash(config: Config) -> str | None:
     return _weights_hash("init", init_path(init)) if init else None
 
 
+def require_weights(config: Config) -> None:
+    """Refused, before anything is read, where a configuration names weights that are not there."""
+    s2d = getattr(config, "system", "s4d") == "s2d" and config.prompts
+    init, landmarks = getattr(config, "init", None), config.landmarks if s2d else None
+    paths = {"init": init and init_path(init), "landmarks": None if landmarks in (None, "shipped", "random")
+             else Path(landmarks)}
+    for setting, path in paths.items():
+        if path is not None and not path.exists():
+            raise Refused(f"{setting}: {path} is not there; name a file of weights, or 'shipped'")
+
+
 def _weights_hash(setting: str, path: Path) -> str:
-    """The sha256 of a file of weights, or of all files of a folder. Refused, by setting, where there is none."""
+    """The sha256 of a file of weights, or of those in a folder. Refused, by setting, where there is none."""
     try:
         if not path.is_dir():
             return sha256_of(path)
-        parts = sorted(part for part in path.rglob("*") if part.is_file())
-        return fingerprint([(part.relative_to(path).as_posix(), sha256_of(part)) for part in parts])
+        parts = sorted(part for part in path.iterdir() if part.suffix in (".safetensors", ".bin", ".pth", ".json"))
+        if not parts:
+            raise Refused(f"{setting}: {path} is a folder without weights; name a file of weights")
+        return fingerprint([(part.name, sha256_of(part)) for part in parts])
     except OSError as error:
         raise Refused(f"{setting}: {path} cannot be read ({error.strerror}); name a file of weights") from error
 

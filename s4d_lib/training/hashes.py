@@ -32,10 +32,10 @@ class FrameHashes:
             hashes = known.of(paths)
     """
 
-    def __init__(self, root: Path, verify: bool = False, cache: Path | None = None) -> None:
-        """`verify`: read every file again. `cache`: where it is kept, in place of `cache_of(root)`."""
+    def __init__(self, root: Path, verify: bool = False, runs: Path | None = None) -> None:
+        """`verify`: read every file again. `runs`: beside which runs it is kept, those of `runs_root` if None."""
         self.root, self.verify = os.path.abspath(root), verify
-        self.cache = cache or cache_of(root)
+        self.cache = cache_of(root, runs)
         self.changed: list[str] = []  # files that hold something else although size, time and inode are as they were
         self._known: dict[str, str] = {}  # JSON of a path → "size mtime inode sha256"
         self._new = 0
@@ -102,11 +102,11 @@ class FrameHashes:
             say(f"{self.cache}: hashes of frames cannot be kept ({error.strerror or error}); they are taken each time")
 
 
-def cache_of(root: Path) -> Path:
+def cache_of(root: Path, runs: Path | None = None) -> Path:
     """Where the hashes of a data folder are kept: beside the runs, one file a folder, by its path."""
     place = os.path.abspath(root)
     mark = hashlib.sha256(os.fsencode(place)).hexdigest()[:12]
-    return runs_root() / ".hashes" / f"{Path(place).name[:40]}-{mark}.txt"
+    return (runs or runs_root()) / ".hashes" / f"{Path(place).name[:40]}-{mark}.txt"
 
 
 def _read(cache: Path) -> dict[str, str]:

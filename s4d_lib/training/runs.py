@@ -32,7 +32,7 @@ from s4d_lib.progress import in_notebook, say
 from s4d_lib.records import DataUse, Finished, Record, read_record, write_record
 from s4d_lib.training.configs import Config, FinetuneConfig, PretrainConfig, stays_alone
 from s4d_lib.training.content import data_use
-from s4d_lib.training.fingerprints import run_mark
+from s4d_lib.training.fingerprints import require_weights, run_mark
 from s4d_lib.training.fitting import finetune, pretrain
 from s4d_lib.training.launch import Launch, run_ranks
 from s4d_lib.training.precision import refuse_precision
@@ -73,7 +73,8 @@ def train(config: PretrainConfig | FinetuneConfig, root: Path | None = None, ret
     remembered of it. Refused where a finished run is not whole, or the device cannot train in this precision.
     """
     refuse_precision(config.precision, config.device)
-    data = {modality: data_use(config, modality, verify) for modality in config.modalities}
+    require_weights(config)
+    data = {modality: data_use(config, modality, verify, root) for modality in config.modalities}
     mark = run_mark(config, data)
     folder = (root or runs_root()) / f"{config.name}-{mark}"
     if distributed.size() > 1:

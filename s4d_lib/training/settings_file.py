@@ -37,7 +37,8 @@ class _Loader(yaml.SafeLoader):
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
             raise _Odd(line, "anchors (&, *) are not read; write the value where it belongs")
         if getattr(event, "tag", None):
-            raise _Odd(line, f"the tag {event.tag.replace('tag:yaml.org,2002:', '!!')} is not read; write a plain value")
+            tag = event.tag.replace("tag:yaml.org,2002:", "!!")
+            raise _Odd(line, f"the tag {tag} is not read; write a plain value")
         if self.depth > DEEPEST:
             raise _Odd(line, f"more than {DEEPEST} lists or tables inside each other")
         node = super().compose_node(parent, index)
@@ -117,4 +118,5 @@ def _text(path: Path) -> str:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
-        raise Refused(f"{path}:{line}: byte 0x{content[error.start]:02x} is not UTF-8; save the file as UTF-8") from error
+        odd = f"0x{content[error.start]:02x}"
+        raise Refused(f"{path}:{line}: byte {odd} is not UTF-8; save the file as UTF-8") from error
