@@ -12,7 +12,7 @@ import pytest
 import yaml
 from check_environment import check_conda, check_installed, check_pins
 from check_pairs import CHECKS, check_contents, check_folder, read_pair
-from execute_chapters import pair_notebook
+from execute_chapters import pair_notebook, write_notebook
 
 from s4d_lib.batch.chapters import read_chapter
 

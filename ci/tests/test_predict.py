@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import re
 from dataclasses import dataclass
@@ -28,8 +30,18 @@ from s4d_lib.frames.reader import UnreadableMedia, open_frames
 from s4d_lib.frames.streams import Chunk, find_media, iter_frames
 from s4d_lib.models.classifier import S4DClassifier
 from s4d_lib.models.sizes import Size
-from s4d_lib.predict.reports import to_csv, to_json
-from s4d_lib.predict.timelines import NO_FACE, STILL, TWO_VIEWS, WHOLE, Judge, judge_clip, smooth_in_time
+from s4d_lib.predict.reports import print_table, to_csv, to_json
+from s4d_lib.predict.timelines import (
+    NO_FACE,
+    NO_NUMBER,
+    STILL,
+    TWO_VIEWS,
+    WHOLE,
+    Judge,
+    Prediction,
+    judge_clip,
+    smooth_in_time,
+)
 from s4d_lib.predict.video import predict, predict_one
 from s4d_lib.predict.windows import Filmstrip, Picture, Shown, sliding_windows, to_input
 from s4d_lib.training.scoring import probabilities as predict_run
@@ -259,19 +271,21 @@ def test_a_file_about_which_a_model_answers_nan_is_reported(tiny_nan):
     """Eight bits of a shipped model are enough: all weights finite, every answer NaN, and still every report."""
     rows = list(csv.DictReader(io.StringIO(to_csv([tiny_nan]))))
     assert {row["answer"] for row in rows} == {""} and {row["abstained"] for row in rows} == {"True"}
-    assert {row["p a"] for row in rows} == {""} and all(row["reason"] == NO_NUMBER for row in rows)
+    assert {row["p class 0"] for row in rows} == {""} and all(row["reason"] == NO_NUMBER for row in rows)
     (told,) = json.loads(to_json([tiny_nan]))["files"]
     assert {one["reason"] for one in told["answers"].values()} == {NO_NUMBER}
-    assert told["answers"][WHOLE]["probabilities"] == {"a": None, "b": None} and told["windows"][0]["p a"] is None
+    assert told["answers"][WHOLE]["probabilities"] == {"class 0": None, "class 1": None}
+    assert told["windows"][0]["p class 0"] is None and told["windows"][0]["best"] == ""
     print_table([tiny_nan])
 
 
 @pytest.fixture
 def tiny_nan():
-    card = read_card("m", {"video": 2}, 8, (48, 48), {"classes": {"video": ["a", "b"]}})
+    card = read_card("m", {"video": 2}, 8, (48, 48), {})
     found = Prediction("x.mp4", "clip", card, 25.0, 100, 4.0)
     spans = {"start_frame": np.arange(3), "end_frame": np.arange(3), "start": np.arange(3.0), "end": np.arange(3.0) + 2}
-    found.windows, found.answers = judge_clip(Judge(("a", "b")), spans, np.full((3, 2), np.nan), np.ones(3), 1.0)
+    found.windows, found.answers = judge_clip(Judge(card.classes["video"]), spans, np.full((3, 2), np.nan), np.ones(3),
+                                              1.0)
     return found
 
 

@@ -262,7 +262,9 @@ class Judge:
     needs_face: bool = True      # no answer where a face was looked for and not seen
 
     def calibrate(self, probabilities: np.ndarray) -> np.ndarray:
-        return apply_temperature(np.asarray(probabilities, dtype=float), self.temperature)
+        """Of raw ones `[… c]`; nan where they are not numbers, infinite ones among them."""
+        raw = np.asarray(probabilities, dtype=float)
+        return apply_temperature(np.where(np.isfinite(raw).all(-1, keepdims=True), raw, np.nan), self.temperature)
 
     def reason(self, probabilities: np.ndarray, no_face: str = "") -> str:
         """Why calibrated probabilities `[c]` are no answer; "" if they are one."""
