@@ -52,12 +52,13 @@ def folder_use(folder: Path, samples: Sequence[Sample], lists: str, verify: bool
         say(f"{folder}: {len(known.changed)} files hold something else although their size, time and inode are as they "
             f"were, such as {known.changed[0]}; what is trained now is another run")
     place, card = read_card(folder)
+    name = folder.name if card is None else f"{card['name']} ({folder.name})"
     if card is not None and (drawn := _as_drawn(place, card, [path for _, _, path in files], hashes)):
-        return DataUse(name=f"{card['name']} ({folder.name})", sha256=card["content_sha256"], lists=lists, drawn=drawn)
+        return DataUse(name=name, sha256=card["content_sha256"], lists=lists, drawn=drawn)
     digest = hashlib.sha256()
-    for (owner, name, _), found in zip(files, hashes):
-        digest.update(_line(owner, name, found))
-    return DataUse(name=folder.name, sha256=digest.hexdigest(), lists=lists)
+    for (owner, part, _), found in zip(files, hashes):
+        digest.update(_line(owner, part, found))
+    return DataUse(name=name, sha256=digest.hexdigest(), lists=lists)
 
 
 def _files_of(sample: Sample) -> Iterator[tuple[str, str, str]]:

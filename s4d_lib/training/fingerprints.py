@@ -32,13 +32,13 @@ def run_mark(config: Config, data: dict[str, DataUse]) -> str:
     apart = {"stills", "clips", "init", "workers", "cache", "checkpoint_minutes", "landmark_memory"} | unused(config)
     s2d = getattr(config, "system", "s4d") == "s2d"
     apart |= {"landmarks"} if s2d else set()  # like data and `init` it counts by its content, not by its place
-    content = [config.model_dump(exclude=apart), [_of_data(use) for use in data.values()], _init_hash(config)]
+    content = [config.model_dump(exclude=apart), [of_data(use) for use in data.values()], _init_hash(config)]
     if s2d:
         content.append(landmarks_hash(config))
     return fingerprint(content)
 
 
-def _of_data(use: DataUse) -> dict:
+def of_data(use: DataUse) -> dict:
     """What of a data set counts: its lists, and its frames or what they were drawn from.
 
     The same faces drawn on another machine may differ by rounding, and are the same data. The third form is that of
