@@ -41,7 +41,7 @@ def test_values_mean_what_they_look_like(read):
     ("a: &one 1\nb: *one", ":1: anchors"), ("<<: {a: 1}", "<< is not read"),
     ("1: a", "key '1' is no word"), ("[a]: 1", "no word"), ("true: 1", "no word"), ("~: 1", "no word"),
     ("[" * 3000, "inside each other"), ("{a: " * 3000, "inside each other"), ("a: [1", "not YAML"),
-    ("- a", "must hold settings"), ("", "must hold settings"), ("a: 1\n---\nb: 2", "another document"),
+    ("- a", "must set stage"), ("", "must set stage"), ("a: 1\n---\nb: 2", "another document"),
     ("x: " + "9" * 5000, "not YAML"), (b"a: caf\xe9", r":1: byte 0xe9 is not UTF-8"),
     ("a: 1".encode("utf-16"), "byte 0xff is not UTF-8"), ("a: 1".encode("utf-16-le"), "special characters"),
     (b"#" * 1_000_001, "larger than"),

@@ -101,7 +101,8 @@ def read_settings(path: Path) -> Settings:
         if loader is not None:
             loader.dispose()
     if not isinstance(found, dict):
-        raise Refused(f"{path}: it must hold settings, a line each, such as `stage: finetune`")
+        raise Refused(f"{path}: it holds no settings; it must set stage: pretrain or stage: finetune, and what belongs "
+                      "to it, a line each")
     settings = Settings(found)
     settings.lines = {key.value: key.start_mark.line + 1 for key, _ in node.value}
     return settings
