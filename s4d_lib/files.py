@@ -20,8 +20,9 @@ import errno
 import hashlib
 import os
 import re
+import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -185,6 +186,25 @@ class Lock:
 
     def __exit__(self, *_: object) -> None:
         self.give_back()
+
+
+@contextmanager
+def waited_for(path: str | Path, tell: Callable[[], None]) -> Iterator[None]:
+    """The lock of a file, waited for; `tell` is called once where somebody else has it."""
+    lock, told = Lock(path), False
+    while True:
+        try:
+            lock.take()
+            break
+        except Locked:
+            if not told:
+                tell()
+            told = True
+            time.sleep(0.5)
+    try:
+        yield
+    finally:
+        lock.give_back()
 
 
 def is_locked(path: str | Path) -> bool:

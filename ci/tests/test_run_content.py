@@ -300,3 +300,31 @@ def test_weights_that_are_not_there_are_refused_by_setting(table, tmp_path):
     with pytest.raises(Refused, match="init: .*empty is a folder without weights"):
         run_mark(table.model_copy(update={"init": str(tmp_path / "empty")}), {})
     require_weights(PretrainConfig(name="p"))
+
+
+def test_of_several_that_begin_together_one_reads_the_frames(frames, monkeypatch):
+    from threading import Thread
+
+    inner, read = hashes._hash, []
+    monkeypatch.setattr(hashes, "MANY", 5)
+    monkeypatch.setattr(hashes, "_hash", lambda path: (time.sleep(0.02), read.append(path), inner(path))[-1])
+    found = {}
+    workers = [Thread(target=lambda n=n: found.update({n: take(frames)[0]})) for n in range(3)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert len(read) == 20 and found[0] == found[1] == found[2]
+
+
+def test_a_choice_of_weights_that_was_exchanged_is_refused(tmp_path):
+    from s4d_lib.files import sha256_of
+    from s4d_lib.training.fitting import _require_chosen
+    from s4d_lib.training.state import Progressed
+
+    weights = write_atomically(tmp_path / "model.safetensors", b"epoch 2")
+    where = Progressed(best_epoch=2, best_sha256=sha256_of(weights))
+    _require_chosen(weights, where)
+    weights.write_bytes(b"another")
+    with pytest.raises(Refused, match="model.safetensors: not the weights that epoch 2"):
+        _require_chosen(weights, where)

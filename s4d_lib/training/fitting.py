@@ -15,7 +15,8 @@ from torch import nn
 from s4d_lib import distributed
 from s4d_lib.checkpoints.encoders import load_encoder
 from s4d_lib.checkpoints.loading import load_model
-from s4d_lib.files import replacing, save_tensors, write_atomically
+from s4d_lib.errors import Refused
+from s4d_lib.files import replacing, save_tensors, sha256_of, write_atomically
 from s4d_lib.layers.adapters import MixtureOfAdapterExperts
 from s4d_lib.models.classifier import S4DClassifier
 from s4d_lib.models.s2d import S2DClassifier
@@ -91,10 +92,18 @@ def fit(config: FinetuneConfig, split: Split, folder: Path, mark: str) -> Fitted
     if distributed.is_first():
         for name, part in job.keep.items():
             save_tensors(folder / f"{name}.safetensors", {k: value.cpu() for k, value in part.state_dict().items()})
+    _require_chosen(folder / "model.safetensors", where)
     chosen = load_model(folder / "model.safetensors").to(next(job.model.parameters()).device)
     if isinstance(chosen, S2DClassifier):
         chosen.use_memory(config.landmark_memory)
     return Fitted(chosen, where)
+
+
+def _require_chosen(weights: Path, where: Progressed) -> None:
+    """Refused where the weights of the chosen epoch are not those that were written at its end."""
+    if distributed.is_first() and sha256_of(weights) != where.best_sha256:
+        raise Refused(f"{weights}: not the weights that epoch {where.best_epoch} of this run ended with; train it anew "
+                      "with retrain (`s4d train --retrain`)")
 
 
 def _description(config: FinetuneConfig) -> dict:

@@ -11,18 +11,22 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from s4d_lib.errors import Refused
-from s4d_lib.files import runs_root, sha256_of, write_atomically
+from s4d_lib.files import runs_root, sha256_of, waited_for, write_atomically
 from s4d_lib.progress import Progress, say
 
 FRESH = 2.0     # seconds: a file changed so shortly before it was hashed may change again within one tick of its clock
 KEEP = 120.0    # seconds between two savings of what was hashed so far
 UNREADABLE = "unreadable"
 CHUNK = 256     # files between two looks at the clock
+MANY = 2560     # files that take long enough to say so, and to wait for whoever reads them already
+
+State = tuple[str, str, str, float]  # path, name under which it is known, size with time and inode, time in seconds
 
 
 class FrameHashes:
@@ -50,11 +54,32 @@ class FrameHashes:
     def of(self, paths: Iterable[str], label: str = "hashing frames") -> list[str]:
         """The sha256 of every file, in order; `UNREADABLE` for one that cannot be read, which is no matter of ours."""
         states = [(path, *self._state(path)) for path in paths]
-        found = [None if self.verify else _known_hash(self._known.get(key), state) for _, key, state, _ in states]
+        found = self._recalled(states)
+        if found.count(None) < MANY:
+            return self._filled(states, found, label)
+        with self._alone():  # of several runs that begin together one reads the frames, and the others what it found
+            self._known |= _read(self.cache)
+            found = self._filled(states, self._recalled(states), label)
+            self._save()
+            return found
+
+    def _recalled(self, states: list[State]) -> list[str | None]:
+        return [None if self.verify else _known_hash(self._known.get(key), state) for _, key, state, _ in states]
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        with ExitStack() as held:
+            with suppress(OSError):  # where nothing can be written nobody waits, and nothing is kept
+                held.enter_context(waited_for(self.cache.with_suffix(".lock"), lambda: say(
+                    f"{self.root}: another process is hashing these frames; waiting for it")))
+            yield
+
+    def _filled(self, states: list[State], found: list[str | None], label: str) -> list[str]:
+        """What was found, with the files that nobody knows read now."""
         unknown = [i for i, one in enumerate(found) if one is None]
         if not unknown:
             return found
-        with Progress(len(unknown), label, silent=len(unknown) < 10 * CHUNK) as bar, \
+        with Progress(len(unknown), label, silent=len(unknown) < MANY) as bar, \
                 ThreadPoolExecutor(min(16, 2 * (os.cpu_count() or 1))) as pool:
             saved = time.monotonic()
             for start in range(0, len(unknown), CHUNK):

@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader
 
 from s4d_lib import distributed
 from s4d_lib.errors import Refused
+from s4d_lib.files import sha256_of
 from s4d_lib.progress import Progress
 from s4d_lib.training.divergence import Diverged, NotFinite, gradient_norm, is_finite, tell
 from s4d_lib.training.optimizers import TaskAdamW, unwrapped
@@ -79,7 +80,7 @@ class Job:
     loss: Callable[[nn.Module, str, dict], Tensor]
     validate: Callable[[nn.Module], dict[str, float]] | None = None
     selects: str | None = None       # the validation value that chooses the epoch (larger is better); None: last
-    save_best: Callable[[nn.Module], None] | None = None
+    save_best: Callable[[nn.Module], Path | None] | None = None  # returns the file it wrote
     label: str = "training"
     combiner: Combiner | None = None  # a remedy: two neighbouring steps become one, their gradients combined by it
     heads: Mapping[str, Sequence[nn.Parameter]] = field(default_factory=dict)  # modality → what it alone trains, for it
@@ -318,7 +319,8 @@ def _validate(job: Job, loop: Loop, whole_model: Callable[[], nn.Module], where:
     values = job.validate(model) | (job.observe() if job.observe is not None else {})
     best = job.selects is None or values[job.selects] > where.best
     if best and distributed.is_first():
-        job.save_best(model)
+        written = job.save_best(model)
+        where.best_sha256 = sha256_of(written) if written is not None else ""
     if best:
         where.best, where.best_epoch = values.get(job.selects, math.nan), epoch
     where.history.append({"epoch": epoch, "update": where.update, **values})

@@ -14,9 +14,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +26,7 @@ from torch import nn
 from s4d_lib import distributed
 from s4d_lib.checkpoints.loading import load_model
 from s4d_lib.errors import Refused
-from s4d_lib.files import Lock, Locked, leftovers, runs_root, sha256_of, write_atomically
+from s4d_lib.files import leftovers, runs_root, sha256_of, waited_for, write_atomically
 from s4d_lib.progress import in_notebook, say
 from s4d_lib.records import DataUse, Finished, Record, read_record, write_record
 from s4d_lib.training.configs import Config, FinetuneConfig, PretrainConfig, stays_alone
@@ -193,20 +192,7 @@ def _launch(config: Config, processes: int | Launch | None) -> Launch:
     return launch
 
 
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def _alone(folder: Path) -> AbstractContextManager[None]:
     """The right to train a run, waited for if somebody has it; the system takes it back from whoever dies."""
-    lock, told = Lock(folder.parent / ".locks" / folder.name / "lock"), False
-    while True:
-        try:
-            lock.take()
-            break
-        except Locked:
-            if not told:
-                say(f"{folder.name}: another process is training this run; waiting for it")
-            told = True
-            time.sleep(0.5)
-    try:
-        yield
-    finally:
-        lock.give_back()
+    return waited_for(folder.parent / ".locks" / folder.name / "lock",
+                      lambda: say(f"{folder.name}: another process is training this run; waiting for it"))

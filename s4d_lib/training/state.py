@@ -44,6 +44,7 @@ class Progressed:
     update: int = 0                  # steps done in all
     best: float = -math.inf
     best_epoch: int = -1
+    best_sha256: str = ""            # of the file that the best weights were written to
     seconds: float = 0.0
     history: list[dict] = field(default_factory=list)
 
@@ -85,8 +86,11 @@ class MetricsLog:
             self.flush()
 
     def flush(self) -> None:
-        with self.path.open("a") as file:
-            file.writelines(line + "\n" for line in self.waiting)
+        try:
+            with self.path.open("a") as file:
+                file.writelines(line + "\n" for line in self.waiting)
+        except OSError as error:  # a full disk does not say which file
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
         self.waiting = []
 
 
