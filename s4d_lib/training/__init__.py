@@ -2,6 +2,7 @@
 
     later             settings that came after the first runs, so that a fingerprint can pass over them.
     configs           every setting that changes a result, under the names the papers use.
+    settings_file     a configuration as somebody wrote it: every value means what it looks like, or is refused.
     transfer_dials    what the transfer laboratory turns: how much of which task, and what is done about conflict.
     s2d_settings      what makes a fine-tuning one of S2D: prompts, adapters, self-distillation.
     data              what a stage reads: its folders, its lists, its split, and how a sample becomes a tensor.
