@@ -188,9 +188,25 @@ CHECKS: list[Callable[[Chapter], Iterator[str]]] = [
 
 
 def read_pair(path: Path) -> Chapter:
-    """The chapter whose .md is named."""
+    """The chapter whose .md is named. ChapterError, with its name, where one of the two files cannot be read."""
     pair = path.with_suffix(".ipynb")
-    return Chapter(path.stem, read_chapter(path), nbformat.read(pair, as_version=4), pair.stat().st_size)
+    try:
+        text = read_chapter(path)
+    except UnicodeDecodeError as error:
+        raise ChapterError(f"{path.name}: not UTF-8 (byte {error.start}); save it as UTF-8") from error
+    return Chapter(path.stem, text, read_notebook(pair), pair.stat().st_size)
+
+
+def read_notebook(path: Path) -> NotebookNode:
+    """A notebook in format 4. ChapterError where a file is none: no JSON, cut, of another form, not UTF-8."""
+    try:
+        notebook = nbformat.read(path, as_version=4)
+        nbformat.validate(notebook)
+        return notebook
+    except Exception as error:  # nbformat's own errors, and whatever else odd JSON leads it into
+        what = "it is not JSON" if isinstance(error, nbformat.reader.NotJSONError) else str(error).split("\n")[0][:120]
+        remedy = REMEDY.format(name=path.stem)
+        raise ChapterError(f"{path.name}: not a notebook ({type(error).__name__}: {what}); {remedy}") from error
 
 
 def check_folder(chapters: Path) -> Iterator[str]:
@@ -200,7 +216,11 @@ def check_folder(chapters: Path) -> Iterator[str]:
         if path.stem not in stems:
             yield f"{path.name}: there is no {path.stem}.ipynb; {REMEDY.format(name=path.stem)}"
             continue
-        chapter = read_pair(path)
+        try:
+            chapter = read_pair(path)
+        except ChapterError as error:  # the other chapters are looked at all the same
+            yield str(error)
+            continue
         for check in CHECKS:
             for problem in check(chapter):
                 yield f"{path.stem}: {problem}"

@@ -17,6 +17,7 @@ from nbformat import NotebookNode
 from s4d_lib.batch.chapters import read_chapter
 from s4d_lib.batch.runner import run_book
 from s4d_lib.batch.table import print_table
+from s4d_lib.files import write_atomically
 
 ROOT = Path(__file__).resolve().parent.parent
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
@@ -75,6 +76,11 @@ def _without_machine(text: str) -> str:
     return text.replace(f"{ROOT}/", "").replace(str(ROOT), ".").replace(str(Path.home()), "~")
 
 
+def write_notebook(path: Path, notebook: NotebookNode) -> None:
+    """A committed notebook, whole or not at all: killed, or on a full disk, the one before stands."""
+    write_atomically(path, nbformat.writes(notebook) + "\n")
+
+
 def main(names: list[str]) -> int:
     from s4d_lib.training.tiers import prepare_data
 
@@ -86,7 +92,7 @@ def main(names: list[str]) -> int:
         if run.succeeded:
             executed = nbformat.read(Path(run.folder) / "chapter.ipynb", as_version=4)
             notebook = pair_notebook(read_chapter(chapters / f"{run.chapter}.md"), executed)
-            nbformat.write(notebook, chapters / f"{run.chapter}.ipynb")
+            write_notebook(chapters / f"{run.chapter}.ipynb", notebook)
     return 0 if all(run.succeeded for run in runs) else 1
 
 

@@ -1,7 +1,7 @@
 """content → file     what lies where, and files that are whole: paths, one way to write, one lock, one hash.
 
 Whoever reads a file that is written here finds the old one or the new one, whenever the writer was killed. What a
-killed writer leaves is hidden and ends in `.tmp`: `folder.glob(".*.tmp")` finds it.
+killed writer leaves is hidden, and `leftovers(folder)` finds it.
 
 Environment variables of this library. The first five are the user's, the others pass between its own processes:
 
@@ -20,15 +20,22 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
+import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from s4d_lib.errors import Refused
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 PACKAGE = Path(__file__).resolve().parent  # of the library; whatever depends on where its files lie starts here
 RESULTS = PACKAGE.parent / "chapters" / "results"  # the records committed with the book
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 def runs_root() -> Path:
@@ -55,7 +62,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     """A path beside `path` to write to: it takes that place when the block ends well, and is gone when it does not.
 
         with replacing(path) as part:
-            save_file(tensors, part)
+            part.write_bytes(content)
 
     Many may write to the same `path` at once: the last one counts.
     """
@@ -67,8 +74,36 @@ def replacing(path: str | Path) -> Iterator[Path]:
         with open(part, "rb+") as file:
             os.fsync(file.fileno())  # or a power cut could leave the new name on an empty file
         os.replace(part, path)
+    except OSError as error:  # the system names the part, or on a full disk nothing at all
+        if error.filename != str(part) and not (error.filename is None and error.errno in _NO_ROOM):
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         part.unlink(missing_ok=True)
+
+
+def leftovers(folder: Path) -> list[Path]:
+    """What killed writers left in a folder: of `replacing`, and of safetensors, which has a part of its own.
+
+    Whoever deletes it makes sure that nobody is writing there.
+    """
+    return [*folder.glob(".*.tmp"), *folder.glob(".tmp" + 6 * "[0-9A-Za-z]")]
+
+
+def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> Path:
+    """Write a safetensors file whole or not at all. OSError, with the path, where the system refuses."""
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    with replacing(path) as part:
+        try:
+            save_file(dict(tensors), part, metadata=metadata)
+        except SafetensorError as error:  # the system's error is in its words alone
+            number = re.search(r"os error (\d+)", str(error))
+            if number is None:
+                raise
+            raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
+    return Path(path)
 
 
 def write_atomically(path: str | Path, content: bytes | str) -> Path:
@@ -102,10 +137,10 @@ def require_writable(path: Path) -> None:
 
 def is_disk_full(error: BaseException) -> bool:
     """Whether there was no room, on the disk or in the user's share of it."""
-    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return isinstance(error, OSError) and error.errno in _NO_ROOM
 
 
-def sha256_of(path: Path) -> str:
+def sha256_of(path: str | Path) -> str:
     """The sha256 of a file, read in pieces."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
@@ -158,6 +193,25 @@ class Lock:
 
     def __exit__(self, *_: object) -> None:
         self.give_back()
+
+
+@contextmanager
+def waited_for(path: str | Path, tell: Callable[[], None]) -> Iterator[None]:
+    """The lock of a file, waited for; `tell` is called once where somebody else has it."""
+    lock, told = Lock(path), False
+    while True:
+        try:
+            lock.take()
+            break
+        except Locked:
+            if not told:
+                tell()
+            told = True
+            time.sleep(0.5)
+    try:
+        yield
+    finally:
+        lock.give_back()
 
 
 def is_locked(path: str | Path) -> bool:

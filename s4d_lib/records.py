@@ -22,13 +22,28 @@ from s4d_lib.files import PACKAGE, RESULTS, write_atomically
 
 
 class DataUse(BaseModel):
-    """One data set a run has read, named by its content and not by where it lay."""
+    """One data set a run has read, named by its content and not by where it lay.
+
+    Of faces drawn by this library `drawn` says from what: two machines may round a pixel differently, and then differ
+    in `sha256` although they drew the same. What was recorded before the mark saw the data has neither `lists` nor it.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     name: str
-    sha256: str | None = None
+    sha256: str | None = Field(None, description="of every frame")
+    lists: str | None = Field(None, description="sha256 of what the lists say: ids, labels, groups, splits")
+    drawn: dict[str, Any] | None = Field(None, description="recipe, seed and renderer of drawn faces")
     counts: dict[str, int] = Field(default_factory=dict)
     skipped: list[str] = Field(default_factory=list)
+
+
+class Finished(BaseModel):
+    """What makes a record that of a finished run: its mark, and checksums of all that the run left."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    mark: str
+    files: dict[str, str] = Field(description="name of a file of the run → its sha256")
+    record: str = Field(description="checksum of the record without this part")
 
 
 class Record(BaseModel):
@@ -49,6 +64,11 @@ class Record(BaseModel):
     device: dict[str, Any] = Field(default_factory=dict)
     wall_seconds: float = Field(ge=0)
     peak_memory_mb: float = Field(ge=0)
+    run: Finished | None = Field(None, description="of a run; a study or a chapter has none")
+
+    def checksum(self) -> str:
+        """Of everything but `run`; the same before a record was written and after it was read."""
+        return fingerprint(json.loads(json.dumps(self.model_dump(exclude={"run"}), allow_nan=False)))
 
 
 class InvalidRecord(Refused):
@@ -59,16 +79,19 @@ def write_record(path: Path | str, record: Record) -> Path:
     """Write atomically: a reader sees the old file or the new one, never half of one."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    return write_atomically(path, json.dumps(record.model_dump(), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    told = record.model_dump(exclude={"run"} if record.run is None else None)
+    return write_atomically(path, json.dumps(told, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def read_record(path: Path | str) -> Record:
     """Read and validate; raises `InvalidRecord` with the file and the first thing wrong in it."""
     path = Path(path)
     try:
-        return Record.model_validate_json(path.read_text())
+        return Record.model_validate_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InvalidRecord(f"{path}: there is no such record; run the experiment that writes it") from None
+    except OSError as error:
+        raise InvalidRecord(f"{path}: cannot be read ({error.strerror or error}); run it again") from error
     except ValueError as error:
         first = str(error).split("\n")
         raise InvalidRecord(f"{path}: not a valid record ({' '.join(first[1:3]) or first[0]}); run it again") from error

@@ -2,7 +2,9 @@
 
     python ci/tests/recorded_marks.py            # writes data/fingerprints.json; test_fingerprints.py compares with it
 
-The file was written when the first records were made. Whoever must write it again makes every earlier run unfindable.
+Marks of recorded configurations were written when the first records were made, with stand-ins that say nothing of
+lists, so they hold the settings fast. The five real runs were written once more, when the mark learned to see labels,
+groups and frames. Whoever must write the file again makes every earlier run unfindable.
 """
 
 import json
@@ -12,7 +14,7 @@ from pathlib import Path
 from s4d_lib.files import RESULTS
 from s4d_lib.records import DataUse
 from s4d_lib.training.configs import Config, FinetuneConfig, PretrainConfig
-from s4d_lib.training.data import data_use
+from s4d_lib.training.content import data_use
 from s4d_lib.training.fingerprints import run_mark
 
 WRITTEN = Path(__file__).parent / "data" / "fingerprints.json"

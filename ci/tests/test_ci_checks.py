@@ -12,7 +12,7 @@ import pytest
 import yaml
 from check_environment import check_conda, check_installed, check_pins
 from check_pairs import CHECKS, check_contents, check_folder, read_pair
-from execute_chapters import pair_notebook
+from execute_chapters import pair_notebook, write_notebook
 
 from s4d_lib.batch.chapters import read_chapter
 
@@ -195,6 +195,42 @@ def test_half_a_pair_is_found_on_either_side(pair):
     (chapters / "04_masking.ipynb").rename(chapters / "05_other.ipynb")
     complaints = list(check_folder(chapters))
     assert ["there is no 04_masking.ipynb" in complaints[0], "there is no 05_other.md" in complaints[1]] == [True, True]
+
+
+@pytest.mark.parametrize("content", [
+    b"", b"{", b"not JSON", b"[]", b"3", b"null", b"{}", b"\xff\xfe", b'{"nbformat": 4}', b"[" * 100_000,
+    b'{"cells": 3, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}',
+    b'{"cells": [{}], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}',
+    b'{"cells": [], "metadata": {}, "nbformat": 99, "nbformat_minor": 5}',
+], ids=range(13))
+def test_what_is_no_notebook_is_named_and_the_other_pairs_are_checked(pair, content):
+    chapters, notebook = pair
+    (chapters / "05_other.md").write_text(TEXT)
+    notebook.cells[-1].outputs.clear()
+    nbformat.write(notebook, chapters / "05_other.ipynb")
+    (chapters / "04_masking.ipynb").write_bytes(content)
+    named, other = check_folder(chapters)
+    assert named.startswith("04_masking.ipynb: not a notebook (") and "execute_chapters.py 04_masking" in named
+    assert other.startswith("05_other: cell 4")
+
+
+def test_a_text_that_is_not_utf_8_is_named(pair):
+    chapters, _ = pair
+    (chapters / "04_masking.md").write_bytes(TEXT.encode() + b"caf\xe9")
+    (complaint,) = check_folder(chapters)
+    assert complaint.startswith("04_masking.md: not UTF-8")
+
+
+def test_a_notebook_is_written_whole_or_not_at_all(pair, monkeypatch):
+    chapters, notebook = pair
+    path = chapters / "04_masking.ipynb"
+    before = path.read_bytes()
+    write_notebook(path, notebook)
+    assert path.read_bytes() == before
+    monkeypatch.setattr(Path, "write_bytes", lambda _, content: open("/dev/full", "wb", buffering=0).write(content))
+    with pytest.raises(OSError, match="04_masking.ipynb"):
+        write_notebook(path, nbformat.v4.new_notebook())
+    assert path.read_bytes() == before and len(list(chapters.iterdir())) == 2
 
 
 @pytest.mark.parametrize(

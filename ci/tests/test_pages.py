@@ -14,7 +14,7 @@ from PIL import Image
 from s4d_lib.checkpoints.cards import read_card
 from s4d_lib.figures.base import COLOURS
 from s4d_lib.predict.pages import page, write_page
-from s4d_lib.predict.timelines import STILL, Judge, Prediction, Thumbnail, judge_clip
+from s4d_lib.predict.timelines import NO_NUMBER, STILL, Judge, Prediction, Thumbnail, judge_clip
 
 HOSTILE = "<img src=x onerror=alert(1)>.mp4"
 VOID = {"meta", "img", "br", "link", "input", "hr"}
@@ -92,6 +92,22 @@ def test_a_page_fetches_nothing_and_closes_what_it_opens(card):
     assert "default-src 'none'" in policy and "http" not in policy
     assert text.count("plotly.js v") == 1, "plotly stands in the page once"
     assert "<style>" in text and "@import" not in text and "prefers-color-scheme: dark" in text
+
+
+@pytest.mark.parametrize("windows", [slice(None), slice(3, 20), slice(5, 6)], ids=["all", "many", "one"])
+def test_what_is_not_a_number_is_a_gap_and_has_its_reason(card, windows):
+    one = clip(card)
+    raw = one.windows.probabilities.copy()
+    raw[windows] = np.nan
+    spans = {name: getattr(one.windows, name) for name in ("start_frame", "end_frame", "start", "end")}
+    one.windows, one.answers = judge_clip(Judge(card.classes["video"]), spans, raw, one.windows.face, 0.0)
+    picture = still(card)
+    picture.answers = {STILL: Judge(card.classes["image"]).answer(STILL, np.full((1, 7), np.nan))}
+    text = page([one, picture])
+    assert "the model&#39;s answer is not a number (NaN)" in text or NO_NUMBER in text
+    assert not re.search(r"\bnan\b|NaN[,\]]|width:nan", text.split("plotly.js v")[0])
+    drawings = [json.loads(body) for name, body in Parsed(text).scripts.items() if body.lstrip().startswith('{"data"')]
+    assert all("Infinity" not in json.dumps(drawing) for drawing in drawings)
 
 
 def test_names_from_files_and_models_are_text(card, tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import re
 from dataclasses import dataclass
@@ -28,8 +30,18 @@ from s4d_lib.frames.reader import UnreadableMedia, open_frames
 from s4d_lib.frames.streams import Chunk, find_media, iter_frames
 from s4d_lib.models.classifier import S4DClassifier
 from s4d_lib.models.sizes import Size
-from s4d_lib.predict.reports import to_csv, to_json
-from s4d_lib.predict.timelines import NO_FACE, STILL, TWO_VIEWS, WHOLE, Judge, judge_clip, smooth_in_time
+from s4d_lib.predict.reports import print_table, to_csv, to_json
+from s4d_lib.predict.timelines import (
+    NO_FACE,
+    NO_NUMBER,
+    STILL,
+    TWO_VIEWS,
+    WHOLE,
+    Judge,
+    Prediction,
+    judge_clip,
+    smooth_in_time,
+)
 from s4d_lib.predict.video import predict, predict_one
 from s4d_lib.predict.windows import Filmstrip, Picture, Shown, sliding_windows, to_input
 from s4d_lib.training.scoring import probabilities as predict_run
@@ -234,6 +246,47 @@ def test_windows_without_a_face_are_marked_and_do_not_count():
     assert {a.reason for a in none.values()} == {NO_FACE} and blind.abstained.all()
     _, unasked = judge_clip(judge, spans, raw, np.full(4, np.nan), 1)
     assert unasked[WHOLE].label == "a"
+
+
+def test_a_model_that_answers_nan_gives_no_answer_and_its_windows_do_not_count():
+    nan = [np.nan, np.nan]
+    raw = np.array([[0.9, 0.1], nan, [0.8, 0.2], nan])
+    span = {"start": np.arange(4.0), "end": np.arange(4.0) + 2}
+    spans = {"start_frame": np.arange(4), "end_frame": np.arange(4), **span}
+    judge = Judge(("a", "b"))
+    windows, answers = judge_clip(judge, spans, raw, np.ones(4), 1.5)
+    assert windows.reasons == ("", NO_NUMBER, "", NO_NUMBER) == windows.smoothed_reasons
+    assert np.isfinite(windows.smoothed[[0, 2]]).all()
+    assert np.allclose(answers[WHOLE].probabilities, raw[[0, 2]].mean(0)) and answers[WHOLE].label == "a"
+    assert answers[TWO_VIEWS].label is None and answers[TWO_VIEWS].reason == NO_NUMBER
+    assert answers[TWO_VIEWS].best == "" and answers[TWO_VIEWS].as_dict()["confidence"] is None
+    _, none = judge_clip(judge, spans, np.full((4, 2), np.nan), np.zeros(4), 1.5)
+    assert {one.reason for one in none.values()} == {NO_NUMBER}
+    _, inf = judge_clip(judge, spans, np.full((4, 2), np.inf), np.ones(4), 1.5)
+    assert {one.label for one in inf.values()} == {None}
+    assert not np.nan < 0.5, "control: why a threshold alone lets it pass"
+
+
+def test_a_file_about_which_a_model_answers_nan_is_reported(tiny_nan):
+    """Eight bits of a shipped model are enough: all weights finite, every answer NaN, and still every report."""
+    rows = list(csv.DictReader(io.StringIO(to_csv([tiny_nan]))))
+    assert {row["answer"] for row in rows} == {""} and {row["abstained"] for row in rows} == {"True"}
+    assert {row["p class 0"] for row in rows} == {""} and all(row["reason"] == NO_NUMBER for row in rows)
+    (told,) = json.loads(to_json([tiny_nan]))["files"]
+    assert {one["reason"] for one in told["answers"].values()} == {NO_NUMBER}
+    assert told["answers"][WHOLE]["probabilities"] == {"class 0": None, "class 1": None}
+    assert told["windows"][0]["p class 0"] is None and told["windows"][0]["best"] == ""
+    print_table([tiny_nan])
+
+
+@pytest.fixture
+def tiny_nan():
+    card = read_card("m", {"video": 2}, 8, (48, 48), {})
+    found = Prediction("x.mp4", "clip", card, 25.0, 100, 4.0)
+    spans = {"start_frame": np.arange(3), "end_frame": np.arange(3), "start": np.arange(3.0), "end": np.arange(3.0) + 2}
+    found.windows, found.answers = judge_clip(Judge(card.classes["video"]), spans, np.full((3, 2), np.nan), np.ones(3),
+                                              1.0)
+    return found
 
 
 def test_smoothing_is_a_triangle_in_seconds():

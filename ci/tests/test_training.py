@@ -20,6 +20,7 @@ from s4d_lib.training import fitting
 from s4d_lib.training import loop as training
 from s4d_lib.training.configs import FinetuneConfig, PretrainConfig
 from s4d_lib.training.data import read_samples, training_split
+from s4d_lib.training.divergence import Diverged
 from s4d_lib.training.loop import Loop
 from s4d_lib.training.runs import train
 from s4d_lib.training.state import Progressed, reached
@@ -344,5 +345,8 @@ def test_a_loss_that_explodes_stops_the_run(faces, runs, monkeypatch):
     import s4d_lib.training.jobs as stages
 
     monkeypatch.setattr(stages, "soft_target_cross_entropy", lambda logits, _: logits.sum() * float("nan"))
-    with pytest.raises(FloatingPointError, match="learning rate"):
+    with pytest.raises(Diverged, match=r"step 0 \(learning rate .*loss became nan on .*\.mp4.*after 0 steps is saved"):
         train(finetuning(faces), runs)
+    (told,) = runs.glob("f-*/diverged.json")
+    assert len(json.loads(told.read_text())["batch"]["clip"]) == 6, "all files of the batch"
+    assert reached(told.parent) == 0

@@ -10,6 +10,7 @@ import typer
 from s4d_lib.errors import Refused
 
 if TYPE_CHECKING:
+    from s4d_lib.training.configs import FinetuneConfig, PretrainConfig
     from s4d_lib.training.launch import Launch
     from s4d_lib.training.runs import Run
 
@@ -19,6 +20,8 @@ def train(
                                            "s2d: both stages of S2D on drawn faces.")],
     tier: Annotated[str, typer.Option(help="With s2d: smoke, laptop or full.")] = "smoke",
     retrain: Annotated[bool, typer.Option(help="Throw an earlier run of this configuration away.")] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Hash every frame again, also those that seem unchanged.")
+                      ] = False,
     processes: Annotated[int | None, typer.Option(help="So many on this node; else one a visible GPU.")] = None,
     method: Annotated[str, typer.Option(help="ddp, or fsdp: each process holds a part of the weights.")] = "ddp",
     nodes: Annotated[int, typer.Option(help="Machines that train together; start this on each of them.")] = 1,
@@ -30,25 +33,22 @@ def train(
 
     launch = asked_for(processes, method, nodes, node_rank, rendezvous)
     try:
-        for run in _train(config, tier, retrain, launch):
+        for run in _train(config, tier, retrain, launch, verify):
             print(f"{run.folder}: {run.record.headline}")
     except KeyboardInterrupt as error:
         print(f"s4d: {str(error) or 'stopped; the same command goes on'}", file=sys.stderr)
         raise typer.Exit(130) from None
 
 
-def _train(config: Path, tier: str, retrain: bool, launch: "Launch | None") -> "list[Run]":
+def _train(config: Path, tier: str, retrain: bool, launch: "Launch | None", verify: bool) -> "list[Run]":
     """The runs of a configuration file, or of both stages of S2D."""
-    from s4d_lib.training.configs import FinetuneConfig, PretrainConfig
     from s4d_lib.training.runs import train as train_or_load
 
     if str(config) == "s2d":
         from s4d_lib.training.tiers import train_s2d
 
-        return list(train_s2d(tier, retrain=retrain, processes=launch))
-    settings = _settings(config)
-    stage = PretrainConfig if settings["stage"] == "pretrain" else FinetuneConfig
-    return [train_or_load(stage(**settings), retrain=retrain, processes=launch)]
+        return list(train_s2d(tier, retrain=retrain, processes=launch, verify=verify))
+    return [train_or_load(_configuration(config), retrain=retrain, processes=launch, verify=verify)]
 
 
 def study(
@@ -82,18 +82,26 @@ def rerun(
     print(again(results(study), cell, method, seed))
 
 
-def _settings(config: Path) -> dict:
-    import yaml
+def _configuration(path: Path) -> "FinetuneConfig | PretrainConfig":
+    """The configuration in a YAML file. Refused, with file and line, for settings that are none."""
+    from pydantic import ValidationError
 
-    if not config.is_file():
-        raise Refused(f"{config}: there is no such file")
+    from s4d_lib.training.configs import FinetuneConfig, PretrainConfig
+    from s4d_lib.training.settings_file import read_settings
+
+    settings = read_settings(path)
+    stage = {"pretrain": PretrainConfig, "finetune": FinetuneConfig}.get(str(settings.get("stage")))
+    if stage is None:
+        raise Refused(f"{path} must set stage: pretrain or stage: finetune")
     try:
-        settings = yaml.safe_load(config.read_text())
-    except yaml.YAMLError as error:
-        raise Refused(f"{config} is not YAML: {error}") from error
-    if not isinstance(settings, dict) or settings.get("stage") not in ("pretrain", "finetune"):
-        raise Refused(f"{config} must set stage: pretrain or stage: finetune")
-    return settings
+        return stage(**settings)
+    except ValidationError as error:
+        lines, found = settings.lines, []
+        for item in error.errors():
+            name = str(item["loc"][0]) if item["loc"] else ""
+            where = f"line {lines[name]}: " if name in lines else ""
+            found.append(f"{where}{'.'.join(map(str, item['loc'])) or 'configuration'}: {item['msg']}")
+        raise Refused(f"{path}: {'; '.join(found)}") from error
 
 
 def curves(

@@ -179,7 +179,7 @@ def measure_lab(wanted: Sequence[tuple[Cell, int]], tier: str = "laptop", phase:
 
 def _measured(cell: Cell, seed: int, tier: str, phase: str, root: Path, more: dict) -> dict:
     from s4d_lib.lab.cells import run_config
-    from s4d_lib.training.data import data_use
+    from s4d_lib.training.content import data_use
 
     one = run_config(cell, "joint", seed, tier, phase)
     read = [data_use(one, m).model_dump() for m in one.modalities]  # other faces or settings, other measures

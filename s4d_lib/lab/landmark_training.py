@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
@@ -28,12 +27,14 @@ from torch import Tensor, nn
 from s4d_lib import records
 from s4d_lib.checkpoints.loading import load_model
 from s4d_lib.clips import normalise
-from s4d_lib.files import runs_root
+from s4d_lib.datasets.samples import Sample
+from s4d_lib.files import runs_root, sha256_of
 from s4d_lib.lab.landmark_scores import floor_points, locate, normalised_mean_error, report
 from s4d_lib.models.landmark_net import LANDMARK_PIXELS, LandmarkNet, load_landmarks
 from s4d_lib.synthetic_faces.drawing import STILL_CHUNK
 from s4d_lib.synthetic_faces.landmark_faces import (
     COARSE,
+    PICTURES,
     RECIPE,
     DrawnFaces,
     Faces,
@@ -45,9 +46,11 @@ from s4d_lib.synthetic_faces.landmark_faces import (
 )
 from s4d_lib.synthetic_faces.recipes import RECIPES
 from s4d_lib.synthetic_faces.renderer import RENDERER_VERSION
+from s4d_lib.training.content import folder_use
+from s4d_lib.training.fingerprints import of_data
 from s4d_lib.training.loop import Job, Loop, run_job
 from s4d_lib.training.plans import Mixed, steady_plan
-from s4d_lib.training.runs import Run
+from s4d_lib.training.runs import Run, finished, leave
 from s4d_lib.training.state import Progressed
 from s4d_lib.weights.files import SHIPPED, save_model
 
@@ -168,20 +171,18 @@ def train_landmarks(config: LandmarkConfig, root: Path | None = None) -> Run:
     The last epoch counts. Test people are looked at once, when training is over, with the weights in half precision
     that `half.safetensors` holds.
     """
-    data = _data_use(config)
-    mark = records.fingerprint([config.model_dump(exclude={"folder", "workers", "device"}), data.model_dump()])
+    data = _data_use(config, root)
+    mark = records.fingerprint([config.model_dump(exclude={"folder", "workers", "device"}), of_data(data)])
     folder = (root or runs_root()) / f"{config.name}-{mark}"
-    if (folder / "record.json").exists():
-        return Run(folder, records.read_record(folder / "record.json"))
+    if run := finished(folder, mark):
+        return run
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(config.model_dump_json(indent=1))
     job, loop = landmark_job(config, folder / "model.safetensors")
     where = run_job(job, loop, folder, mark)
     save_half(folder / "model.safetensors", folder / "half.safetensors")
-    records.write_record(folder / "record.json", _record(config, data, folder, where))
-    for left_over in (folder / "checkpoint.safetensors", *folder.glob(".*.tmp")):
-        left_over.unlink(missing_ok=True)
-    return Run(folder, records.read_record(folder / "record.json"))
+    leave(folder, _record(config, data, folder, where), mark)
+    return finished(folder, mark)
 
 
 def save_half(weights: Path, target: Path) -> Path:
@@ -231,10 +232,12 @@ def _record(config: LandmarkConfig, data: records.DataUse, folder: Path, where: 
                                                  for part in ("train", "validation", "test")}})])
 
 
-def _data_use(config: LandmarkConfig) -> records.DataUse:
+def _data_use(config: LandmarkConfig, root: Path | None) -> records.DataUse:
     if config.folder is not None:
-        card = json.loads((Path(config.folder).parent / "card.json").read_text())
-        return records.DataUse(name=f"{card['name']} (stills)", sha256=card["content_sha256"])
+        parts = [StoredFaces(config.folder, part) for part in ("train", "validation", "test")]
+        folder, ids = Path(config.folder), [faces.ids for faces in parts]
+        samples = [Sample(name, folder / PICTURES / name, 0, "image") for part in ids for name in part]
+        return folder_use(folder, samples, records.fingerprint([ids, sha256_of(folder / "truth.npz")]), runs=root)
     asked = [RECIPE, config.data_seed, RENDERER_VERSION]  # what decides every drawn byte
     return records.DataUse(name=f"{RECIPE.name} (drawn while training)", sha256=records.fingerprint(asked))
 

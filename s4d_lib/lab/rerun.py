@@ -20,7 +20,7 @@ from s4d_lib.errors import Refused
 from s4d_lib.lab.cells import METHODS, SCALES, run_config
 from s4d_lib.lab.pretraining_arms import ARMS, recorded_run
 from s4d_lib.lab.records import CellRuns, LabRecord
-from s4d_lib.records import Record
+from s4d_lib.records import DataUse, Record
 from s4d_lib.training.runs import train
 
 FROM_ENCODERS = tuple(f"dfer from {arm}" for arm in (*ARMS, "scratch"))  # methods of pretraining_arms
@@ -37,9 +37,10 @@ class Again:
     found: float
     same_answers: float
     spread: tuple[float, float]  # lowest and highest recorded WAR over the seeds of this cell and method
+    note: str = ""               # in what the data differs from that of the record
 
     def __str__(self) -> str:
-        return (f"{self.cell}: {self.method}, seed {self.seed}: recorded WAR {self.recorded:.1f}, now "
+        return self.note + (f"{self.cell}: {self.method}, seed {self.seed}: recorded WAR {self.recorded:.1f}, now "
                 f"{self.found:.1f}; {self.same_answers:.1f} % of the answers are the same (seeds of this cell: "
                 f"{self.spread[0]:.1f} to {self.spread[1]:.1f})")
 
@@ -64,7 +65,15 @@ def rerun(record: Record, cell: str | None = None, method: str | None = None, se
     answers, place = before.answers(), before.seeds.index(seed)
     scores = 100 * (answers == cells[cell].test.labels).mean(1)
     return Again(cell, method, seed, float(scores[place]), run.record.results["test_clip"]["war"]["value"],
-                 float(100 * (predicted == answers[place]).mean()), (float(scores.min()), float(scores.max())))
+                 float(100 * (predicted == answers[place]).mean()), (float(scores.min()), float(scores.max())),
+                 _difference(record.data, run.record.data))
+
+
+def _difference(recorded: list[DataUse], now: list[DataUse]) -> str:
+    """That drawn frames are not to a pixel those of the record: other machines round otherwise. No reason to refuse."""
+    before = {use.name: use.sha256 for use in recorded}
+    other = [use.name for use in now if before.get(use.name, use.sha256) != use.sha256]
+    return f"note: frames of {', '.join(other)} differ from those of the record\n" if other else ""
 
 
 def _pick(wanted: Any, known: list, what: str, chance: random.Random) -> Any:

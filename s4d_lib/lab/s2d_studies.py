@@ -31,7 +31,8 @@ from s4d_lib.models.landmark_net import load_landmarks
 from s4d_lib.models.s2d import S2DClassifier
 from s4d_lib.records import Record, fingerprint
 from s4d_lib.training.configs import FinetuneConfig, geometry
-from s4d_lib.training.data import data_use, read_samples, training_split, views
+from s4d_lib.training.content import data_use
+from s4d_lib.training.data import read_samples, training_split, views
 from s4d_lib.training.fitting import build_classifier
 from s4d_lib.training.runs import Run
 from s4d_lib.training.s2d import describe_s2d

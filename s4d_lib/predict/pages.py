@@ -24,7 +24,7 @@ from s4d_lib.checkpoints.cards import AnswerCard
 from s4d_lib.errors import Refused
 from s4d_lib.figures.base import COLOURS
 from s4d_lib.files import write_text
-from s4d_lib.predict.timelines import ABOUT, NO_FACE, SAYS, SHIPPED_KNOWS, WHOLE, Answer, Prediction
+from s4d_lib.predict.timelines import ABOUT, NO_FACE, SAYS, SHIPPED_KNOWS, WHOLE, Answer, Prediction, best_of
 from s4d_lib.templating import fill
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def _plotly() -> Markup:
 
 
 def _percent(value: float) -> str:
-    return f"{100 * value:.0f} %"
+    return f"{100 * value:.0f} %" if np.isfinite(value) else "not a number"
 
 
 def _about(card: AnswerCard) -> list[str]:
@@ -176,7 +176,7 @@ def _table(one: Prediction, rows: int) -> Table:
 
 def _row(one: Prediction, i: int) -> list[str]:
     w = one.windows
-    answer = f"no answer: {w.reasons[i]}" if w.reasons[i] else one.classes[int(w.probabilities[i].argmax())]
+    answer = f"no answer: {w.reasons[i]}" if w.reasons[i] else best_of(one.classes, w.probabilities[i])
     face = "" if np.isnan(w.face[i]) else _percent(w.face[i])
     return [f"{w.start[i]:.2f}–{w.end[i]:.2f}", f"{w.start_frame[i]}–{w.end_frame[i]}", answer,
             _percent(w.confidence[i]), face, *map(_percent, w.probabilities[i])]
@@ -211,10 +211,16 @@ def _plot(one: Prediction, most: int) -> Plot:
 def _points(one: Prediction, mean_of: int) -> _Points:
     w = one.windows
     pieces = [slice(i, i + mean_of) for i in range(0, len(w), mean_of)]
-    p = np.stack([w.smoothed[piece].mean(0) for piece in pieces])
+    p = np.stack([_mean(w.smoothed[piece]) for piece in pieces])
     middle = np.array([w.middle[piece].mean() for piece in pieces])
     edges = [float(w.start[0]), *((middle[1:] + middle[:-1]) / 2).tolist(), float(one.duration)]
     return _Points(p, middle, edges, [_common(w.smoothed_reasons[piece]) for piece in pieces])
+
+
+def _mean(rows: np.ndarray) -> np.ndarray:
+    """Mean of those rows `[n c]` that are numbers; nan where none is."""
+    numbers = np.isfinite(rows).all(1)
+    return rows[numbers].mean(0) if numbers.any() else np.full(rows.shape[1], np.nan)
 
 
 def _areas(classes: Sequence[str], points: _Points) -> Iterator[dict[str, Any]]:
@@ -286,8 +292,10 @@ def _layout(duration: float) -> dict[str, Any]:
     }
 
 
-def _round(values: Iterable[float], digits: int) -> list[float]:
-    return np.round(np.asarray(list(values), dtype=float), digits).tolist()
+def _round(values: Iterable[float], digits: int) -> list[float | None]:
+    """Rounded values; None, which plotly leaves out, for what is not a number."""
+    rounded = np.round(np.asarray(list(values), dtype=float), digits).tolist()
+    return [value if value == value else None for value in rounded]
 
 
 def _place(i: int, name: str) -> int:

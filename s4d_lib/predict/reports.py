@@ -90,4 +90,6 @@ def print_table(predictions: Sequence[Prediction]) -> None:
 def _spelled(answer: Answer | None) -> str:
     if answer is None:
         return ""
-    return f"{answer.best} {answer.confidence:.2f}" if answer.label else f"none: {answer.reason} ({answer.best})"
+    if answer.label:
+        return f"{answer.best} {answer.confidence:.2f}"
+    return f"none: {answer.reason}" + (f" ({answer.best})" if answer.best else "")

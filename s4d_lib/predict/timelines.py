@@ -33,6 +33,7 @@ ABOUT = "A label names an apparent expression: what a face looks like to annotat
 SHIPPED_KNOWS = ("The model that comes with the library has seen synthetic, drawn faces only: about photographs and "
                  "films of people its answers say nothing reliable.")
 NO_FACE = "no face"
+NO_NUMBER = "the model's answer is not a number (NaN)"
 THUMBNAILS = 16  # pictures in a filmstrip
 
 
@@ -42,12 +43,12 @@ class Answer:
 
     what: str                  # a key of SAYS
     classes: tuple[str, ...]
-    probabilities: np.ndarray  # [c], calibrated
+    probabilities: np.ndarray  # [c], calibrated; nan where the model's answer is not a number
     reason: str = ""           # why there is no answer
 
     @property
     def best(self) -> str:
-        return self.classes[int(self.probabilities.argmax())]
+        return best_of(self.classes, self.probabilities)
 
     @property
     def confidence(self) -> float:
@@ -63,7 +64,7 @@ class Answer:
 
     def as_dict(self) -> dict[str, Any]:
         return {"what": self.what, "says": SAYS[self.what], "label": self.label, "best": self.best,
-                "confidence": round(self.confidence, 6), "abstained": self.abstained, "reason": self.reason,
+                "confidence": _rounded(self.confidence), "abstained": self.abstained, "reason": self.reason,
                 "probabilities": _by_class(self.classes, self.probabilities)}
 
 
@@ -187,7 +188,7 @@ class Prediction:
             for answer in (self.answers.values() if answers else ())]
         for i in range(len(self.windows) if self.windows else 0):
             w = self.windows
-            best = self.classes[int(w.probabilities[i].argmax())]
+            best = best_of(self.classes, w.probabilities[i])
             rows.append({**head, "part": f"window {i}", "start_s": float(w.start[i]), "end_s": float(w.end[i]),
                          "start_frame": int(w.start_frame[i]), "end_frame": int(w.end_frame[i]),
                          "face_share": float(w.face[i]), **_told(w.reasons[i], best, float(w.confidence[i])),
@@ -210,12 +211,18 @@ def _columns(word: str, classes: Sequence[str], values: np.ndarray) -> dict[str,
     return {f"{word} {name}": float(value) for name, value in zip(classes, values)}
 
 
-def _by_class(classes: Sequence[str], values: np.ndarray) -> dict[str, float]:
-    return {name: round(float(value), 6) for name, value in zip(classes, values)}
+def _by_class(classes: Sequence[str], values: np.ndarray) -> dict[str, float | None]:
+    return {name: _rounded(value) for name, value in zip(classes, values)}
 
 
 def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(float(value), 6)
+    """Six digits after the point; None also for what is not a number, which JSON does not know."""
+    return None if value is None or not np.isfinite(value) else round(float(value), 6)
+
+
+def best_of(classes: Sequence[str], probabilities: np.ndarray) -> str:
+    """The likeliest class; "" where probabilities `[c]` are not numbers, among which nothing is the largest."""
+    return classes[int(probabilities.argmax())] if np.isfinite(probabilities).all() else ""
 
 
 def smooth_in_time(values: np.ndarray, seconds: np.ndarray, reach: float,
@@ -224,7 +231,8 @@ def smooth_in_time(values: np.ndarray, seconds: np.ndarray, reach: float,
 
     The kernel is a triangle, 1 − |Δt| / reach, in seconds: windows `reach` or more away do not count, and neither
     the frame rate nor the density of windows changes its width. `weight` `[w]` counts a window less or, at 0, not at
-    all; where nothing counts, the window keeps its own value. reach 0 changes nothing.
+    all, as what is not a number never does; where nothing counts, the window keeps its own value. reach 0 changes
+    nothing.
     """
     if reach < 0:
         raise Refused(f"smooth is {reach} s; it must be 0 or more")
@@ -232,13 +240,15 @@ def smooth_in_time(values: np.ndarray, seconds: np.ndarray, reach: float,
     if reach == 0 or not len(values):
         return values.copy()
     weight = np.ones(len(values)) if weight is None else np.asarray(weight, dtype=float)
+    numbers = np.isfinite(values).all(1)
+    weight, counted = np.where(numbers, weight, 0.0), np.where(numbers[:, None], values, 0.0)  # 0 times nan is nan
     first = np.searchsorted(seconds, seconds - reach, side="left")
     last = np.searchsorted(seconds, seconds + reach, side="right")
     smoothed = values.copy()
     for i, (a, b) in enumerate(zip(first, last)):
         kernel = weight[a:b] * np.clip(1 - np.abs(seconds[a:b] - seconds[i]) / reach, 0, None)
         if kernel.sum() > 0:
-            smoothed[i] = kernel @ values[a:b] / kernel.sum()
+            smoothed[i] = kernel @ counted[a:b] / kernel.sum()
     return smoothed
 
 
@@ -252,11 +262,15 @@ class Judge:
     needs_face: bool = True      # no answer where a face was looked for and not seen
 
     def calibrate(self, probabilities: np.ndarray) -> np.ndarray:
-        return apply_temperature(np.asarray(probabilities, dtype=float), self.temperature)
+        """Of raw ones `[… c]`; nan where they are not numbers, infinite ones among them."""
+        raw = np.asarray(probabilities, dtype=float)
+        return apply_temperature(np.where(np.isfinite(raw).all(-1, keepdims=True), raw, np.nan), self.temperature)
 
     def reason(self, probabilities: np.ndarray, no_face: str = "") -> str:
         """Why calibrated probabilities `[c]` are no answer; "" if they are one."""
         confidence = float(probabilities.max())
+        if not np.isfinite(probabilities).all():
+            return NO_NUMBER
         if no_face and self.needs_face:
             return no_face
         if confidence < self.abstain_below:
@@ -274,18 +288,21 @@ def judge_clip(judge: Judge, spans: dict[str, np.ndarray], raw: np.ndarray, face
     """Windows and answers from raw probabilities `[w c]` and the share of frames with a face `[w]` (nan: not asked).
 
     `spans` holds the four first fields of `Windows`. Windows without a face count neither on the timeline of their
-    neighbours nor in the answer for the whole video, as long as there are others. The two views are the first and the
-    last window as they are; if one of them shows no face, there is no answer.
+    neighbours nor in the answer for the whole video, as long as there are others; windows whose answer is not a number
+    never do. The two views are the first and the last window as they are; if one of them shows no face, there is no
+    answer.
     """
     blind = face == 0  # nan is not
-    counted = ~blind if not blind.all() else np.ones(len(blind), dtype=bool)
+    numbers = np.isfinite(raw).all(1)
+    counted = numbers & ~blind if (numbers & ~blind).any() else numbers if numbers.any() else np.ones(len(blind), bool)
     calibrated = judge.calibrate(raw)
     middle = (spans["start"] + spans["end"]) / 2
     smoothed = smooth_in_time(calibrated, middle, smooth, counted)
     words = [NO_FACE if none else "" for none in blind]
     windows = Windows(**spans, probabilities=calibrated, smoothed=smoothed, face=face,
                       reasons=tuple(map(judge.reason, calibrated, words)),
-                      smoothed_reasons=tuple(map(judge.reason, smoothed, words)))
+                      smoothed_reasons=tuple(NO_NUMBER if not number else judge.reason(p, word)
+                                             for number, p, word in zip(numbers, smoothed, words)))
     missing = [name for name, at in (("first", 0), ("last", -1)) if blind[at]]
     ends = f"{NO_FACE} in the {' and '.join(missing)} window" if missing and not blind.all() else \
         NO_FACE if missing else ""

@@ -3,6 +3,7 @@
     write_faces(Path("data/faces"), "default", stills=300, clips=120, seed=0)
 
     OUT/card.json                                              what was asked for, and a hash of what came out
+    OUT/frames.sha256                                          a line for each frame file, as `sha256sum` writes it
     OUT/stills/Manually_Annotated_Images/<folder>/<hash>_aligned/face_det_000000.png
     OUT/stills/train_affectnet7.txt, test_affectnet7.txt       `<relative path> <label>`, AffectNet-7 order
     OUT/clips/clip_mp4/<id>.mp4, OUT/clips/clip_jpg/<id>/<00001…>.jpg
@@ -42,6 +43,7 @@ from torch import Tensor
 from s4d_lib import __version__
 from s4d_lib.datasets.labels import FOLDS, SCHEMAS
 from s4d_lib.errors import Refused
+from s4d_lib.files import sha256_of
 from s4d_lib.frames.writer import write_mp4
 from s4d_lib.progress import Progress
 from s4d_lib.synthetic_faces.drawing import Clips, Stills, iter_clips, iter_stills
@@ -52,6 +54,7 @@ from s4d_lib.synthetic_faces.renderer import RENDERER_VERSION
 
 SILENT = 3600.0  # seconds without a sign of life after which a writer on another machine counts as killed
 FRAME_KINDS = ("mp4", "jpg")
+SUMS = "frames.sha256"
 LICENCE = "CC0-1.0. Drawn by a program; nobody depicted exists, no photograph was used."
 AFFECTNET = [SCHEMAS["affectnet7"].classes.index(name) for name in EMOTIONS]
 
@@ -83,7 +86,7 @@ def write_faces(out: Path, recipe: str | FaceRecipe, stills: int, clips: int, se
                 bar.update(count)
 
             card = _build(part, recipe, stills, clips, seed, frames, done)
-        card = {"request": request} | card
+        card = {"request": request} | card | {"frames_sha256": _write_sums(part)}
         (part / "card.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
         return _publish(part, out, card)
     finally:
@@ -187,6 +190,15 @@ def _build(part: Path, recipe: FaceRecipe, stills: int, clips: int, seed: int, f
     return {"name": recipe.name, "stills": stills, "clips": clips, "seed": seed, "size": recipe.size,
             "fps": recipe.clip.fps, "classes": list(EMOTIONS), "content_sha256": digest.hexdigest(),
             "library": __version__, "licence": LICENCE}
+
+
+def _write_sums(out: Path) -> str:
+    """frames.sha256: what every frame file holds, so that a changed one shows; returns the hash of this list."""
+    frames = [path for path in out.glob("*/*/**/*") if path.suffix in (".png", ".jpg", ".mp4")]
+    lines = sorted(f"{path.relative_to(out).as_posix()}\n{sha256_of(path)}" for path in frames)
+    text = "".join("{1}  {0}\n".format(*line.split("\n")) for line in lines)
+    (out / SUMS).write_text(text, encoding="utf-8", newline="\n")
+    return sha256_of(out / SUMS)
 
 
 def _write_stills(folder: Path, recipe: FaceRecipe, count: int, seed: int, digest: hashlib._Hash,

@@ -30,6 +30,7 @@ REGIONS = {"jaw": slice(0, 17), "brows": slice(17, 27), "nose": slice(27, 36), "
 MIRROR = (*range(16, -1, -1), *range(26, 16, -1), *range(27, 31), *range(35, 30, -1),
           *range(45, 41, -1), 47, 46, *range(39, 35, -1), 41, 40,
           *range(54, 47, -1), *range(59, 54, -1), *range(64, 59, -1), *range(67, 64, -1))
+PICTURES = "Manually_Annotated_Images"  # the folder of a stored set, as in AffectNet
 PARTS = ("train", "validation", "test")
 SEEDS = 1_000_000  # of one part; the first million is left to the data sets of the book
 # Wider than the stills and clips of the book in every dial, so that both lie inside what was learned.
@@ -110,7 +111,7 @@ class StoredFaces(Dataset):
 
     def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Tensor]:
         i = key[1] if isinstance(key, tuple) else key
-        with Image.open(self.folder / "Manually_Annotated_Images" / self.ids[i]) as picture:
+        with Image.open(self.folder / PICTURES / self.ids[i]) as picture:
             frame = torch.from_numpy(np.array(picture.convert("RGB")))
         return {"x": frame.permute(2, 0, 1), "points": _units(self.points[i], frame[None]), "yaw": self.yaws[i]}
 

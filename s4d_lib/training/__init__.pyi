@@ -7,7 +7,8 @@ from .configs import (
     PretrainConfig as PretrainConfig,
     geometry as geometry,
 )
-from .data import data_use as data_use, read_samples as read_samples, training_split as training_split, views as views
+from .data import read_samples as read_samples, training_split as training_split, views as views
+from .content import data_use as data_use
 from .plans import Mixed as Mixed, collate as collate, epoch_plan as epoch_plan, shuffled as shuffled
 from .jobs import finetune_plan as finetune_plan, pretrain_job as pretrain_job
 from .steps import pieces as pieces

@@ -8,9 +8,9 @@ and 09.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from s4d_lib.clips import RECIPES
 from s4d_lib.datasets.folders import LAYOUTS
@@ -23,14 +23,16 @@ from s4d_lib.training.s2d_settings import S2DSettings
 from s4d_lib.training.transfer_dials import TransferDials
 
 Modality = Literal["image", "clip"]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]   # what torch and numpy both take
+Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Config(BaseModel):
     """What both stages share."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    name: str = Field(pattern=r"^[\w.-]+$", description="names the run folder")
+    name: str = Field(pattern=r"^[\w.-]+$", max_length=120, description="names the run folder")
     tier: Literal["smoke", "laptop", "full"] | None = None
     size: str = "base"
     stills: str | None = Field(None, description="folder of the image data set")
@@ -47,21 +49,29 @@ class Config(BaseModel):
     local_contrast: bool = later(False, description="read frames through frames/local_contrast.py")
     augment_stills: str = "PAPER_STILL_TRAIN"
     augment_clips: str = "PAPER_CLIP_TRAIN"
-    epochs: int = Field(100, ge=1)
+    epochs: int = Field(100, ge=1, le=1_000_000)
     batch_stills: int = Field(64, ge=1)
     batch_clips: int = Field(32, ge=1)
     lr: float = Field(4e-5, gt=0, description="peak learning rate")
     final_lr: float = Field(0.0, ge=0)
     warmup_epochs: float = Field(5.0, ge=0)
     weight_decay: float = Field(0.05, ge=0)
-    clip_norm: float | None = None
-    seed: int = 0
+    clip_norm: float | None = Field(None, gt=0, description="largest norm of the gradient; None: as it is")
+    seed: Seed = 0
     precision: Literal["no", "bf16", "fp16"] = "no"
     accumulate: int = Field(1, ge=1, description="micro-batches a step is split into, over all processes")
     ema: float | None = Field(None, gt=0, lt=1)
-    workers: int = Field(0, ge=0)
+    workers: int = Field(0, ge=0, le=1024)
     device: Literal["auto", "cpu"] = "auto"
     checkpoint_minutes: float = Field(5.0, gt=0)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_number_is_a_truth(cls, value: object, about: ValidationInfo) -> object:
+        """true is no number: pydantic would take it for 1, and `seed: true` for seed 1."""
+        if isinstance(value, bool) and "bool" not in str(cls.model_fields[about.field_name].annotation):
+            raise Refused(f"{str(value).lower()} is neither a number nor a word")
+        return value
 
     @model_validator(mode="after")
     def _known_recipes(self) -> Config:
@@ -71,8 +81,15 @@ class Config(BaseModel):
         for name in (self.stills_as, self.clips_as):
             if name not in READERS:
                 raise Refused(f"no reader is called {name!r}; there are {', '.join(READERS)}")
-        if self.warmup_epochs > self.epochs:
-            raise Refused(f"warmup_epochs={self.warmup_epochs} is more than epochs={self.epochs}")
+        if self.warmup_epochs >= self.epochs:
+            raise Refused(f"warmup_epochs={self.warmup_epochs} leaves nothing of epochs={self.epochs}: the learning "
+                          "rate would only rise; set warmup_epochs below epochs (0: none)")
+        if getattr(self, "system", "s4d") == "s4d":
+            from s4d_lib.models.sizes import resolve_size
+
+            resolve_size(self.size)
+        if len(self.name.encode()) > 200:
+            raise Refused(f"name: {len(self.name.encode())} bytes are too many for a folder; use at most 200")
         return self
 
     def schema(self, modality: str) -> LabelSchema:
@@ -108,7 +125,7 @@ class PretrainConfig(Config):
     batch_stills: int = Field(384, ge=1)
     batch_clips: int = Field(96, ge=1)
     lr: float = Field(1.2e-3, gt=0)
-    betas: tuple[float, float] = (0.9, 0.95)
+    betas: tuple[Beta, Beta] = (0.9, 0.95)
 
 
 class FinetuneConfig(S2DSettings, TransferDials, Config):
@@ -124,7 +141,7 @@ class FinetuneConfig(S2DSettings, TransferDials, Config):
     init: str | None = Field(None, description="pretrained checkpoint, or 'shipped'; None: random weights")
     fold: int = Field(1, ge=1, le=5)
     validation: float = Field(0.1, gt=0, lt=1, description="share of the training list kept for choosing the epoch")
-    split_seed: int = Field(0, description="the same validation samples and few labels for every training seed")
+    split_seed: Seed = Field(0, description="the same validation samples and few labels for every training seed")
     epoch_rule: Literal["best_on_validation", "last", "best_on_test"] = Field(
         "best_on_validation", description="best_on_test is what the released code does; it is recorded as such"
     )
@@ -148,7 +165,13 @@ class FinetuneConfig(S2DSettings, TransferDials, Config):
     cutmix: float = Field(1.0, ge=0)
     smoothing: float = Field(0.1, ge=0, lt=1)
     final_lr: float = Field(1.25e-7, ge=0)
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
+
+    @model_validator(mode="after")
+    def _possible_experts(self) -> FinetuneConfig:
+        if self.expert_blocks and self.top_k > self.experts:
+            raise Refused(f"top_k={self.top_k} of experts={self.experts} cannot be chosen; lower top_k")
+        return self
 
     @property
     def modalities(self) -> tuple[str, ...]:

@@ -5,15 +5,11 @@ Derived in chapters 06, 07 and 08.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from s4d_lib.checkpoints.cards import DRAWN
 from s4d_lib.clips import EVAL, RECIPES
 from s4d_lib.datasets.face_dataset import FaceDataset, find_unreadable
 from s4d_lib.datasets.labels import schema_named
@@ -21,9 +17,7 @@ from s4d_lib.datasets.readers import options_of, read_dataset
 from s4d_lib.datasets.samples import Sample, check_samples, few_labels, split_validation
 from s4d_lib.errors import Refused
 from s4d_lib.progress import say
-from s4d_lib.records import DataUse
 from s4d_lib.training.configs import Config, FinetuneConfig, geometry
-from s4d_lib.weights.wheels import FACE_MESH
 
 Samples = dict[str, list[Sample]]  # by modality
 
@@ -62,49 +56,6 @@ def pretraining_samples(config: Config) -> tuple[Samples, dict[str, list[str]]]:
     return {m: samples for m, (samples, _) in found.items()}, {m: skipped for m, (_, skipped) in found.items()}
 
 
-def data_use(config: Config, modality: str) -> DataUse:
-    """Name and content hash of the data a stage reads: from its card if it has one, else from its lists as read."""
-    folder = data_folder(config, modality)
-    if card := _card(folder):
-        return DataUse(name=f"{card['name']} ({folder.name})", sha256=card["content_sha256"])
-    digest = hashlib.sha256()
-    for split in ("train", "test") if isinstance(config, FinetuneConfig) else ("train",):
-        for sample in read_samples(config, modality, split):
-            digest.update(f"{split}\t{sample.id}\t{sample.label}\n".encode())
-    return DataUse(name=folder.name, sha256=digest.hexdigest())
-
-
-def trained_on(config: FinetuneConfig) -> str:
-    """What the file of a trained model says of its data: drawn faces, whose card tells, or names of folders.
-
-    "drawn faces only" is said where nothing else had a part in it: no weights of unknown origin, no network of others.
-    """
-    names, drawn = [], config.init in (None, "shipped")
-    for modality in config.modalities:
-        folder = data_folder(config, modality)
-        card, layout = _card(folder), config.stills_as if modality == "image" else config.clips_as
-        names.append(f"{card['name']} ({folder.name})" if card else f"{folder.name} (read as {layout})")
-        drawn &= card is not None and "recipe" in card.get("request", {})
-    names += [] if config.init in (None, "shipped") else [f"starting from the weights in {Path(config.init).name}"]
-    if config.system == "s2d" and config.prompts and config.landmarks not in ("shipped", "random"):
-        mesh = config.landmarks == FACE_MESH
-        names.append("with landmarks of " + ("MediaPipe's face mesh" if mesh else Path(config.landmarks).name))
-        drawn = False
-    return f"{f'{DRAWN}: ' if drawn else ''}{', '.join(names)}"
-
-
-def _card(folder: Path) -> dict[str, Any] | None:
-    """The card beside a data set or above it, as `synthetic_faces/folders.py` writes one; None for any other file."""
-    for place in (folder / "card.json", folder.parent / "card.json"):
-        if place.exists():
-            try:
-                card = json.loads(place.read_text(encoding="utf-8"))
-            except ValueError:
-                return None
-            return card if isinstance(card, dict) and {"name", "content_sha256"} <= card.keys() else None
-    return None
-
-
 def read_samples(config: Config, modality: str, split: str) -> list[Sample]:
     """The samples a stage finds in its data folders; `groups.csv` beside the lists keeps one person in one split.
 
@@ -140,7 +91,21 @@ def _groups(folder: Path) -> dict[str, str] | None:
     path = folder / "groups.csv"
     if not path.exists():
         return None
-    return dict(line.rsplit(",", 1) for line in path.read_text().splitlines()[1:])
+    groups = {}
+    for number, line in enumerate(_lines(path)[1:], 2):
+        name, mark, group = line.rpartition(",")
+        if line.strip() and not (mark and name and group.strip()):
+            raise Refused(f"{path}:{number}: {line[:80]!r} is not `id,group`")
+        if line.strip() and groups.setdefault(name, group) != group:
+            raise Refused(f"{path}:{number}: {name[:80]!r} is in two groups, {groups[name][:40]!r} and {group[:40]!r}")
+    return groups
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise Refused(f"{path}: not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8") from error
 
 
 def readable(config: Config, samples: list[Sample]) -> tuple[list[Sample], list[str]]:

@@ -1,21 +1,22 @@
 """config → fingerprint, record     by what a run is known, and what it says of itself when it is done.
 
-The fingerprint covers the configuration and the content of the data, not the place they lie in, nor by how many
-processes it was computed. The record names the protocol beside the published one. Derived in chapters 06 and 07.
+The fingerprint covers the configuration and the content of the data (`content.py`), not the place they lie in, nor by
+how many processes it was computed. The record names the protocol beside the published one. Derived in chapters 06 and
+07.
 """
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
-
-import torch
 
 from s4d_lib import distributed
 from s4d_lib.datasets.protocols import PROTOCOLS, Protocol, compare
+from s4d_lib.errors import Refused
+from s4d_lib.files import sha256_of
 from s4d_lib.records import DataUse, Record, code_state, device_state, fingerprint, peak_memory_mb
 from s4d_lib.training.configs import Config, FinetuneConfig, geometry
 from s4d_lib.training.later import unused
+from s4d_lib.training.precision import COMPUTES_IN, device_of
 from s4d_lib.training.state import Progressed
 from s4d_lib.weights.files import SHIPPED
 from s4d_lib.weights.wheels import FACE_MESH, WHEELS
@@ -32,15 +33,50 @@ def run_mark(config: Config, data: dict[str, DataUse]) -> str:
     apart = {"stills", "clips", "init", "workers", "cache", "checkpoint_minutes", "landmark_memory"} | unused(config)
     s2d = getattr(config, "system", "s4d") == "s2d"
     apart |= {"landmarks"} if s2d else set()  # like data and `init` it counts by its content, not by its place
-    content = [config.model_dump(exclude=apart), [use.model_dump() for use in data.values()], _init_hash(config)]
+    content = [config.model_dump(exclude=apart), [of_data(use) for use in data.values()], _init_hash(config)]
     if s2d:
         content.append(landmarks_hash(config))
     return fingerprint(content)
 
 
+def of_data(use: DataUse) -> dict:
+    """What of a data set counts: its lists, and its frames or what they were drawn from.
+
+    The same faces drawn on another machine may differ by rounding, and are the same data. The third form is that of
+    runs before the mark saw the data.
+    """
+    if use.lists is None:
+        return {"name": use.name, "sha256": use.sha256, "counts": {}, "skipped": []}
+    return {"lists": use.lists} | ({"drawn": use.drawn} if use.drawn else {"frames": use.sha256})
+
+
 def _init_hash(config: Config) -> str | None:
     init = getattr(config, "init", None)
-    return hashlib.sha256(init_path(init).read_bytes()).hexdigest() if init else None
+    return _weights_hash("init", init_path(init)) if init else None
+
+
+def require_weights(config: Config) -> None:
+    """Refused, before anything is read, where a configuration names weights that are not there."""
+    s2d = getattr(config, "system", "s4d") == "s2d" and config.prompts
+    init, landmarks = getattr(config, "init", None), config.landmarks if s2d else None
+    paths = {"init": init and init_path(init), "landmarks": None if landmarks in (None, "shipped", "random")
+             else Path(landmarks)}
+    for setting, path in paths.items():
+        if path is not None and not path.exists():
+            raise Refused(f"{setting}: {path} is not there; name a file of weights, or 'shipped'")
+
+
+def _weights_hash(setting: str, path: Path) -> str:
+    """The sha256 of a file of weights, or of those in a folder. Refused, by setting, where there is none."""
+    try:
+        if not path.is_dir():
+            return sha256_of(path)
+        parts = sorted(part for part in path.iterdir() if part.suffix in (".safetensors", ".bin", ".pth", ".json"))
+        if not parts:
+            raise Refused(f"{setting}: {path} is a folder without weights; name a file of weights")
+        return fingerprint([(part.name, sha256_of(part)) for part in parts])
+    except OSError as error:
+        raise Refused(f"{setting}: {path} cannot be read ({error.strerror}); name a file of weights") from error
 
 
 def landmarks_hash(config: FinetuneConfig) -> str | None:
@@ -53,7 +89,7 @@ def landmarks_hash(config: FinetuneConfig) -> str | None:
         return WHEELS[FACE_MESH].sha256
     path = SHIPPED["landmarks"] if config.landmarks == "shipped" else Path(config.landmarks)
     # Remembered features are rounded, so a run with a memory is another run (models/landmark_memory.py).
-    return hashlib.sha256(path.read_bytes()).hexdigest() + ("+memory" if config.landmark_memory else "")
+    return _weights_hash("landmarks", path) + ("+memory" if config.landmark_memory else "")
 
 
 def init_path(init: str) -> Path:
@@ -71,7 +107,7 @@ def finetune_headline(config: FinetuneConfig, outcome: dict) -> str:
 
 def run_record(config: Config, kind: str, headline: str, where: Progressed, outcome: dict, data: dict[str, DataUse],
             counts: dict[str, dict[str, int]], skipped: dict[str, list[str]]) -> Record:
-    device = "cuda" if config.device == "auto" and torch.cuda.is_available() else "cpu"
+    device = device_of(config.device)
     protocol = {"test": TEST_VIEWS}
     if isinstance(config, FinetuneConfig):
         protocol |= {"epoch_rule": config.epoch_rule, "fold": config.fold, "validation": config.validation,
@@ -82,7 +118,8 @@ def run_record(config: Config, kind: str, headline: str, where: Progressed, outc
         config=config.model_dump(mode="json", exclude={"stills", "clips", "init"}) | _names(config),
         protocol=protocol if kind == "finetune" else {}, results=outcome,
         data=[data[m].model_copy(update={"counts": counts[m], "skipped": skipped[m]}) for m in counts],
-        code=code_state(), device=device_state(device) | distributed.state(), wall_seconds=where.seconds,
+        code=code_state(), wall_seconds=where.seconds,
+        device=device_state(device) | {"computed_in": COMPUTES_IN[config.precision]} | distributed.state(),
         peak_memory_mb=peak_memory_mb(device),
     )
 

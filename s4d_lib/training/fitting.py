@@ -10,19 +10,21 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import nn
 
 from s4d_lib import distributed
 from s4d_lib.checkpoints.encoders import load_encoder
 from s4d_lib.checkpoints.loading import load_model
+from s4d_lib.errors import Refused
+from s4d_lib.files import replacing, save_tensors, sha256_of, write_atomically
 from s4d_lib.layers.adapters import MixtureOfAdapterExperts
 from s4d_lib.models.classifier import S4DClassifier
 from s4d_lib.models.s2d import S2DClassifier
 from s4d_lib.progress import say
 from s4d_lib.records import DataUse, Record
 from s4d_lib.training.configs import HEAD, FinetuneConfig, PretrainConfig
-from s4d_lib.training.data import Split, pretraining_samples, split_data, trained_on
+from s4d_lib.training.content import trained_on
+from s4d_lib.training.data import Split, pretraining_samples, split_data
 from s4d_lib.training.fingerprints import finetune_headline, init_path, run_record
 from s4d_lib.training.jobs import finetune_job, pretrain_job
 from s4d_lib.training.loop import run_job
@@ -60,7 +62,8 @@ def finetune(config: FinetuneConfig, data: dict[str, DataUse], folder: Path, mar
     tested = score_test(config, fitted.model, split.test)
     if not distributed.is_first():
         return None
-    np.savez(folder / "predictions.npz", **tested.answers)
+    with replacing(folder / "predictions.npz") as part, open(part, "wb") as file:  # by a path savez would add .npz
+        np.savez(file, **tested.answers)
     where = fitted.where
     outcome = {"history": where.history, "chosen_epoch": where.best_epoch, "updates": where.update} | tested.scores
     return run_record(config, "finetune", finetune_headline(config, outcome), where, outcome, data, split.counts,
@@ -89,11 +92,19 @@ def fit(config: FinetuneConfig, split: Split, folder: Path, mark: str) -> Fitted
     where = run_job(job, loop, folder, mark)
     if distributed.is_first():
         for name, part in job.keep.items():
-            save_file({key: value.cpu() for key, value in part.state_dict().items()}, folder / f"{name}.safetensors")
+            save_tensors(folder / f"{name}.safetensors", {k: value.cpu() for k, value in part.state_dict().items()})
+    _require_chosen(folder / "model.safetensors", where)
     chosen = load_model(folder / "model.safetensors").to(next(job.model.parameters()).device)
     if isinstance(chosen, S2DClassifier):
         chosen.use_memory(config.landmark_memory)
     return Fitted(chosen, where)
+
+
+def _require_chosen(weights: Path, where: Progressed) -> None:
+    """Refused where the weights of the chosen epoch are not those that were written at its end."""
+    if distributed.is_first() and sha256_of(weights) != where.best_sha256:
+        raise Refused(f"{weights}: not the weights that epoch {where.best_epoch} of this run ended with; train it anew "
+                      "with retrain (`s4d train --retrain`)")
 
 
 def _description(config: FinetuneConfig) -> dict:
@@ -124,5 +135,5 @@ def build_classifier(config: FinetuneConfig, report_to: Path | None = None) -> S
         report = str(load_encoder(model, init_path(config.init)))
         say(report.splitlines()[0])
         if report_to:
-            report_to.write_text(report + "\n")
+            write_atomically(report_to, report + "\n")
     return model

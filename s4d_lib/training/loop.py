@@ -9,11 +9,8 @@ from __future__ import annotations
 
 import copy
 import math
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,11 +23,15 @@ from torch.utils.data import DataLoader
 
 from s4d_lib import distributed
 from s4d_lib.errors import Refused
+from s4d_lib.files import sha256_of
 from s4d_lib.progress import Progress
+from s4d_lib.training.divergence import Diverged, NotFinite, gradient_norm, is_finite, tell
 from s4d_lib.training.optimizers import TaskAdamW, unwrapped
 from s4d_lib.training.plans import Mixed, Step, collate, keys, seeded
-from s4d_lib.training.state import MetricsLog, Progressed, load_state, save_state
+from s4d_lib.training.precision import device_of, refuse_precision
+from s4d_lib.training.state import MetricsLog, Progressed, load_state, reached, save_state
 from s4d_lib.training.steps import LossOf, Part, StepShare, full, meeting, shard
+from s4d_lib.training.stopping import Held, between_steps
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -79,7 +80,7 @@ class Job:
     loss: Callable[[nn.Module, str, dict], Tensor]
     validate: Callable[[nn.Module], dict[str, float]] | None = None
     selects: str | None = None       # the validation value that chooses the epoch (larger is better); None: last
-    save_best: Callable[[nn.Module], None] | None = None
+    save_best: Callable[[nn.Module], Path | None] | None = None  # returns the file it wrote
     label: str = "training"
     combiner: Combiner | None = None  # a remedy: two neighbouring steps become one, their gradients combined by it
     heads: Mapping[str, Sequence[nn.Parameter]] = field(default_factory=dict)  # modality → what it alone trains, for it
@@ -100,6 +101,7 @@ def run_job(job: Job, loop: Loop, folder: Path, fingerprint: str) -> Progressed:
                 while training.where.epoch < loop.epochs:
                     training.epoch(bar, stop)
                 training.agreed = True
+                training.refuse_unsound()
         finally:  # an interrupt, an error in the data and the regular end all leave a checkpoint of whole steps
             training.save()
         distributed.barrier()
@@ -170,7 +172,10 @@ class _Training:
         steps = job.plan(where.epoch)[where.step :]
         for group in _together(zip(steps, _loader(job, loop, steps, where.epoch)), job):
             self.scheduler.step_update(where.update)
-            loss = _update(job, loop, self.accelerator, self.model, self.optimizer, group, where.update)
+            try:
+                loss = _update(job, loop, self.accelerator, self.model, self.optimizer, group, where.update)
+            except NotFinite as error:
+                raise self._diverged(str(error), group) from None
             if self.averaged is not None:
                 self.averaged.update(job.model, step=where.update)
             where.step, where.update = where.step + len(group), where.update + 1
@@ -194,58 +199,39 @@ class _Training:
             stop()
         if due:
             self.agreed = True
+            self.refuse_unsound()
             self.save()
             self.agreed, self.saved = False, time.monotonic()
+
+    def _saves(self) -> bool:
+        forgetful = self.job.combiner is not None and self.job.combiner.forgets
+        lost = self.torn or forgetful or (self.plain is not None and not self.agreed)
+        return not lost and (self.plain is not None or is_finite(self.job.model))
+
+    def refuse_unsound(self) -> None:
+        """Diverged where a weight is no longer finite although every loss was."""
+        if self.plain is None and not is_finite(self.job.model):
+            raise self._diverged("weights are no longer finite", [])
+
+    def _diverged(self, what: str, group: list[tuple[Step, dict]]) -> Diverged:
+        """What the run says when it cannot go on; all ranks come to it at the same step."""
+        self.agreed = True
+        stands = self.where.update if self._saves() else reached(self.folder)
+        batch = {step.modality: _names(self.job, step) for step, _ in group}
+        return tell(self.folder, what, self.where.update, scheduler_lr(self.optimizer), batch, stands)
 
     def save(self) -> None:
         """A checkpoint, unless the last step was applied by half, or weights lie in parts that others may have lost.
 
-        Then the one before stands.
+        Then the one before stands; as where weights are no longer finite, from which nobody could go on.
         """
-        forgetful = self.job.combiner is not None and self.job.combiner.forgets
-        if self.torn or forgetful or (self.plain is not None and not self.agreed):
+        if not self._saves():
             return
         self.where.seconds = self.before + time.monotonic() - self.started
         if distributed.is_first():
             self.log.flush()
         save_state(self.folder, self.fingerprint, self.job.model, self.averaged, self.optimizer,
                    self.accelerator.scaler, self.where, self.job.keep)
-
-
-class Held:
-    """Signals that wait for the end of a step: `asked` says whether one came, calling it acts on it."""
-
-    asked = False
-
-    def __call__(self) -> None:
-        raise KeyboardInterrupt("stopped after a whole step; start the same run again to go on")
-
-
-@contextmanager
-def between_steps() -> Iterator[Held]:
-    """Hold SIGINT and SIGTERM back until the caller asks, so that no step is left half applied.
-
-    A second signal acts at once, but not on one process of several: they stop together, and whoever started them
-    repeats himself. Outside the main thread, where Python delivers no signals, nothing changes.
-    """
-    held = Held()
-    if threading.current_thread() is not threading.main_thread():
-        yield held
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def hold(number: int, _frame: object) -> None:
-        if held.asked and distributed.size() == 1:
-            raise KeyboardInterrupt
-        held.asked = True
-
-    for number in before:
-        signal.signal(number, hold)
-    try:
-        yield held
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _together(steps: Iterable[tuple[Step, dict]], job: Job) -> Iterator[list[tuple[Step, dict]]]:
@@ -272,12 +258,12 @@ def _update(job: Job, loop: Loop, accelerator: Accelerator, model: nn.Module, op
         else:
             total = _combined_backward(job, accelerator, model, ready)
         if not math.isfinite(total):
-            raise FloatingPointError(
-                f"the loss became {total} at step {update} (epoch samples {group[0][0].indices[:4]} …, "
-                f"{ready[0][0]}); lower the learning rate, or use precision 'no' or 'bf16'"
-            )
-        if loop.clip_norm is not None:
-            accelerator.clip_grad_norm_(model.parameters(), loop.clip_norm)
+            raise NotFinite(f"the loss became {total}")
+        norm = (accelerator.clip_grad_norm_(model.parameters(), loop.clip_norm) if loop.clip_norm is not None else
+                gradient_norm(model))
+        # In float16 such a step is left out and the next one scaled down; parts of gradients are not looked at.
+        if accelerator.scaler is None and not distributed.sharded() and not math.isfinite(float(norm)):
+            raise NotFinite(f"the gradient became {float(norm)} at a loss of {total:.4g}")
         if job.separate:
             unwrapped(optimizer).task = ready[0][0]
         optimizer.step()
@@ -333,11 +319,18 @@ def _validate(job: Job, loop: Loop, whole_model: Callable[[], nn.Module], where:
     values = job.validate(model) | (job.observe() if job.observe is not None else {})
     best = job.selects is None or values[job.selects] > where.best
     if best and distributed.is_first():
-        job.save_best(model)
+        written = job.save_best(model)
+        where.best_sha256 = sha256_of(written) if written is not None else ""
     if best:
         where.best, where.best_epoch = values.get(job.selects, math.nan), epoch
     where.history.append({"epoch": epoch, "update": where.update, **values})
     log.add(update=where.update, epoch=epoch, **values)
+
+
+def _names(job: Job, step: Step) -> list[str]:
+    """The files of a step, or their numbers where its data has none."""
+    samples = getattr(job.data.parts[step.modality], "samples", None)
+    return [str(samples[i].path) if samples else f"sample {i}" for i in step.indices]
 
 
 def _share(job: Job, loop: Loop, step: Step) -> StepShare:
@@ -349,10 +342,11 @@ def _accelerator(loop: Loop) -> Accelerator:
     from accelerate import Accelerator, DistributedDataParallelKwargs
     from accelerate.state import AcceleratorState
 
+    refuse_precision(loop.precision, loop.device)
     AcceleratorState._reset_state()  # precision is global there; a second run in one process may want another
     # A step of stills leaves the head of clips without a gradient, which is no mistake.
     unused = DistributedDataParallelKwargs(find_unused_parameters=True, broadcast_buffers=False)
-    accelerator = Accelerator(mixed_precision=loop.precision, cpu=loop.device == "cpu" or not torch.cuda.is_available(),
+    accelerator = Accelerator(mixed_precision=loop.precision, cpu=device_of(loop.device) == "cpu",
                               kwargs_handlers=[unused])
     if accelerator.num_processes != distributed.size():
         raise RuntimeError(f"{accelerator.num_processes} processes were found where {distributed.size()} were "
@@ -363,7 +357,7 @@ def _accelerator(loop: Loop) -> Accelerator:
 def _scheduler(optimizer: Optimizer, loop: Loop, total: int) -> CosineLRScheduler:
     from timm.scheduler import CosineLRScheduler
 
-    warmup = round(total * loop.warmup_epochs / loop.epochs)
+    warmup = min(round(total * loop.warmup_epochs / loop.epochs), total - 1)  # timm wants a step after it
     prefix = not loop.warmup_in_cosine
     return CosineLRScheduler(
         optimizer, t_initial=total - warmup if prefix else total, lr_min=loop.final_lr, warmup_t=warmup,

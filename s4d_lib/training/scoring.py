@@ -18,6 +18,7 @@ from s4d_lib.metrics.held_out import HeldOut
 from s4d_lib.metrics.scores import score
 from s4d_lib.training.configs import Config, FinetuneConfig
 from s4d_lib.training.data import Samples, views
+from s4d_lib.training.divergence import Diverged
 from s4d_lib.training.plans import collate_views
 
 TEST_SAMPLING = {"image": "centre", "clip": "test"}  # the whole picture; two temporal views
@@ -75,4 +76,8 @@ def probabilities(model: nn.Module, dataset: FaceDataset, config: Config, batch:
         found.append((own.start, softmax.unflatten(0, (-1, items["views"])).mean(1), items["label"]))
     found = sorted((part for parts in distributed.gathered(found) for part in parts), key=lambda part: part[0])
     _, softmaxes, labels = zip(*found)
-    return torch.cat(softmaxes).double().numpy(), torch.cat(labels).numpy()
+    answers = torch.cat(softmaxes).double()
+    if bad := (~torch.isfinite(answers).all(1)).nonzero()[:, 0].tolist():
+        raise Diverged(f"{config.name}: for {len(bad)} of {len(answers)} samples the network's answer is not a number, "
+                       f"such as {dataset.samples[bad[0]].path}; it has diverged: lower lr, or set clip_norm")
+    return answers.numpy(), torch.cat(labels).numpy()

@@ -115,18 +115,18 @@ def s2d(tier: str, mode: str, name: str | None = None, **changes: Any) -> Finetu
 
 
 def train_s2d(tier: str = "smoke", root: Path | None = None, retrain: bool = False,
-              processes: int | Launch | None = None, **changes: Any) -> tuple[Run, Run]:
+              processes: int | Launch | None = None, verify: bool = False, **changes: Any) -> tuple[Run, Run]:
     """Both stages on a tier's drawn faces: the image model on stills, then the video model that starts from it.
 
     `changes` are settings of both stages, such as seed or prompts; `init` is where the image model starts. Each
-    stage is a run of its own, resumable, and loaded when it is there already unless `retrain`. `processes` is that of
-    `train`.
+    stage is a run of its own, resumable, and loaded when it is there already unless `retrain`. `processes` and
+    `verify` are those of `train`.
     """
     from s4d_lib.training.runs import train
 
-    image = train(s2d(tier, "sfer", **changes), root, retrain, processes)
+    image = train(s2d(tier, "sfer", **changes), root, retrain, processes, verify)
     video = s2d(tier, "dfer", **changes | {"init": str(image.weights)})
-    return image, train(video, root, retrain, processes)
+    return image, train(video, root, retrain, processes, verify)
 
 
 def _folders(tier: str, kind: str, changes: dict[str, Any], needed: tuple[str, ...] = ("stills", "clips")
