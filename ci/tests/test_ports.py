@@ -143,6 +143,7 @@ def test_an_autoencoder_predicts_as_the_released_one(tmp_path, family, task):
     source = folder(tmp_path / "hub", named, None)
     report = convert(source, tmp_path / "out.safetensors", None, Hints(48, 16, heads=4, decoder_heads=2))
     model = load_model(tmp_path / "out.safetensors")
+    assert report.layout == {"port": "hf_videomae_pretrain", "marlin": "marlin"}[family]
     assert isinstance(model, DualModalMAE) and report.missing == () and report.dropped == {}
     output = model(arrays[task], arrays[f"{task}_mask"].bool())
     torch.testing.assert_close(output.prediction, arrays[f"expect.{task}_prediction"], **CLOSE)

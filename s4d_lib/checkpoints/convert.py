@@ -55,11 +55,12 @@ def _load(contents: Contents, layout: str | None, hints: Hints) -> tuple[Model, 
     layout, placed = place(contents, layout)
     if not layout:
         raise BadCheckpoint(path, "it is a file of this library already", "open it with load_model")
-    allowance.refuse_unplaced(placed.dropped)
     kind = LAYOUTS[layout].model
     try:
         config, notes = DESCRIBE[kind](Reader(contents, layout, placed.tensors, hints))
-        notes += allowance.refuse(disagreements(contents, kind, layout, config, placed.tensors))
+        if said := disagreements(contents, kind, layout, config, placed.tensors):
+            allowance.refuse_unplaced(placed.dropped)  # first, for they may be why: registers lengthen a position table
+            notes += allowance.refuse(said)
         _refuse_endless(path, config)
         model = MODELS[kind](**config)
     except (ValueError, TypeError, ArithmeticError) as error:
