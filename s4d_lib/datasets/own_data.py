@@ -15,6 +15,7 @@ from typing import Any
 
 from s4d_lib.datasets.folders import LAYOUTS, FolderLayout, list_places
 from s4d_lib.datasets.labels import FOLDS
+from s4d_lib.datasets.list_form import NAMES, ListForm, form_of
 from s4d_lib.datasets.protocols import PROTOCOLS
 from s4d_lib.datasets.readers import READERS
 from s4d_lib.errors import Refused
@@ -71,6 +72,18 @@ def pretraining_settings(tier: str, dataset: str = DRAWN, data_root: str = "",
         found = data_settings(tier, dataset, data_root, 1, still_dataset)
         found["clip"].pop("fold")
     return found.get("image", {}) | found["clip"] | ({} if "image" in found else {"modalities": ("clip",)})
+
+
+def configuration(name: str, root: str, modality: str, reading: dict[str, Any]) -> dict[str, Any]:
+    """What a training is told to read a data set as `reading` tells `read_dataset`, as settings of a configuration."""
+    part = "stills" if modality == "image" else "clips"
+    stage = {"stage": "pretrain", "modalities": [modality]} if name == "voxceleb2" else {
+        "stage": "finetune", "mode": "sfer" if modality == "image" else "dfer"}
+    lists = {word: value for word, value in reading.items() if word in NAMES}
+    told = {f"{part}_schema": reading.get("schema"), f"{part}_lists": lists or None,
+            "stills_frames" if part == "stills" else "frames": reading.get("frames")}
+    return stage | {"name": _plain(Path(root).resolve().name) or name, part: root, f"{part}_as": name} | {
+        field: value for field, value in told.items() if value is not None}
 
 
 def lists_hash(tier: str, dataset: str, data_root: str, still_dataset: str, fold: int | None) -> str:

@@ -57,8 +57,9 @@ def read_manifest(root: Path) -> dict[str, Any]:
         if manifest["complete"] and bounds[-1] != manifest["counts"]["asked"]:
             raise Refused(f"its parts hold {bounds[-1]} of {manifest['counts']['asked']} samples")
         manifest["request"]["dataset"], manifest["errors"]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise Refused(f"{path}: not a manifest of packed files ({error}); pack the folder again") from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        told = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
+        raise Refused(f"{path}: not a manifest of packed files ({told}); pack the folder again") from error
     return manifest
 
 
@@ -92,12 +93,10 @@ def read_packed_split(
     Fold 1 of a data set without folds is its only split. The class order is that of the manifest; ValueError if
     `schema` names another. `groups` (id → group) takes the place of the packed groups.
     """
-    if split not in ("train", "validation", "test") or not isinstance(fold, int) or fold < 1:
-        raise Refused(f"split must be train, validation or test, fold a number from 1 on; got {split!r}, {fold!r}")
+    if split not in ("train", "validation", "test") or not isinstance(fold, int) or fold < 0:
+        raise Refused(f"split must be train, validation or test, fold a number from 0 on; got {split!r}, {fold!r}")
     root = Path(root)
-    folds = {number for part in read_manifest(root)["parts"] for _, told in _indexed(root, part)
-             for _, number in told["members"]}
-    samples = read_packed(root, split, None if fold == 1 and folds == {None} else fold)
+    samples = read_packed(root, split, None if fold == 1 and not packed_folds(root) else fold)
     held = samples[0].schema
     if schema not in (None, held):
         raise Refused(f"{root}: packed with the labels of {held}, not of {schema}; say schema={held!r}, or bring "
@@ -107,6 +106,13 @@ def read_packed_split(
     if lost := [sample.id for sample in samples if sample.id not in groups]:
         raise Refused(f"{root}: {len(lost)} ids have no group, such as {lost[0]!r}; groups= must name one for each")
     return [replace(sample, group=groups[sample.id]) for sample in samples]
+
+
+def packed_folds(root: Path) -> tuple[int, ...]:
+    """The folds of a packed folder; () where its data set has none."""
+    folds = {number for part in read_manifest(root)["parts"] for _, told in _indexed(root, part)
+             for _, number in told["members"]}
+    return tuple(sorted(folds - {None}))
 
 
 def _indexed(root: Path, part: Mapping[str, Any]) -> Iterator[tuple[str, dict]]:
