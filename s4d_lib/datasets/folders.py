@@ -31,7 +31,7 @@ from s4d_lib.datasets.lists import (
 )
 from s4d_lib.datasets.named_files import Told, crema_d, ravdess
 from s4d_lib.datasets.rows import checked_fold, spellings, without_ending
-from s4d_lib.datasets.still_rows import FERPLUS, affectnet_rows, rafdb_rows, voted
+from s4d_lib.datasets.still_rows import FERPLUS, affectnet_rows, of_split, rafdb_rows, voted
 from s4d_lib.datasets.tables import VALIDATION, Table
 from s4d_lib.errors import Refused
 from s4d_lib.frames.backends import IMAGE_SUFFIXES, VIDEO_SUFFIXES
@@ -225,7 +225,9 @@ def _as_written(layout: FolderLayout, path: Path, split: str, bad: Bad, form: Li
         return npy_rows(path, labels)
     if form.columns or path.suffix.lower() in (".parquet", ".tsv"):
         table = Table(path, form)
-        return table.rows(split if "split" in table.at else None, fold if "fold" in table.at else None, bad)
+        rows = table.rows(split if "split" in table.at else None, fold if "fold" in table.at else None, bad)
+        named = layout.by_folder and "split" not in table.at and "{split}" not in (form.listing or "")
+        return of_split(path, rows, split, bad) if named else rows
     if layout.kind == "clip" and layout.schema != "unlabelled" and not path.is_dir() and (
             "with_caption" not in path.parts and is_plain(path)):
         return clip_rows(path, bad)

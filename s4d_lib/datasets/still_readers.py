@@ -75,7 +75,7 @@ def read_rafdb(
 
     def locate(name: str) -> Path:
         places = [folder / alias for alias in layout.alias(name)]
-        return next((place for place in places if os.path.exists(place)), places[-1])
+        return next((place for place in places if os.path.exists(place)), places["_aligned" not in name])
 
     checked_split(split, validation=bool(form.listing))
     return reading.samples(rows_of(layout, path, split, reading.bad, form), path, locate, "image")

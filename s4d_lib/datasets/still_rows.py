@@ -28,11 +28,16 @@ NO_EXPRESSION = {8: "None", 9: "Uncertain", 10: "No face"}
 
 
 def rafdb_rows(path: Path, split: str, bad: Bad) -> Iterator[Row]:
-    """Rows of one split; the name of a picture says which it is in. `bad` takes those that name none."""
+    """Rows of one split of RAF-DB's list; the name of a picture says which it is in."""
+    return of_split(path, word_rows(path, "train_00001.jpg 5", bad), split, bad)
+
+
+def of_split(path: Path, rows: Iterable[Row], split: str, bad: Bad) -> Iterator[Row]:
+    """The rows whose names begin with train_ or test_, as asked. `bad` takes those that begin with neither."""
     count, refused, kept = 0, 0, 0
-    for row in word_rows(path, "train_00001.jpg 5", bad):
+    for row in rows:
         count += 1
-        part = row.name.split("_")[0]
+        part = row.name.replace("\\", "/").rpartition("/")[2].split("_")[0]
         if part not in ("train", "test"):
             refused += 1
             bad(RowError(f"{path}:{row.line}: {row.name!r} begins with neither train_ nor test_", "row"))
@@ -40,7 +45,8 @@ def rafdb_rows(path: Path, split: str, bad: Bad) -> Iterator[Row]:
             kept += 1
             yield row
     if count > refused and not kept:
-        raise Refused(f"{path}: none of its {count:,} rows begins with {split}_")
+        raise Refused(f"{path}: none of its {count:,} rows begins with {split}_; where there is a list for each split, "
+                      "name them with {split} in listing")
 
 
 def voted(path: Path, schema: LabelSchema, usage: str) -> Iterator[Row]:

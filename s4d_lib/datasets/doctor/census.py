@@ -87,7 +87,7 @@ class Census:
         self.listings: list[Listing] = []
         self.members: dict[str, int] = {}
         self.groups: dict[str, int] = {}
-        self.outside: list[str] = []  # names that lead out of the folder, the first thousand
+        self.outside: list[str] = []  # names that lead out of the folder
         self.frames: dict[str, int] = {}  # id → how many frames a list says that it has
         self._labels: dict[str, str] = {}
         self._several: set[str] = set()  # ids with more than one label
@@ -101,7 +101,7 @@ class Census:
                 id = layout.whole(clean(row.name, f"{listing.path}:{row.line}"))
             except RowError as error:
                 note("name outside the folder", str(error))
-                self.outside += [row.name] * (len(self.outside) < 1000)
+                self.outside.append(row.name)
                 continue
             listing.rows += 1
             held = self.members.get(id, 0)
@@ -170,13 +170,14 @@ def read_census(
     else:
         found = _named_lists(data, layout, form, fold, note)
     for one, rows in found:
-        bad = []
+        bad, before = [], len(census.outside)
         with warnings.catch_warnings(record=True) as notes:
             warnings.simplefilter("always", ReaderNote)
             try:
                 census.add(one, rows(bad.append), layout, note)
-                if not one.rows and not bad:
+                if not one.rows and not bad and len(census.outside) == before:
                     note("unreadable list", f"{one.path}: the list has no rows")
+                one.read = bool(one.rows)
             except (ValueError, OSError) as error:  # an unreadable list: pickled, cut short, another header
                 one.read = False
                 note("unreadable list", str(error))

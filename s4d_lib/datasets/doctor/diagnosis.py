@@ -89,6 +89,8 @@ def diagnose(
     levels: dict[str, Level] = {"gap in the frames": "note"} if name.startswith("mafw") else {}
     reading = _reading(census, report, lists, frames, schema, form)
     training = None if reading is None else configuration(name, str(root), _modality(layout, report), reading)
+    if training is not None and 1 not in (folds := {one.fold for one in lists}) and "mode" in training:
+        training["fold"] = min(folds)
     return Diagnosis(str(root), name, census.schema.name, deep, lists, report, protocols, note.findings(levels),
                      reading, training)
 
@@ -124,7 +126,7 @@ def _reading(
     """What the reader is to be told so that it reads what was looked at; None where it would find nothing."""
     if not lists or not report.found:
         return None
-    bases = {one.base for one in lists} - {None}
+    _, bases = census.base()  # what a list shows; where none does, the reader says so again
     told = {"frames": frames or report.folder, "schema": None if form.classes else schema} | form.said()
     told.setdefault("base", bases.pop() if len(bases) == 1 else None)
     listing = form.listing
