@@ -389,7 +389,8 @@ def test_caer_and_sfew_class_folders(tmp_path):
         write(tmp_path / "caer/train" / name, b"video")
     write(tmp_path / "caer/train/Anger/.DS_Store", b"")
     samples = read_dataset(tmp_path / "caer", "caer", "train")
-    assert facts(samples) == [("Anger/9.avi", 0, None), ("Anger/10.avi", 0, None), ("Happy/1.avi", 3, None)]
+    assert facts(samples) == [
+        ("train/Anger/9.avi", 0, None), ("train/Anger/10.avi", 0, None), ("train/Happy/1.avi", 3, None)]
     assert {sample.kind for sample in samples} == {"clip"}
     picture(tmp_path / "sfew/Val/Angry/film_0001.png")
     write(tmp_path / "sfew/Val/Angry/notes.txt", "x")

@@ -239,9 +239,9 @@ def split_folder(root: Path, split: str, form: ListForm = USUAL) -> str | None:
     here = {p.name.lower().removesuffix("_aligned_faces"): p.name for p in sorted(root.iterdir()) if p.is_dir()}
     said = dict(form.splits).get(split)
     if said is not None:
-        return said if (root / said).is_dir() else here.get(said.lower())
+        return said if (root / said).is_dir() else here.get(said.lower().removesuffix("_aligned_faces"))
     words = VALIDATION if split == "validation" else (split,)
-    taken = {name.lower() for _, name in form.splits}
+    taken = {name.lower().removesuffix("_aligned_faces") for _, name in form.splits}
     return next((here[word] for word in words if word in here and word not in taken), None)
 
 
@@ -249,7 +249,10 @@ LITTER = (".", "thumbs.db", "desktop.ini", "__macosx")  # what file managers lea
 
 
 def folder_rows(folder: Path, data: DataRoot, other: list[Path]) -> Iterator[Row]:
-    """Rows of <folder>/<Class>/<file>: pictures, videos and folders of frames. `other` takes files that are none."""
+    """Rows of <folder>/<Class>/<file>: pictures, videos and folders of frames. `other` takes files that are none.
+
+    The name keeps the folder, which is the split's: sets such as CAER use their names again in every split.
+    """
     for place in sorted(folder.iterdir(), key=lambda p: natural_order(p.name)):
         if place.name.lower().startswith(LITTER):
             continue
@@ -261,7 +264,7 @@ def folder_rows(folder: Path, data: DataRoot, other: list[Path]) -> Iterator[Row
             if file.name.lower().startswith(LITTER):
                 continue
             if file.is_dir() or file.suffix.lower() in IMAGE_SUFFIXES + VIDEO_SUFFIXES:
-                yield Row(0, f"{place.name}/{file.name}", place.name)
+                yield Row(0, f"{folder.name}/{place.name}/{file.name}", place.name)
             else:
                 other.append(file)
 

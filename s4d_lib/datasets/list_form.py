@@ -91,6 +91,10 @@ class ListForm:
         return [name.replace("{split}", self.split(split)).replace("{fold}", str(fold))
                 for name in ([self.listing] if self.listing else patterns)]
 
+    def label_names(self, split: str, fold: int) -> str:
+        """The name of the array of labels of a split and fold."""
+        return (self.labels or "").replace("{split}", self.split(split)).replace("{fold}", str(fold))
+
     def stripped(self, name: str) -> str:
         """A listed name without what is to be taken off. ValueError (`Refused`) where it does not begin so."""
         if not self.strip:

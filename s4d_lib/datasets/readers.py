@@ -211,7 +211,9 @@ def read_class_folders(
     root: str | Path, split: Split, schema: str, groups: Groups = None, links: Links = "inside",
     errors: Errors = None, **words: Any,
 ) -> list[Sample]:
-    """<root>/<split>/<Class>/<file>: images, videos or folders of frames; the folder's name is the label.
+    """<root>/<split>/<Class>/<file>: images, videos or folders of frames; the class folder's name is the label.
+
+    The id is that whole name, because names are used again in every split.
 
     A folder may be called by a number, which counts as `base` says. The split's folder is found in its usual spellings
     (train, Train, val, Train_Aligned_Faces), or as `splits` calls it. Files of other types are counted in a ReaderNote.
@@ -221,7 +223,7 @@ def read_class_folders(
     data = reading.data
     called = split_folder(data.path, checked_split(split, validation=True), form) or form.split(split)
     folder, other = data.folder(called, "folder of a split"), []
-    found = reading.samples(folder_rows(folder, data, other), folder, lambda name: folder / name)
+    found = reading.samples(folder_rows(folder, data, other), folder.parent, lambda name: data.path / name)
     if other:
         warnings.warn(ReaderNote(f"{folder}: {len(other)} files that are neither pictures nor videos are not read, "
                                  f"such as {other[0].name}"), stacklevel=2)

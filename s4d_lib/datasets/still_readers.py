@@ -34,7 +34,7 @@ def read_affectnet(
     reading = Reading(DataRoot(root, links), schema, form.base, groups, errors)
     data = reading.data
     path = data.listing(*list_names(layout, checked_split(split), 1, form), arrays=True)
-    labels = data.listing(form.labels) if form.labels else None
+    labels = data.listing(form.label_names(split, 1)) if form.labels else None
     if labels is not None and path.suffix != ".npy":
         raise Refused(f"{path}: labels={form.labels!r} is for an array of names; this list holds its labels")
     rows = rows_of(layout, path, split, reading.bad, form, labels=labels)
@@ -67,7 +67,7 @@ def read_rafdb(
                           "or name its list with listing")
         called = split_folder(data.path, checked_split(split, validation=True), form) or form.split(split)
         folder = data.folder(called, "folder of a split")
-        return reading.samples(folder_rows(folder, data, []), folder, lambda name: folder / name, "image")
+        return reading.samples(folder_rows(folder, data, []), data.path, lambda name: data.path / name, "image")
     path = data.listing(*list_names(layout, split, 1, form))
     place = frames or next((one for one in layout.frames if (data.path / one).is_dir()), layout.frames[0])
     inside = "basic/" if not (data.path / place).exists() and (data.path / "basic" / place).exists() else ""

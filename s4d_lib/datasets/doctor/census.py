@@ -208,8 +208,8 @@ def _named_lists(data: DataRoot, layout: FolderLayout, form: ListForm, fold: int
             if not seen.setdefault(path, False) and path.suffix == ".txt" and _is_chinese(path):
                 note("Chinese captions", str(path.relative_to(data.path)))
             seen[path] = True
-            labels = data.path / clean(form.labels, "--labels") if form.labels else None
-            yield Listing(path, split, number), lambda bad, path=path, split=split, number=number: rows_of(
+            labels = data.path / clean(form.label_names(split, number), "--labels") if form.labels else None
+            yield Listing(path, split, number), lambda bad, path=path, split=split, number=number, labels=labels: rows_of(
                 layout, path, split, bad, form, number, labels)
 
 
@@ -239,8 +239,7 @@ def _class_folders(data: DataRoot, form: ListForm, note: Note) -> Found:
 
         def rows(bad: Bad, folder: Path = data.path / called) -> Iterator[Row]:
             other: list[Path] = []
-            for row in folder_rows(folder, data, other):
-                yield row._replace(name=f"{folder.name}/{row.name}")
+            yield from folder_rows(folder, data, other)
             if other:
                 note("left out by the reader", f"{folder.name}: {len(other)} files that are neither pictures nor "
                      f"videos, such as {other[0].name}")

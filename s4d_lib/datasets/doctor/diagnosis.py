@@ -30,12 +30,12 @@ from s4d_lib.datasets.list_form import SPLITS, ListForm, form_of
 from s4d_lib.datasets.lists import ASSUMED
 from s4d_lib.datasets.own_data import configuration
 from s4d_lib.datasets.protocols import EXPECTED, PROTOCOLS, Expected, Protocol, compare
-from s4d_lib.datasets.readers import options_of
+from s4d_lib.datasets.readers import folds_of, options_of
 from s4d_lib.errors import Refused
 from s4d_lib.frames.backends import IMAGE_SUFFIXES
 from s4d_lib.progress import Progress
 
-NAMES = {"raf-db": "rafdb", "sfew": "sfew2", "mafw-compound": "mafw_compound", "crema-d": "crema_d"}  # spellings of `--as`
+NAMES = {"raf-db": "rafdb", "sfew": "sfew2", "mafw-compound": "mafw_compound", "crema-d": "crema_d"}  # of `--as`
 
 
 def diagnose(
@@ -92,7 +92,8 @@ def diagnose(
     if training is not None and 1 not in (folds := {one.fold for one in lists}) and "mode" in training:
         training["fold"] = min(folds)
     return Diagnosis(str(root), name, census.schema.name, deep, lists, report, protocols, note.findings(levels),
-                     reading, training)
+                     reading, training,
+                     () if reading is None else folds_of(name, root, form))
 
 
 def own_schema(name: str, schema: str | None, form: ListForm) -> str | None:
@@ -124,13 +125,13 @@ def _reading(
     form: ListForm,
 ) -> dict[str, Any] | None:
     """What the reader is to be told so that it reads what was looked at; None where it would find nothing."""
-    if not lists or not report.found:
+    if not report.found or not (lists or census.dataset == "voxceleb2"):
         return None
     _, bases = census.base()  # what a list shows; where none does, the reader says so again
     told = {"frames": frames or report.folder, "schema": None if form.classes else schema} | form.said()
     told.setdefault("base", bases.pop() if len(bases) == 1 else None)
     listing = form.listing
-    if census.dataset == "voxceleb2":
+    if census.dataset == "voxceleb2" and lists:
         told["listing"] = listing or lists[0].path
     taken = options_of(census.dataset)
     return {name: value for name, value in told.items()

@@ -161,6 +161,7 @@ class Diagnosis:
     findings: tuple[Finding, ...]
     reading: dict[str, Any] | None = None  # what to tell the reader, beside split and fold; None: nothing to be read
     training: dict[str, Any] | None = None  # the same as a configuration says it
+    folds: tuple[int, ...] = ()  # that the reader is to be asked for; () where there is one split
 
     @property
     def exit_code(self) -> int:
@@ -229,7 +230,8 @@ def print_report(diagnosis: Diagnosis, file: TextIO | None = None) -> None:
     columns = ("list", "split", "fold", "rows", "from", "per class", "published")
     if diagnosis.reading is not None:
         told = "".join(f", {name}={value!r}" for name, value in diagnosis.reading.items())
-        say(f"to read it: read_dataset({diagnosis.root!r}, {diagnosis.dataset!r}, split{told})")
+        say(f"to read it: read_dataset({diagnosis.root!r}, {diagnosis.dataset!r}, split"
+            f"{', fold' if diagnosis.folds else ''}{told})")
     if diagnosis.training is not None:
         say(f"to train on it, in the file of `s4d train`: {json.dumps(diagnosis.training, ensure_ascii=False)}")
     rows = [(r.path, r.split, str(r.fold), f"{r.rows:,}", "words" if r.base is None else str(r.base),

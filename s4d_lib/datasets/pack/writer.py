@@ -41,7 +41,7 @@ import numpy as np
 from s4d_lib.datasets.doctor.census import read_census
 from s4d_lib.datasets.doctor.diagnosis import NAMES
 from s4d_lib.datasets.doctor.inventory import picture_size
-from s4d_lib.datasets.folders import LAYOUTS, as_class_folders
+from s4d_lib.datasets.folders import LAYOUTS
 from s4d_lib.datasets.labels import ReaderNote, schema_named
 from s4d_lib.datasets.list_form import NAMES as WORDS
 from s4d_lib.datasets.list_form import ListForm
@@ -161,12 +161,10 @@ def collect(
     """(every sample once, in natural order, with the lists that name it; what the readers refused)."""
     found: dict[str, Item] = {}
     errors: list[RowError] = []
-    by_folder = as_class_folders(LAYOUTS[dataset], source, said_form(options))  # names are used again in every split
     for part, number in _lists(source, dataset, split, fold, options):
         kept: list[RowError] = []
         for sample in read_dataset(source, dataset, part, number, **options, errors=kept):
-            name = f"{part}/{sample.id}" if by_folder else sample.id
-            item = found.setdefault(name, Item(key_of(name), sample, []))
+            item = found.setdefault(sample.id, Item(key_of(sample.id), sample, []))
             if (item.sample.path, item.sample.label) != (sample.path, sample.label):
                 kept.append(RowError(f"{source}: {sample.id!r} has label {item.sample.label} in one list and "
                                      f"{sample.label} in another", "label"))
