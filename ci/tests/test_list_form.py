@@ -292,7 +292,7 @@ def test_the_line_that_the_doctor_prints_reads_and_trains(tmp_path, film, name, 
     errors = [str(one) for one in found.findings if one.level == "error"]
     assert not errors and found.frames.found == found.frames.listed
     call, settings = printed(found)
-    here = {split: eval(call, {"read_dataset": read_dataset, "split": split, "fold": 1})  # noqa: S307  our own line
+    here = {split: eval(call, {"read_dataset": read_dataset, "split": split, "fold": 1})
             for split in ("train", "test")[: 1 + (counts[1] is not None)]}
     if settings["stage"] == "pretrain":
         samples, _ = pretraining_samples(PretrainConfig(**settings))
@@ -338,10 +338,12 @@ def test_every_fold_of_a_table_is_another_split_for_every_route(tmp_path, folds,
 def test_a_fold_is_never_ignored(tmp_path, film):
     table_splits(tmp_path / "splits")
     table_folds(tmp_path / "folds")
-    crema_d((tmp_path / "crema_d").absolute().mkdir() or tmp_path / "crema_d", film)
+    (tmp_path / "crema_d").mkdir()
+    crema_d(tmp_path / "crema_d", film)
     config = {"name": "x", "mode": "dfer", "clips_schema": "dfew"}
-    for folder, layout, fold, words in (("splits", "table", 2, "has no folds"), ("folds", "table", 6, "has the folds 1, 2"),
-                                        ("crema_d", "crema_d", 6, "has the folds 1, 2")):
+    for folder, layout, fold, words in (
+            ("splits", "table", 2, "has no folds"), ("folds", "table", 6, "has the folds 1, 2"),
+            ("crema_d", "crema_d", 6, "has the folds 1, 2")):
         asked = config | {"clips": str(tmp_path / folder), "clips_as": layout, "fold": fold}
         asked |= {"clips_schema": None} if layout == "crema_d" else {}
         with pytest.raises(ValueError, match=f"fold={fold}.*{words}"):

@@ -13,7 +13,6 @@ from s4d_lib.datasets.lists import Bad, Row, RowError, csv_dicts, refuse, short
 from s4d_lib.errors import Refused
 
 
-
 def npy_rows(path: Path, labels: Path | None) -> Iterator[Row]:
     """Rows of a .npy array of names and, unless unlabelled, one of whole numbers; both stay on disk.
 

@@ -203,8 +203,8 @@ def rows_of(layout: FolderLayout, path: Path, split: str, bad: Bad, form: ListFo
             fold: int | None = None, labels: Path | None = None) -> Iterator[Row]:
     """The rows of one list: by its columns where they are said, else as the layout has them, or as its peers do.
 
-    A list of clips without a header, of any layout, holds `<path> <label>` or `<path> <frames> <label>`. `labels` is the
-    array beside a .npy array of names.
+    A list of clips without a header, of any layout, holds `<path> <label>` or `<path> <frames> <label>`. `labels` is
+    the array beside a .npy array of names.
     """
     inside = split_folder(path.parent, split, form) if layout.by_folder and form.listing else None
     for row in _as_written(layout, path, split, bad, form, fold, labels):
@@ -235,7 +235,7 @@ def _as_written(layout: FolderLayout, path: Path, split: str, bad: Bad, form: Li
 
 
 def split_folder(root: Path, split: str, form: ListForm = USUAL) -> str | None:
-    """The folder of a split of class folders, in its usual spellings (train, Train, val, valid, Train_Aligned_Faces)."""
+    """The folder of a split of class folders, in its usual spellings: train, Train, valid, Train_Aligned_Faces."""
     here = {p.name.lower().removesuffix("_aligned_faces"): p.name for p in sorted(root.iterdir()) if p.is_dir()}
     said = dict(form.splits).get(split)
     if said is not None:

@@ -145,7 +145,7 @@ SCHEMAS: dict[str, LabelSchema] = {
 
 
 def schema_named(name: str | LabelSchema) -> LabelSchema:
-    """The schema of that name; class names of one's own between commas are one too. ValueError listing the known ones."""
+    """The schema of that name; names of one's own between commas are one too. ValueError listing the known ones."""
     if isinstance(name, LabelSchema):
         return name
     if "," in name:

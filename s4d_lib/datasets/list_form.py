@@ -134,7 +134,8 @@ def form_of(name: str, words: ListForm | Mapping[str, Any] | None) -> ListForm:
     form = ListForm.of(words)
     if unused := [word for word in form.said() if word not in words_of(name)]:
         told = ", ".join(f"{word}={form.said()[word]!r}" for word in unused)
-        raise Refused(f"the layout {name!r} has no use for {told}; it uses {', '.join(words_of(name)) or 'none of them'}")
+        used = ", ".join(words_of(name)) or "none of these words"
+        raise Refused(f"the layout {name!r} has no use for {told}; it uses {used}")
     return form
 
 

@@ -199,7 +199,7 @@ def _last_word(line: str) -> tuple[str, str]:
 
 
 def clip_rows(path: Path, bad: Bad = refuse) -> Iterator[Row]:
-    """Rows of a list of clips without a header: `<path> <frames> <label>`, or `<path> <label>`, as most of its rows are.
+    """Rows of a list of clips without a header: `<path> <frames> <label>` or `<path> <label>`, as most of its rows.
 
     The first is how DFER-CLIP, Former-DFER and MMA-DFER write theirs and VideoMAE those of frame folders; the second
     VideoMAE's lists of videos and MAE-DFER's.
@@ -268,7 +268,11 @@ def csv_dicts(
             try:
                 row = next(lines, None)
             except csv.Error as error:
-                raise RowError(f"{path}:{lines.line_num}: not a CSV row ({error})", "row") from None
+                wrong = RowError(f"{path}:{lines.line_num}: not a CSV row ({error})", "row")
+                if header is None:
+                    raise wrong from None
+                bad(wrong)
+                continue
             if row is None:
                 break
             if header is None and not any(field.strip() for field in row):

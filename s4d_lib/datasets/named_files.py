@@ -1,7 +1,7 @@
 """file name → label, person     data sets without lists: CREMA-D and RAVDESS say all in the names of their files.
 
     CREMA-D     1001_DFA_ANG_XX.flv             actor _ sentence _ emotion _ level
-    RAVDESS     02-01-06-01-02-01-12.mp4        modality - channel - emotion - intensity - statement - repetition - actor
+    RAVDESS     02-01-06-01-02-01-12.mp4        modality - channel - emotion - intensity - statement - take - actor
 
 Neither has published splits. Here people are dealt out to the folds in the order of their numbers: of k folds, fold 1
 tests the first, the (k+1)th … person, so that nobody is trained and tested on. Of RAVDESS the recordings that show a
@@ -24,7 +24,7 @@ from s4d_lib.text import natural_order
 
 
 class Told(NamedTuple):
-    """What a file's name says: the class, the person, what is the same in a copy of the recording, its place among them."""
+    """What a file's name says: class, person, what copies of the recording have in common, which copy it is."""
 
     label: str
     person: str

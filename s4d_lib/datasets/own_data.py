@@ -27,9 +27,13 @@ STILL_READERS = (*_STILLS, "table", "folders", "packed")
 CLIP_READERS = tuple(name for name in READERS if name not in (*_STILLS, "voxceleb2"))
 
 
-def data_settings(tier: str, dataset: str = DRAWN, data_root: str = "", fold: int | None = 1,
-                  still_dataset: str = "", lists: Mapping[str, Any] | None = None, still_lists: Mapping[str, Any] | None = None
-                  ) -> dict[str, dict[str, Any]]:
+Words = Mapping[str, Any] | None
+
+
+def data_settings(
+    tier: str, dataset: str = DRAWN, data_root: str = "", fold: int | None = 1, still_dataset: str = "",
+    lists: Words = None, still_lists: Words = None,
+) -> dict[str, dict[str, Any]]:
     """What `training.finetuning` is to be told for each modality: "clip" always, "image" where there are stills.
 
     dataset        layout of the clips, a name in CLIP_READERS, or "drawn"
@@ -65,8 +69,7 @@ def data_settings(tier: str, dataset: str = DRAWN, data_root: str = "", fold: in
 
 
 def pretraining_settings(tier: str, dataset: str = DRAWN, data_root: str = "", still_dataset: str = "",
-                         lists: Mapping[str, Any] | None = None, still_lists: Mapping[str, Any] | None = None
-                         ) -> dict[str, Any]:
+                         lists: Words = None, still_lists: Words = None) -> dict[str, Any]:
     """What `training.pretraining` is to be told, as `data_settings` says it; nothing for drawn faces.
 
     Labels are not read, so that the clips may also be "voxceleb2" (the folder that holds `mp4`). Without stills beside
@@ -76,7 +79,8 @@ def pretraining_settings(tier: str, dataset: str = DRAWN, data_root: str = "", s
         if not data_root:
             raise Refused("dataset='voxceleb2': say where it lies with data_root=")
         clips = _settings(tier, "clips", dataset, Path(data_root), form_of(dataset, lists))
-        beside = data_settings(tier, DRAWN, data_root, 1, still_dataset, None, still_lists) if still_dataset not in ("", DRAWN) else {}
+        own = still_dataset not in ("", DRAWN)
+        beside = data_settings(tier, DRAWN, data_root, 1, still_dataset, None, still_lists) if own else {}
         found = {"clip": clips} | ({"image": beside.get("image", {})} if still_dataset else {})
     else:
         found = data_settings(tier, dataset, data_root, None, still_dataset, lists, still_lists)
@@ -97,7 +101,7 @@ def configuration(name: str, root: str, modality: str, reading: dict[str, Any]) 
 
 
 def lists_hash(tier: str, dataset: str, data_root: str, still_dataset: str, fold: int | None,
-               lists: Mapping[str, Any] | None = None, still_lists: Mapping[str, Any] | None = None) -> str:
+               lists: Words = None, still_lists: Words = None) -> str:
     """Content hash of every list of the named data sets, all folds, so that a run can be told from one on other lists.
 
     Raises what `data_settings` (without a fold: `pretraining_settings`) raises, before anything is run.

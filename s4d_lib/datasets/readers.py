@@ -33,7 +33,7 @@ import inspect
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -263,7 +263,7 @@ def read_table(
 
 
 def _of_table(folder: Path, name: str) -> Path:
-    """The file of a row; a clip that is listed without its ending, or with one that its frames do not have, is found."""
+    """The file of a row; a clip that is listed without its ending, or with one that it does not have, is found."""
     path = folder / name
     return path if os.path.exists(path) else next(
         (place for place in (clip_finder(folder)(name), clip_finder(folder)(without_ending(name)))

@@ -50,7 +50,7 @@ def of_split(path: Path, rows: Iterable[Row], split: str, bad: Bad) -> Iterator[
 
 
 def voted(path: Path, schema: LabelSchema, usage: str) -> Iterator[Row]:
-    """Rows of one part of FERPlus: the class with the most of ten votes; without a leading class a picture is left out."""
+    """Rows of one part of FERPlus: the class with the most of ten votes; a picture without one is left out."""
     lines = csv_dicts(path)
     header = next(lines)[1]
     require_columns(path, header, ("Usage", "Image name", "unknown", "NF"))
@@ -103,7 +103,7 @@ def _csv_rows(path: Path, bad: Bad) -> Iterator[Row]:
 
 
 def _array_rows(path: Path, bad: Bad) -> Iterator[Row]:
-    """Rows of <set>/annotations, as AffectNet is handed out since 2021: <n>_exp.npy holds the label of <set>/images/<n>."""
+    """Rows of <set>/annotations, AffectNet since 2021: <n>_exp.npy holds the label of <set>/images/<n>."""
     images = path.parent / "images"
     pictures: dict[str, str] = {}
     if images.is_dir():

@@ -96,7 +96,7 @@ class Table:
                 bad(RowError(f"{self.path}:{number}: expected {width} fields, got {short(line.strip())}", "row"))
 
     def dicts(self, bad: Bad = refuse) -> Iterator[tuple[int, dict[str, str]]]:
-        """(line, {path, label, split, fold, subject, frames: text}) of every row; what the list has no column for lacks."""
+        """(line, {path, label, split, fold, subject, frames: text}) of every row; only what there is a column for."""
         if self.plain:
             for row in clip_rows(self.path, bad):
                 yield row.line, {"path": row.name, "label": row.label, "frames": str(row.frames or "")}
@@ -151,7 +151,8 @@ class Table:
                       int(row["frames"]) if re.fullmatch("[0-9]{1,9}", row.get("frames", "")) else None)
         folds = sorted({number for _, number in seen if number is not None})
         if by_fold and count and fold not in folds:
-            raise Refused(f"{self.path}: no row is of fold {fold}; its folds are {', '.join(map(str, folds)) or 'none'}")
+            there = ", ".join(map(str, folds)) or "none"
+            raise Refused(f"{self.path}: no row is of fold {fold}; its folds are {there}")
         if by_fold and self.form.folds is not None and len(folds) != self.form.folds:
             raise Refused(f"{self.path}: folds={self.form.folds}, but the column has {len(folds)}")
         if count and not kept:

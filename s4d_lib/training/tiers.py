@@ -65,7 +65,7 @@ FINETUNE: dict[str, dict[str, Any]] = {
 }
 
 
-_OWN_CLIPS: ContextVar[dict[str, Any]] = ContextVar("own clips", default={})
+_OWN_CLIPS: ContextVar[dict[str, Any] | None] = ContextVar("own clips", default=None)
 
 
 @contextmanager
@@ -102,7 +102,7 @@ def pretraining(tier: str, name: str = "pretraining", **changes: Any) -> Pretrai
 
 def finetuning(tier: str, mode: str, name: str | None = None, **changes: Any) -> FinetuneConfig:
     """The tier's fine-tuning on its labelled faces; keyword arguments change single settings."""
-    changes = (_OWN_CLIPS.get() if mode != "sfer" else {}) | changes
+    changes = ((_OWN_CLIPS.get() or {}) if mode != "sfer" else {}) | changes
     return FinetuneConfig(**{"name": name or mode, "mode": mode, "tier": tier}
                           | _folders(tier, "labelled", changes, NEEDED.get(mode, ("stills", "clips")))
                           | FINETUNE[tier] | changes)

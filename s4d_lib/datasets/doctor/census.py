@@ -209,8 +209,12 @@ def _named_lists(data: DataRoot, layout: FolderLayout, form: ListForm, fold: int
                 note("Chinese captions", str(path.relative_to(data.path)))
             seen[path] = True
             labels = data.path / clean(form.label_names(split, number), "--labels") if form.labels else None
-            yield Listing(path, split, number), lambda bad, path=path, split=split, number=number, labels=labels: rows_of(
-                layout, path, split, bad, form, number, labels)
+
+            def rows(bad: Bad, path: Path = path, split: str = split, number: int = number, labels: Path | None = labels
+                     ) -> Iterator[Row]:
+                return rows_of(layout, path, split, bad, form, number, labels)
+
+            yield Listing(path, split, number), rows
 
 
 def _is_chinese(path: Path) -> bool:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
@@ -24,13 +23,14 @@ from typing import Any
 from s4d_lib.datasets.doctor.census import Census, bit_of, read_census
 from s4d_lib.datasets.doctor.findings import Diagnosis, FrameReport, Level, ListReport, ProtocolReport, Tally
 from s4d_lib.datasets.doctor.inventory import Clip, Looker, frame_folders, inventory, sampled, spread
+from s4d_lib.datasets.doctor.said import advise_strip, modality_of, own_schema, reading_of
 from s4d_lib.datasets.folders import LAYOUTS, FolderLayout, fold_count, list_places
 from s4d_lib.datasets.labels import LabelSchema
-from s4d_lib.datasets.list_form import SPLITS, ListForm, form_of
+from s4d_lib.datasets.list_form import SPLITS, form_of
 from s4d_lib.datasets.lists import ASSUMED
 from s4d_lib.datasets.own_data import configuration
 from s4d_lib.datasets.protocols import EXPECTED, PROTOCOLS, Expected, Protocol, compare
-from s4d_lib.datasets.readers import folds_of, options_of
+from s4d_lib.datasets.readers import folds_of
 from s4d_lib.errors import Refused
 from s4d_lib.frames.backends import IMAGE_SUFFIXES
 from s4d_lib.progress import Progress
@@ -67,7 +67,7 @@ def diagnose(
     census, layout = read_census(root, name, note, fold, schema, form, frames)
     if fold is not None and not census.listings and name == "table":
         raise Refused(f"{root}: no row is of fold {fold}")
-    _advise_strip(census, form, note)
+    advise_strip(census, form, note)
     walked = name == "voxceleb2" and not census.listings
     if walked:
         note.count.pop("list missing", None)
@@ -87,55 +87,13 @@ def diagnose(
     protocols = tuple(_beside(one, nearest) for one in judged)
     looked.judge(nearest, report)
     levels: dict[str, Level] = {"gap in the frames": "note"} if name.startswith("mafw") else {}
-    reading = _reading(census, report, lists, frames, schema, form)
-    training = None if reading is None else configuration(name, str(root), _modality(layout, report), reading)
+    reading = reading_of(census, report, lists, frames, schema, form)
+    training = None if reading is None else configuration(name, str(root), modality_of(layout, report), reading)
     if training is not None and 1 not in (folds := {one.fold for one in lists}) and "mode" in training:
         training["fold"] = min(folds)
     return Diagnosis(str(root), name, census.schema.name, deep, lists, report, protocols, note.findings(levels),
                      reading, training,
                      () if reading is None else folds_of(name, root, form))
-
-
-def own_schema(name: str, schema: str | None, form: ListForm) -> str | None:
-    """The class order that was said, by a name or as classes. ValueError for both, or where the layout fixes it."""
-    if schema is not None and form.classes:
-        raise Refused(f"schema={schema!r} and classes={', '.join(form.classes)}: say one of the two")
-    if schema is not None and "schema" not in options_of(name):
-        raise Refused(f"the layout {name!r} fixes its labels itself: leave out schema={schema!r}")
-    return ",".join(form.classes) or schema
-
-
-def _modality(layout: FolderLayout, report: FrameReport) -> str:
-    """Whether what was found are stills or clips."""
-    most = max(report.kinds, key=report.kinds.get, default="video")
-    return "image" if (layout.kind or ("image" if most == "image" else "clip")) == "image" else "clip"
-
-
-def _advise_strip(census: Census, form: ListForm, note: Tally) -> None:
-    """Where names lead out of the folder alike, they are those of another machine: say what to take off."""
-    names = [name.replace("\\", "/") for name in census.outside]
-    before = os.path.commonprefix([name.rpartition("/")[0] + "/" for name in names]).rpartition("/")[0]
-    if before and not form.strip:
-        note.remedies["name outside the folder"] = (
-            f"If they are the paths of another machine, take their start off: --strip {shlex.quote(before + '/')}")
-
-
-def _reading(
-    census: Census, report: FrameReport, lists: tuple[ListReport, ...], frames: str | None, schema: str | None,
-    form: ListForm,
-) -> dict[str, Any] | None:
-    """What the reader is to be told so that it reads what was looked at; None where it would find nothing."""
-    if not report.found or not (lists or census.dataset == "voxceleb2"):
-        return None
-    _, bases = census.base()  # what a list shows; where none does, the reader says so again
-    told = {"frames": frames or report.folder, "schema": None if form.classes else schema} | form.said()
-    told.setdefault("base", bases.pop() if len(bases) == 1 else None)
-    listing = form.listing
-    if census.dataset == "voxceleb2" and lists:
-        told["listing"] = listing or lists[0].path
-    taken = options_of(census.dataset)
-    return {name: value for name, value in told.items()
-            if value is not None and name in taken and value != taken[name]}
 
 
 def _inside(root: Path, frames: str) -> bool:
