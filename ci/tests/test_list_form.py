@@ -534,3 +534,79 @@ def test_a_table_may_be_parted_by_semicolons_and_begin_with_a_blank_line(tmp_pat
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ReaderNote)
         assert [s.label for s in read_dataset(tmp_path, "table", "train", schema="dfew")] == [3]
+
+
+# ------------------------------------------------------------------------------- the commands
+
+
+@pytest.mark.trains
+def test_what_the_doctor_prints_trains_on_classes_of_ones_own(tmp_path, s4d, monkeypatch):
+    """Doctor, training, model: the classes that were said are those that the model answers with."""
+    from s4d_lib.checkpoints.cards import open_model
+
+    monkeypatch.setenv("S4D_RUNS", str(tmp_path / "runs"))
+    monkeypatch.chdir(tmp_path)
+    own_classes(tmp_path / "data")
+    code, said, _ = s4d("doctor", "data", "--as", "table", "--classes", "pain,no_pain")
+    assert code == 0 and said.rstrip().endswith("fine")
+    line = next(line for line in said.splitlines() if line.startswith("to train on it")).split(": ", 1)[1]
+    settings = json.loads(line) | {"size": "nano", "epochs": 1, "warmup_epochs": 0, "batch_clips": 8, "stride": 1,
+                                   "mixup": 0, "cutmix": 0, "device": "cpu"}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(settings))
+    code, said, error = s4d("train", "config.yaml")
+    assert code == 0, error
+    weights = Path(said.split(":")[0]) / "model.safetensors"
+    assert open_model(weights).card.classes == {"video": ("pain", "no_pain")}
+    code, said, error = s4d("train", "config.yaml", "--listing", "gone.csv")
+    assert code == 2 and "gone.csv" in error
+
+
+@pytest.mark.parametrize("words, message", [
+    (("--of", "clips"), "say what is to be said"), (("--base", "1"), "say with --of which"),
+    (("--of", "films", "--base", "1"), "--of must be clips or stills"), (("--columns", "path"), "said as path=NAME"),
+    (("--of", "clips", "--labels", "x.npy"), "no use for labels='x.npy'"),
+])
+def test_words_on_lists_at_the_command_line_of_train(tmp_path, s4d, words, message):
+    (tmp_path / "both.yaml").write_text("{stage: finetune, mode: joint, name: x, clips: a, stills: b}")
+    code, _, error = s4d("train", tmp_path / "both.yaml", *words)
+    assert code == 2 and message in error.replace("\n", " ")
+
+
+def test_pack_takes_the_same_words(tmp_path, s4d):
+    table_tsv(tmp_path / "data")
+    words = ("--as", "table", "--schema", "dfew", "--columns", "path=video,label=emotion", "--base", 0)
+    code, said, error = s4d("pack", tmp_path / "data", tmp_path / "out", *words)
+    assert code == 0 and "56 samples" in said, error
+    for fold in (1, 2, 3):
+        here, packed = ([(s.id, s.label) for s in read_dataset(*what, "test", fold, **more)] for what, more in (
+            ((tmp_path / "data", "table"), {"schema": "dfew", "columns": {"path": "video", "label": "emotion"}}),
+            ((tmp_path / "out", "packed"), {})))
+        assert here == packed
+
+
+@pytest.mark.parametrize("words, message", [
+    (("few_labels", "--listing", "x.csv"), "say with --dataset"), (("few_labels", "--fold", "2"), "say with --dataset"),
+    (("transfer_screening", "--dataset", "table", "--data-root", "d"), "is about drawn faces"),
+    (("few_labels", "--dataset", "table", "--data-root", "data"), "say with --out"),
+    (("few_labels", "--dataset", "table", "--data-root", "data", "--out", "o", "--fold", "9", "--columns",
+      "path=video"), "has folds 1 to 3"),
+    (("few_labels", "--dataset", "caer", "--data-root", "data", "--out", "o", "--listing", "x"), "has no use for"),
+])
+def test_a_study_takes_clips_of_ones_own_or_says_why_not(tmp_path, s4d, monkeypatch, words, message):
+    monkeypatch.chdir(tmp_path)
+    table_tsv(tmp_path / "data")
+    code, _, error = s4d("study", *words)
+    assert code == 2 and message in error.replace("\n", " "), error
+
+
+def test_a_study_on_clips_of_ones_own_fine_tunes_on_them(tmp_path, monkeypatch):
+    from s4d_lib.training import tiers
+
+    monkeypatch.setattr(tiers, "prepare_data", lambda *_: tmp_path / "drawn")
+    table_tsv(tmp_path / "data")
+    settings = data_settings("smoke", "table", str(tmp_path / "data"), 2, lists={"columns": {"path": "video"}})["clip"]
+    with tiers.on_own_clips(settings):
+        inside, stills = tiers.finetuning("smoke", "joint"), tiers.finetuning("smoke", "sfer")
+    outside = tiers.finetuning("smoke", "joint")
+    assert (inside.clips, inside.clips_as, inside.fold) == (str(tmp_path / "data"), "table", 2)
+    assert inside.stills == stills.stills == str(tmp_path / "drawn/stills") and outside.clips_as == "dfew"

@@ -98,6 +98,7 @@ def study(
     dataset: Annotated[str, typer.Option(help="Clips of your own: their data set, as in `s4d doctor`.")] = "drawn",
     data_root: Annotated[str, typer.Option(help="The folder of your data set, or the one above it.")] = "",
     fold: Annotated[int, typer.Option(min=0, help="Its test fold.")] = 1,
+    schema: Annotated[str | None, typer.Option(help="Its class order; a table needs it, or classes.")] = None,
     listing: Listing = None,
     labels: Labels = None,
     columns: Columns = None,
@@ -119,7 +120,7 @@ def study(
         raise Refused(f"unknown study {name!r}; there are: {', '.join(ALL_STUDIES)}")
     words = said(listing=listing, labels=labels, columns=columns, strip=strip, base=base, splits=splits, folds=folds,
                  classes=classes)
-    data = _own_clips(name, tier, dataset, data_root, fold, words, out)
+    data = _own_clips(name, tier, dataset, data_root, fold, words, schema, out)
     own = signature(ALL_STUDIES[name]).parameters["seeds"].default
     chosen = own if seeds is None else own[:seeds] if seeds <= len(own) else range(seeds)
     with on_own_clips(data):
@@ -127,20 +128,22 @@ def study(
     print(f"{write_record((out or Path('chapters/results')) / f'{name}.json', record)}: {record.headline}")
 
 
-def _own_clips(name: str, tier: str, dataset: str, data_root: str, fold: int, words: dict[str, Any], out: Path | None
-               ) -> dict[str, Any]:
+def _own_clips(name: str, tier: str, dataset: str, data_root: str, fold: int, words: dict[str, Any],
+               schema: str | None, out: Path | None) -> dict[str, Any]:
     """The settings of clips of one's own for a study; none for drawn faces. ValueError where it cannot take them."""
     from s4d_lib.datasets.own_data import DRAWN, data_settings
 
     if dataset == DRAWN:
-        if asked := [f"--{word}" for word in words] + ["--data-root"] * bool(data_root) + ["--fold"] * (fold != 1):
+        others = {"data-root": data_root, "fold": fold != 1, "schema": schema}
+        if asked := [f"--{word}" for word in [*words, *(other for other, given in others.items() if given)]]:
             raise Refused(f"{', '.join(asked)}: say with --dataset and --data-root which clips of your own are meant")
         return {}
     if name not in ("few_labels", "four_modes"):
         raise Refused(f"{name} is about drawn faces, whose truth is known; few_labels and four_modes take --dataset")
     if out is None:
         raise Refused("a study on clips of your own is no record of the book: say with --out where it is to be written")
-    return data_settings(tier, dataset, data_root, fold, lists=words)["clip"]
+    found = data_settings(tier, dataset, data_root, fold, lists=words)["clip"]
+    return found | ({"clips_schema": schema} if schema else {})
 
 
 def rerun(

@@ -163,10 +163,10 @@ LAYOUTS: dict[str, FolderLayout] = {
     "sfew2": FolderLayout("sfew2"),
     "voxceleb2": FolderLayout("unlabelled", "clip", ("info_clean.csv", "voxceleb2_videopaths_train.npy"), ("mp4",),
                               _vox_rows, splits=("train",)),
-    "caer": FolderLayout("caer"),
     "crema_d": FolderLayout("crema_d", "clip", frames=("VideoFlash", "video", "."), folds=5, by_name=crema_d),
     "ravdess": FolderLayout("ravdess", "clip", frames=(".",), folds=5, by_name=ravdess),
     "folders": FolderLayout(None),
+    "caer": FolderLayout("caer"),
     "table": FolderLayout(None, None, ("labels.csv", "labels.tsv", "labels.parquet")),
 }
 OF_FRAMES = ("dfew", "ferv39k", "mafw", "mafw_compound")  # whose peers list `<path> <frames> <label>`

@@ -133,12 +133,12 @@ SCHEMAS: dict[str, LabelSchema] = {
          "inferred: class folders in alphabetical order, as folder loaders number them"),
         ("mae-dfer/ferv39k", "Happiness Sadness Neutral Anger Surprise Disgust Fear", "MAE-DFER preprocess/ferv39k.py"),
         ("mae-dfer/mafw", _MAE_DFER_MAFW, "MAE-DFER preprocess/mafw.py"),
-        ("crema_d", "Anger Disgust Fear Happiness Neutral Sadness", "the codes of its file names, in their order"),
-        ("ravdess", "Neutral Calm Happiness Sadness Anger Fear Disgust Surprise",
-         "the codes 01 to 08 of its file names"),
         ("coarse4", "Positive Negative Surprise Neutral", "ours, for chapter 08: four coarse classes beside seven"),
         ("fine11", "Smile Laughter Sadness Grief Surprise Shock Annoyance Anger Neutral Disgust Fear",
          "ours, for chapter 08: four of seven classes told apart by how strong they look"),
+        ("crema_d", "Anger Disgust Fear Happiness Neutral Sadness", "the codes of its file names, in their order"),
+        ("ravdess", "Neutral Calm Happiness Sadness Anger Fear Disgust Surprise",
+         "the codes 01 to 08 of its file names"),
         ("unlabelled", "Unlabelled", "pretraining lists carry a dummy label 0"),
     )
 }

@@ -70,7 +70,7 @@ _OWN_CLIPS: ContextVar[dict[str, Any] | None] = ContextVar("own clips", default=
 
 @contextmanager
 def on_own_clips(settings: dict[str, Any]) -> Iterator[None]:
-    """Fine-tunings that are asked for meanwhile read these clips (`datasets.own_data.data_settings`), no drawn ones."""
+    """Fine-tunings that are asked for meanwhile read these clips (`datasets.data_settings`), no drawn ones."""
     token = _OWN_CLIPS.set(settings)
     try:
         yield

@@ -154,7 +154,7 @@ def read_census(
 ) -> tuple[Census, FolderLayout]:
     """All lists of a data set, or those of one fold. ValueError for a table without a schema or columns.
 
-    `form` says how they are written (`list_form.py`), `frames` where films lie that are a data set by their names.
+    `form` says how they are written (`datasets/list_form.py`), `frames` where films lie that are a data set by their names.
     """
     data, layout = DataRoot(root, links="follow"), LAYOUTS[dataset]
     if schema is None and layout.schema is None:

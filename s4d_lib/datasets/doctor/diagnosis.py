@@ -46,7 +46,7 @@ def diagnose(
 
     `fold` looks at the lists of one fold; `frames` names the folder of clips instead of searching for it, by its
     absolute path where it lies elsewhere; `deep` decodes the first and last frame of every clip and finds equal
-    content. `schema` and `words` say what the reader would be told of the lists (`list_form.py`). FileNotFoundError if
+    content. `schema` and `words` say what the reader would be told of the lists (`datasets/list_form.py`). FileNotFoundError if
     there is no such folder, ValueError for a data set or option that is not known, or that its reader does not use.
     """
     name = NAMES.get(dataset, dataset)
