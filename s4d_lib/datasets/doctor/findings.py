@@ -31,8 +31,7 @@ KINDS: dict[str, tuple[Level, str, str]] = {
     "bad row": ("error", "rows are not of the list's form", "Correct the rows; the readers refuse them"),
     "name outside the folder": ("error", "rows name something outside the data folder", "Correct the rows"),
     "id twice": ("error", "one list names a clip twice", "Keep one of the rows"),
-    "label outside the schema": ("error", "labels are none of the classes", "Name the --schema, --classes or --base "
-                                 "of the list"),
+    "label outside the schema": ("error", "labels are none of the classes", "Name the --schema or --base of the list"),
     "lists count differently": (
         "error", "some lists count labels from 0, others from 1", "Bring them to one, or read each with its base"),
     "lists count from 1": (
