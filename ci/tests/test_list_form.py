@@ -610,3 +610,23 @@ def test_a_study_on_clips_of_ones_own_fine_tunes_on_them(tmp_path, monkeypatch):
     outside = tiers.finetuning("smoke", "joint")
     assert (inside.clips, inside.clips_as, inside.fold) == (str(tmp_path / "data"), "table", 2)
     assert inside.stills == stills.stills == str(tmp_path / "drawn/stills") and outside.clips_as == "dfew"
+
+
+def test_a_split_that_is_not_there_is_never_called_fine(tmp_path):
+    """Training needs both: a folder of one that is called otherwise is named, and the word that reads it works."""
+    for split in ("training", "dev"):
+        for n in range(COUNT):
+            picture(tmp_path / split / ("pain", "no pain")[n % 2] / f"{split}{n}.png", n)
+    found = diagnose(tmp_path, "folders", classes="pain,no pain")
+    assert found.exit_code == 1 and "--splits test=dev" in str(found.findings[0])
+    mended = diagnose(tmp_path, "folders", classes="pain,no pain", splits="test=dev")
+    assert mended.exit_code == 0
+    split = split_data(FinetuneConfig(**printed(mended)[1]))
+    assert split.counts["image"]["test"] == COUNT and {s.label for s in split.test["image"]} == {0, 1}
+
+
+def test_names_with_a_folder_that_is_not_here_are_answered_with_what_to_take_off(tmp_path):
+    peers(tmp_path, "DFEW/Frames/")
+    found = {one.kind: one for one in diagnose(tmp_path, "dfew", folds=1).findings}
+    assert "--strip DFEW/Frames/" in found["missing"].remedy
+    assert "missing" not in {one.kind for one in diagnose(tmp_path, "dfew", folds=1, strip="DFEW/Frames/").findings}

@@ -240,7 +240,7 @@ def split_folder(root: Path, split: str, form: ListForm = USUAL) -> str | None:
     said = dict(form.splits).get(split)
     if said is not None:
         return said if (root / said).is_dir() else here.get(said.lower().removesuffix("_aligned_faces"))
-    words = VALIDATION if split == "validation" else (split,)
+    words = VALIDATION if split == "validation" else (split, f"{split}ing", f"{split}_set")
     taken = {name.lower().removesuffix("_aligned_faces") for _, name in form.splits}
     return next((here[word] for word in words if word in here and word not in taken), None)
 

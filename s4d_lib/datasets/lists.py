@@ -326,7 +326,8 @@ def require_columns(path: Path, header: Mapping[str, str], columns: Iterable[str
     """ValueError naming the columns that a table lacks and those it has."""
     if lacking := [name for name in columns if name not in header]:
         raise Refused(f"{path}:1: no column {', '.join(map(str, lacking))}; the table has "
-                      f"{short(', '.join(header))[1:-1] or 'none'}; where it calls them otherwise, say columns")
+                      f"{short(', '.join(header))[1:-1] or 'none'}; say columns where it calls them otherwise, by "
+                      "their numbers (path=1,label=2) where it has no header")
 
 
 def short(text: str) -> str:

@@ -154,7 +154,7 @@ def read_census(
 ) -> tuple[Census, FolderLayout]:
     """All lists of a data set, or those of one fold. ValueError for a table without a schema or columns.
 
-    `form` says how they are written (`datasets/list_form.py`), `frames` where films lie that are a data set by their names.
+    `form` says how they are written (`datasets/list_form.py`), `frames` where films lie that are known by their names.
     """
     data, layout = DataRoot(root, links="follow"), LAYOUTS[dataset]
     if schema is None and layout.schema is None:
@@ -249,11 +249,13 @@ def _class_folders(data: DataRoot, form: ListForm, note: Note) -> Found:
                      f"videos, such as {other[0].name}")
 
         yield Listing(data.path / called, split, 1), rows
-    if missing := [split for split in ("train", "test") if split_folder(data.path, split, form) is None]:
-        if len(missing) == 1:
+    if not any(split_folder(data.path, split, form) for split in SPLITS):
+        return  # no split at all: what the doctor says of a folder without lists
+    for split in ("train", "test"):
+        if split_folder(data.path, split, form) is None:
             called = split_folder(data.path, "validation", form)
-            beside = f"; say --splits {missing[0]}={called} to take that for it" if called else ""
-            note("list missing", f"a folder of the split {missing[0]}, such as {form.split(missing[0])}{beside}")
+            beside = f"; say --splits {split}={called} to take that for it" if called else ""
+            note("list missing", f"a folder of the split {split}, such as {form.split(split)}{beside}")
 
 
 def _table_lists(data: DataRoot, form: ListForm, fold: int | None, labelled: bool, note: Note) -> Found:

@@ -23,7 +23,7 @@ from typing import Any
 from s4d_lib.datasets.doctor.census import Census, bit_of, read_census
 from s4d_lib.datasets.doctor.findings import Diagnosis, FrameReport, Level, ListReport, ProtocolReport, Tally
 from s4d_lib.datasets.doctor.inventory import Clip, Looker, frame_folders, inventory, sampled, spread
-from s4d_lib.datasets.doctor.said import advise_strip, modality_of, own_schema, reading_of
+from s4d_lib.datasets.doctor.said import advise_missing, advise_strip, modality_of, own_schema, reading_of
 from s4d_lib.datasets.folders import LAYOUTS, FolderLayout, fold_count, list_places
 from s4d_lib.datasets.labels import LabelSchema
 from s4d_lib.datasets.list_form import SPLITS, form_of
@@ -46,8 +46,9 @@ def diagnose(
 
     `fold` looks at the lists of one fold; `frames` names the folder of clips instead of searching for it, by its
     absolute path where it lies elsewhere; `deep` decodes the first and last frame of every clip and finds equal
-    content. `schema` and `words` say what the reader would be told of the lists (`datasets/list_form.py`). FileNotFoundError if
-    there is no such folder, ValueError for a data set or option that is not known, or that its reader does not use.
+    content. `schema` and `words` say what the reader would be told of the lists (`datasets/list_form.py`).
+    FileNotFoundError if there is no such folder, ValueError for a data set or option that is not known, or that its
+    reader does not use.
     """
     name = NAMES.get(dataset, dataset)
     if name not in LAYOUTS:
@@ -81,6 +82,7 @@ def diagnose(
     looked = Frames(census, layout, PROTOCOLS.values(), note)
     if census.members or walked:
         looked.look(root, frames, deep, jobs, walked, progress)
+        advise_missing(census, form, note)
     report = looked.report()
     judged = [_judge_protocol(p, report, lists, census.schema) for p in looked.protocols]
     nearest = min(judged, key=lambda one: len(_of_frames(one)), default=None)

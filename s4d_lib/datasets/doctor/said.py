@@ -41,6 +41,15 @@ def advise_strip(census: Census, form: ListForm, note: Tally) -> None:
             f"If they are the paths of another machine, take their start off: --strip {shlex.quote(before + '/')}")
 
 
+def advise_missing(census: Census, form: ListForm, note: Tally) -> None:
+    """Where nothing that is listed is there, the names may begin with a folder that is not here: say what to take off."""
+    before = os.path.commonprefix([f"{id.rpartition('/')[0]}/" for id in census.members]).rpartition("/")[0]
+    if before and not form.strip and note.count["missing"] == len(census.members):
+        note.remedies["missing"] = (
+            "Extract or fetch the data, name another folder with --frames, or take off what the names begin with: "
+            f"--strip {shlex.quote(before + '/')}")
+
+
 def reading_of(
     census: Census, report: FrameReport, lists: tuple[ListReport, ...], frames: str | None, schema: str | None,
     form: ListForm,
