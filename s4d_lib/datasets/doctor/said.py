@@ -42,7 +42,7 @@ def advise_strip(census: Census, form: ListForm, note: Tally) -> None:
 
 
 def advise_missing(census: Census, form: ListForm, note: Tally) -> None:
-    """Where nothing that is listed is there, the names may begin with a folder that is not here: say what to take off."""
+    """Where nothing that is listed is there, the names may begin with a folder that is not here: say so."""
     before = os.path.commonprefix([f"{id.rpartition('/')[0]}/" for id in census.members]).rpartition("/")[0]
     if before and not form.strip and note.count["missing"] == len(census.members):
         note.remedies["missing"] = (
