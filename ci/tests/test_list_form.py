@@ -630,3 +630,23 @@ def test_names_with_a_folder_that_is_not_here_are_answered_with_what_to_take_off
     found = {one.kind: one for one in diagnose(tmp_path, "dfew", folds=1).findings}
     assert "--strip DFEW/Frames/" in found["missing"].remedy
     assert "missing" not in {one.kind for one in diagnose(tmp_path, "dfew", folds=1, strip="DFEW/Frames/").findings}
+
+
+@pytest.mark.parametrize("file, change, words", [
+    ("manifest.json", lambda text: "[" * 100_000, "manifest.json: not a manifest"),
+    ("manifest.json", lambda text: text.replace('"lossless"', '"lossles"'), "a part lacks lossless"),
+    ("shard-000000.index.json", lambda text: "[" * 100_000, r"index\.json"),
+    ("shard-000000.index.json", lambda text: text.replace('"members": [["train"', '"member": [["train"'), "lacks members"),
+    ("shard-000000.index.json", lambda text: text.replace('"sample"', '"samples"'), "not a readable index"),
+])
+def test_a_packed_list_that_was_damaged_is_named(tmp_path, file, change, words):
+    from s4d_lib.datasets.pack.writer import pack
+
+    table_splits(tmp_path / "data")
+    pack(tmp_path / "data", tmp_path / "out", "table", schema="dfew")
+    path = tmp_path / "out" / file
+    text = path.read_text()
+    assert change(text) != text
+    path.write_text(change(text))
+    with pytest.raises(ValueError, match=words):
+        read_dataset(tmp_path / "out", "packed", "train")

@@ -32,6 +32,8 @@ from s4d_lib.frames.shards import SHARD, index_path, packed_path, read_index
 from s4d_lib.text import natural_order
 
 FORMAT = 1  # of the manifest; changes when a reader of today could not read it
+_OF_A_PART = ("name", "files", "start", "stop", "samples", "lossless", "source_files", "errors")
+_OF_A_SAMPLE = ("id", "label", "kind", "group", "schema", "members")
 _PART = re.compile(r"part-\d{6}")
 _FILE = re.compile(r"shard-\d{6}\.tar|(shard|part)-\d{6}\.index\.json|clips(/[A-Za-z0-9_~%-]+)+\.mp4")
 
@@ -46,6 +48,8 @@ def read_manifest(root: Path) -> dict[str, Any]:
         if manifest["format"] != FORMAT:
             raise Refused(f"format {manifest['format']!r}, this library reads {FORMAT}")
         for part in manifest["parts"]:
+            if lacking := [key for key in _OF_A_PART if key not in part]:
+                raise Refused(f"a part lacks {', '.join(lacking)}")
             for name in (part["name"], *part["files"]):
                 if not (_FILE.fullmatch(name) or _PART.fullmatch(name)) or os.path.islink(root / name):
                     raise Refused(f"{name!r} is a link, or not the name of a packed file")
@@ -118,7 +122,12 @@ def packed_folds(root: Path) -> tuple[int, ...]:
 def _indexed(root: Path, part: Mapping[str, Any]) -> Iterator[tuple[str, dict]]:
     shard = root / part["name"]
     for key, entry in read_index(index_path(shard)).items():
-        yield key, entry["sample"]
+        told = entry["sample"]
+        if lacking := [name for name in _OF_A_SAMPLE if name not in told]:
+            raise Refused(f"{index_path(shard)}: {key!r} lacks {', '.join(lacking)}; pack the folder again")
+        if not all(isinstance(one, list) and len(one) == 2 for one in told["members"]):
+            raise Refused(f"{index_path(shard)}: {key!r} does not say which lists name it; pack the folder again")
+        yield key, told
 
 
 def _sample(root: Path, part: str, key: str, told: Mapping[str, Any]) -> Sample:
