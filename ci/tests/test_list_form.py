@@ -636,7 +636,8 @@ def test_names_with_a_folder_that_is_not_here_are_answered_with_what_to_take_off
     ("manifest.json", lambda text: "[" * 100_000, "manifest.json: not a manifest"),
     ("manifest.json", lambda text: text.replace('"lossless"', '"lossles"'), "a part lacks lossless"),
     ("shard-000000.index.json", lambda text: "[" * 100_000, r"index\.json"),
-    ("shard-000000.index.json", lambda text: text.replace('"members": [["train"', '"member": [["train"'), "lacks members"),
+    ("shard-000000.index.json", lambda text: text.replace('"members": [["train"', '"member": [["train"'),
+     "lacks members"),
     ("shard-000000.index.json", lambda text: text.replace('"sample"', '"samples"'), "not a readable index"),
 ])
 def test_a_packed_list_that_was_damaged_is_named(tmp_path, file, change, words):
