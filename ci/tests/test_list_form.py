@@ -651,3 +651,20 @@ def test_a_packed_list_that_was_damaged_is_named(tmp_path, file, change, words):
     path.write_text(change(text))
     with pytest.raises(ValueError, match=words):
         read_dataset(tmp_path / "out", "packed", "train")
+
+
+def test_the_first_cells_of_chapter_07_read_lists_as_they_are_said(tmp_path, monkeypatch, capsys):
+    from s4d_lib.batch.chapters import chapter_parameters, code_cells
+    from s4d_lib.training import tiers
+
+    table_tsv(tmp_path)
+    monkeypatch.setattr(tiers, "prepare_data", lambda *_: pytest.fail("faces were about to be drawn"))
+    chapter = Path(__file__).resolve().parents[2] / "chapters" / "07_single_task_baselines.md"
+    cells = code_cells(chapter.read_text())
+    given = {"dataset": "table", "data_root": str(tmp_path), "fold": 3, "settings": {"clips_schema": "dfew"},
+             "lists": {"columns": {"path": "video", "label": "emotion"}, "base": 0}}
+    found = chapter_parameters(cells, "07") | given
+    exec(cells[1]["source"], found)
+    config = found["configs"]["clip"]
+    assert config.fold == 3 and config.lists("clip").base == 0
+    assert {s.id for s in read_samples(config, "clip", "test")} == {f"clips/{n:05d}" for n in range(2, 2 * COUNT, 3)}
