@@ -125,6 +125,9 @@ def study(
     chosen = own if seeds is None else own[:seeds] if seeds <= len(own) else range(seeds)
     with on_own_clips(data):
         record = ALL_STUDIES[name](tier, chosen, jobs)
+    if data:  # the study itself speaks of the drawn clips that it was written for
+        told = {"test": f"one look, fold {fold}", "clips": f"of one's own, as {dataset}"}
+        record = record.model_copy(update={"protocol": record.protocol | told})
     print(f"{write_record((out or Path('chapters/results')) / f'{name}.json', record)}: {record.headline}")
 
 
