@@ -6,7 +6,13 @@ import re
 def natural_order(name: str) -> tuple:
     """A sort key that compares runs of digits by value: f2 < f10; equal values by spelling."""
     parts = re.split(r"(\d+)", name)
-    return tuple(int(part) if i % 2 else part for i, part in enumerate(parts)), name
+    return tuple(_value(part) if i % 2 else part for i, part in enumerate(parts)), name
+
+
+def _value(digits: str) -> tuple[int, str]:
+    """A number of any length as what compares like it; Python turns no more than 4300 digits into a number."""
+    plain = str(int(digits)) if len(digits) < 4000 else digits.lstrip("0")
+    return len(plain), plain
 
 
 def printable(text: str, most: int | None = None) -> str:

@@ -150,7 +150,9 @@ def test_missing_clips_are_counted_and_five_are_named(dfew):
 
 
 def test_missing_lists_folders_splits_and_groups(dfew):
-    with pytest.raises(FileNotFoundError, match=r"train_set_7\.csv: no such list; .*train_set_1\.csv"):
+    with pytest.raises(FileNotFoundError, match=r"train_set_5\.csv: no such list; .*train_set_1\.csv"):
+        read_dfew(dfew, "train", fold=5)
+    with pytest.raises(ValueError, match=r"fold=7, but there are 5 folds; say folds="):
         read_dfew(dfew, "train", fold=7)
     with pytest.raises(FileNotFoundError, match=r"clip_jpg_256: no such folder"):
         read_dfew(dfew, "train", frames="clip_jpg_256")

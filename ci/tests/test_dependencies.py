@@ -202,7 +202,7 @@ MISSING = [  # what is asked for, and the extra that the refusal names
     ("from s4d_lib.models.photograph_classifier import read_keras; read_keras('x.hdf5')", "photographs"),
     ("from s4d_lib.models.face_mesh import FaceMesh; FaceMesh()", "photographs"),
     ("from s4d_lib.frames import open_frames; open_frames(sys.argv[1], 'torchcodec')", "torchcodec"),
-    ("from s4d_lib.datasets.lists import _parquet_dicts; list(_parquet_dicts('x.parquet'))", "parquet"),
+    ("from s4d_lib.datasets.arrays import _parquet_dicts; list(_parquet_dicts('x.parquet'))", "parquet"),
     ("from s4d_lib.training.curves import to_tensorboard; to_tensorboard('run', 'events')", "curves"),
     ("from s4d_lib.batch.runner import run_book; run_book('chapters', 'out')", "book"),
     ("from s4d_lib.batch.cluster import make_executor; make_executor('local', 'out', 1, 1, {})", "cluster"),

@@ -453,7 +453,10 @@ def test_class_folders(tmp_path):
     for split in ("Train", "Val"):
         for n, name in enumerate(("Happy", "Angry")):
             write(tmp_path, f"{split}/{name}/a_{n}.png", jpg(n + 9 * (split == "Val"), (64, 48), "PNG"))
-    assert found(tmp_path, "sfew", deep=True) == {}
+    (alone,) = found(tmp_path, "sfew", deep=True).items()
+    assert alone == ("list missing", ("warning", 1, (
+        "a folder of the split test, such as test; say --splits test=Val to take that for it",)))
+    assert found(tmp_path, "sfew", deep=True, splits={"test": "Val"}) == {}
     write(tmp_path, "Val/Joyful/b.png", jpg(5, (64, 48), "PNG"))
     assert found(tmp_path, "sfew")["label outside the schema"][2] == ("Val:0 'Joyful'",)
 

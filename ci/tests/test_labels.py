@@ -56,7 +56,7 @@ def test_schemas_agree_with_each_other():
     assert counts == {
         "dfew": 7, "ferv39k": 7, "mafw": 11, "mafw_compound": 43, "affectnet7": 7, "affectnet8": 8, "rafdb": 7,
         "ferplus": 8, "sfew2": 7, "caer": 7, "mae-dfer/ferv39k": 7, "mae-dfer/mafw": 11, "coarse4": 4,
-        "fine11": 11, "unlabelled": 1,
+        "fine11": 11, "unlabelled": 1, "crema_d": 6, "ravdess": 8,
     }  # fmt: skip
     for name, schema in SCHEMAS.items():
         assert schema.name == name and schema.source and len(set(schema.classes)) == len(schema)
@@ -69,7 +69,7 @@ def test_schemas_agree_with_each_other():
     assert position == {
         "dfew": 0, "ferv39k": 3, "mafw": 6, "mafw_compound": 3, "affectnet7": 1, "affectnet8": 1, "rafdb": 3,
         "ferplus": 1, "sfew2": 3, "caer": 3, "mae-dfer/ferv39k": 0, "mae-dfer/mafw": 3, "coarse4": None, "fine11": None,
-        "unlabelled": None,
+        "unlabelled": None, "crema_d": 3, "ravdess": 2,
     }  # fmt: skip
 
 

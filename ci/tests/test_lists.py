@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from s4d_lib.datasets.arrays import npy_rows, table_dicts
 from s4d_lib.datasets.lists import (
     DataRoot,
     Row,
@@ -17,10 +18,8 @@ from s4d_lib.datasets.lists import (
     csv_rows,
     encoding_of,
     frame_files,
-    npy_rows,
     require_columns,
     tab_rows,
-    table_dicts,
     text_lines,
     word_rows,
 )

@@ -170,7 +170,7 @@ def test_the_reader_packed_gives_what_the_source_gives(dfew, tmp_path, options):
     groups = {id: id[0] for id in IDS}
     assert {s.group for s in read_dataset(out, "packed", "train", groups=groups)} == {"0", "1"}
     for wrong, words in (({"schema": "ferv39k"}, "packed with the labels of dfew, not of ferv39k"),
-                         ({"fold": 0}, "from 1"), ({"fold": 6}, "packed are"),
+                         ({"fold": -1}, "from 0"), ({"fold": 0}, "packed are"), ({"fold": 6}, "packed are"),
                          ({"groups": {"00001": "a"}}, "have no group")):  # fmt: skip
         with pytest.raises(ValueError, match=words):
             read_dataset(out, "packed", "train", **wrong)

@@ -24,7 +24,7 @@ def config(folder, **more):
 
 
 @pytest.mark.parametrize("more, words", [
-    ({"clips_as": "folders", "clips_schema": "dfew", "label_base": 1}, "'folders' fixes its labels.*label_base=1"),
+    ({"clips_as": "crema_d", "label_base": 1}, "'crema_d' fixes its labels.*label_base=1"),
     ({"clips_as": "packed", "clips_schema": "dfew", "label_base": 0}, "'packed' fixes its labels.*label_base=0"),
     ({"clips_as": "voxceleb2", "clips_schema": "dfew"}, "'voxceleb2' fixes its labels.*clips_schema='dfew'")])
 def test_what_a_layout_cannot_use_is_refused(folders, more, words):
@@ -32,12 +32,13 @@ def test_what_a_layout_cannot_use_is_refused(folders, more, words):
         read_samples(config(folders, **more), "clip", "train")
 
 
-def test_a_layout_without_folds_and_frames_has_no_use_for_them(folders):
+def test_a_layout_without_folds_and_frames_refuses_them(folders):
     plain = config(folders, clips_as="folders", clips_schema="dfew")
-    other = plain.model_copy(update={"fold": 3, "frames": "elsewhere"})
     found = read_samples(plain, "clip", "train")
     assert [sample.label for sample in found] == [plain.schema("clip").word(word) for word in ("Anger", "Happiness")]
-    assert read_samples(other, "clip", "train") == found
+    for setting, words in (({"fold": 3}, "has no folds"), ({"frames": "elsewhere"}, "leave out frames='elsewhere'")):
+        with pytest.raises(ValueError, match=words):
+            read_samples(plain.model_copy(update=setting), "clip", "train")
 
 
 def test_control_where_there_are_folds_and_frames_they_count(tmp_path):

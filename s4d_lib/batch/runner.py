@@ -126,7 +126,7 @@ def _own_lists(tier: str, parameters: Mapping) -> str | None:
         return None
     from s4d_lib.datasets.own_data import lists_hash  # seconds of import, for those runs alone
 
-    return lists_hash(tier, *asked, parameters.get("fold"))
+    return lists_hash(tier, *asked, parameters.get("fold"), parameters.get("lists"), parameters.get("still_lists"))
 
 
 def _record_hashes(chapters: Path) -> dict[str, str]:

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from s4d_lib.crops.alignment import ALIGN
-from s4d_lib.datasets.labels import SCHEMAS
+from s4d_lib.datasets.labels import SCHEMAS, schema_named
 from s4d_lib.errors import Refused
 from s4d_lib.text import printable
 
@@ -213,13 +213,17 @@ def read_card(name: str, heads: Mapping[str, int], frames: int, image_size: tupl
 
 
 def _classes(name: str, task: str, schema: str, count: int) -> tuple[str, ...]:
-    if not isinstance(schema, str) or schema not in SCHEMAS:
+    if not isinstance(schema, str):
         raise Refused(f"{name}: no label schema is called {schema!r}; there are {', '.join(SCHEMAS)}")
-    if len(SCHEMAS[schema].classes) != count:
+    try:
+        named = schema_named(schema)
+    except Refused as error:
+        raise Refused(f"{name}: {error}") from None
+    if len(named) != count:
         fitting = [key for key, one in SCHEMAS.items() if len(one.classes) == count]
-        raise Refused(f"{name}: schema {schema} has {len(SCHEMAS[schema].classes)} classes and the {task} head "
+        raise Refused(f"{name}: schema {schema} has {len(named)} classes and the {task} head "
                       f"{count}; with {count} there are {', '.join(fitting) or 'none'}")
-    return SCHEMAS[schema].classes
+    return named.classes
 
 
 def _mapping(name: str, known: Mapping[str, Any], key: str) -> Mapping[str, Any]:

@@ -1,6 +1,7 @@
 """words → calls     the `s4d` command; it imports every other wing and nobody imports it.
 
     app         the `s4d` command: draw faces, look after data, train, convert, predict, run the book.
+    list_words  the options that say how lists are written, the same for every command that reads lists.
     data        `s4d faces`, `data`, `doctor`, `pack`, `crop`: drawing, looking after and cutting out data.
     models      `s4d convert` and `s4d predict`: published weights in, apparent expressions out.
     training    `s4d train`, `study`, `rerun` and `curves`: one training, a recorded study, a run of it again.

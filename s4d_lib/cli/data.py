@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from s4d_lib.cli.list_words import Base, Classes, Columns, Folds, Labels, Listing, Splits, Strip, said
 from s4d_lib.errors import Refused
 
 
@@ -45,13 +46,19 @@ def data(tier: Annotated[str, typer.Option(help="smoke, laptop or full.")] = "sm
 def doctor(
     folder: Annotated[Path, typer.Argument(help="Folder that holds the lists and clips.")],
     as_: Annotated[str, typer.Option("--as", help="dfew, ferv39k, mafw, mafw-compound, affectnet7, affectnet8, raf-db, "
-                                     "ferplus, sfew, voxceleb2, caer or table.")],
-    fold: Annotated[int | None, typer.Option(min=1, help="Only the lists of this fold.")] = None,
+                                     "ferplus, sfew, voxceleb2, caer, crema-d, ravdess, folders or table.")],
+    fold: Annotated[int | None, typer.Option(min=0, help="Only the lists of this fold.")] = None,
     frames: Annotated[str | None, typer.Option(help="Folder of clips below DIR, or an absolute path.")] = None,
-    deep: Annotated[bool, typer.Option(help="Decode first, middle and last frames, find copies.")] = False,
-    base: Annotated[int | None, typer.Option(min=0, max=1, help="What the labels of the lists count from.")] = None,
-    schema: Annotated[str | None, typer.Option(help="Class order of the lists; a table needs it.")] = None,
-    listing: Annotated[str | None, typer.Option(help="Another list; may hold {split} and {fold}.")] = None,
+    deep: Annotated[bool, typer.Option(help="Decode whole films and three frames of a folder, find copies.")] = False,
+    schema: Annotated[str | None, typer.Option(help="Class order of the lists; a table needs it, or classes.")] = None,
+    listing: Listing = None,
+    labels: Labels = None,
+    columns: Columns = None,
+    strip: Strip = None,
+    base: Base = None,
+    splits: Splits = None,
+    folds: Folds = None,
+    classes: Classes = None,
     json_: Annotated[Path | None, typer.Option("--json", help="Write the diagnosis here too.")] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Folders looked at at a time.")] = 8,
 ) -> None:
@@ -67,7 +74,9 @@ def doctor(
 
     if json_:
         require_writable(json_)
-    found = diagnose(folder, as_, fold, frames, deep, base, schema, listing, jobs, progress=True)
+    words = said(listing=listing, labels=labels, columns=columns, strip=strip, base=base, splits=splits, folds=folds,
+                 classes=classes)
+    found = diagnose(folder, as_, fold, frames, deep, schema, jobs, progress=True, **words)
     print_report(found)
     if json_:
         write_text(json_, json.dumps(found.as_dict(), indent=2) + "\n")
@@ -79,14 +88,21 @@ def pack(
     out: Annotated[Path | None, typer.Argument(help="Folder to write; a stopped run goes on in it.")] = None,
     as_: Annotated[str | None, typer.Option("--as", help="The data set, as in `s4d doctor`.")] = None,
     split: Annotated[str | None, typer.Option(help="train, validation or test; all if not given.")] = None,
-    fold: Annotated[int | None, typer.Option(min=1, help="One fold; all, without copies, if not given.")] = None,
+    fold: Annotated[int | None, typer.Option(min=0, help="One fold; all, without copies, if not given.")] = None,
     frames: Annotated[str | None, typer.Option(help="Folder of clips below SRC, or an absolute path.")] = None,
     size: Annotated[int | None, typer.Option(help="Shorter edge in pixels; without it, files are kept.")] = None,
     format: Annotated[str, typer.Option(help="tar (WebDataset shards) or mp4 (one small video per clip).")] = "tar",
     shard_mb: Annotated[float, typer.Option(help="A shard ends with the clip that passes this size.")] = 256,
     quality: Annotated[int | None, typer.Option(help="tar with --size: jpg of 1 to 95, not png; mp4: crf.")] = None,
-    base: Annotated[int | None, typer.Option(min=0, max=1, help="What the labels of the lists count from.")] = None,
-    schema: Annotated[str | None, typer.Option(help="Class order of the lists; a table needs it.")] = None,
+    schema: Annotated[str | None, typer.Option(help="Class order of the lists; a table needs it, or classes.")] = None,
+    listing: Listing = None,
+    labels: Labels = None,
+    columns: Columns = None,
+    strip: Strip = None,
+    base: Base = None,
+    splits: Splits = None,
+    folds: Folds = None,
+    classes: Classes = None,
     jobs: Annotated[int, typer.Option(min=1, help="Clips encoded at a time.")] = 2,
     verify: Annotated[Path | None, typer.Option(help="Check the files of a packed folder instead.")] = None,
     deep: Annotated[bool, typer.Option(help="With --verify: decode what was shrunk, too.")] = False,
@@ -103,8 +119,9 @@ def pack(
     from s4d_lib.datasets.pack.writer import pack as pack_folder
     from s4d_lib.text import printable
 
-    told = {"frames": frames, "base": base, "schema": schema}
-    options = {name: value for name, value in told.items() if value is not None}
+    words = said(listing=listing, labels=labels, columns=columns, strip=strip, base=base, splits=splits, folds=folds,
+                 classes=classes)
+    options = {name: value for name, value in (("frames", frames), ("schema", schema)) if value is not None} | words
     try:
         packed = pack_folder(source, out, as_, split, fold, size, format, shard_mb, quality, jobs, True, **options)
     except KeyboardInterrupt:

@@ -1,8 +1,13 @@
 """folder → samples     lists, labels, protocols and readers; what a training is fed.
 
+    list_form        how lists are written, said once and in the same words everywhere.
     labels           the class order of every data set the book reads, and explicit maps between them.
-    lists            text, CSV, .npy and Parquet lists as rows, and a data folder that nothing read may leave.
+    lists            text and CSV lists as rows, and a data folder that nothing read may leave.
+    arrays           .npy arrays and Parquet tables as rows.
     rows             what all readers share: labels, names, groups and files of a list, checked row by row.
+    tables           which row of a list with columns is of which split and fold.
+    still_rows       lists of the image data sets: votes, AffectNet's tables and arrays.
+    named_files      data sets without lists, whose file names say class and person: CREMA-D, RAVDESS.
     folders          where the published data sets keep their lists and clips, in every known spelling.
     readers          one reader for every data set that the papers use, and for tables and class folders of your own.
     still_readers    readers of the image data sets: AffectNet, RAF-DB, FERPlus. `readers.py` has the formats.

@@ -8,6 +8,7 @@ from .labels import (
     schema_named as schema_named,
     translate as translate,
 )
+from .list_form import ListForm as ListForm
 from .readers import READERS as READERS, read_dataset as read_dataset, read_dfew as read_dfew
 from .still_readers import read_affectnet as read_affectnet
 from .protocols import EXPECTED as EXPECTED, PROTOCOLS as PROTOCOLS, Protocol as Protocol, compare as compare

@@ -24,6 +24,7 @@ from typing import Literal
 
 import numpy as np
 
+from s4d_lib.datasets.list_form import own_classes
 from s4d_lib.errors import Refused
 
 # Spellings found in label files and folder names, beside the class names themselves; upper and lower case are equal.
@@ -73,6 +74,7 @@ class LabelSchema:
         """The whole number written as `text`; ValueError if it is none, and no class name either."""
         if not re.fullmatch(r"[+-]?[0-9]{1,9}", text):
             more = "; a compound label is read with schema='mafw_compound'" if "_" in text and canonical(text) else ""
+            text = text if len(text) < 80 else f"{text[:80]}…"
             raise Refused(f"{where}: label {text!r} is not a whole number and not a class of {self}{more}")
         return int(text)
 
@@ -80,6 +82,8 @@ class LabelSchema:
         """The label of a class name in any of its known spellings, or None."""
         if text in self.classes:
             return self.classes.index(text)
+        if text.casefold() in (same := [name.casefold() for name in self.classes]):
+            return same.index(text.casefold())
         name = canonical(text)
         return next((i for i, known in enumerate(self.classes) if name and canonical(known) == name), None)
 
@@ -132,17 +136,24 @@ SCHEMAS: dict[str, LabelSchema] = {
         ("coarse4", "Positive Negative Surprise Neutral", "ours, for chapter 08: four coarse classes beside seven"),
         ("fine11", "Smile Laughter Sadness Grief Surprise Shock Annoyance Anger Neutral Disgust Fear",
          "ours, for chapter 08: four of seven classes told apart by how strong they look"),
+        ("crema_d", "Anger Disgust Fear Happiness Neutral Sadness", "the codes of its file names, in their order"),
+        ("ravdess", "Neutral Calm Happiness Sadness Anger Fear Disgust Surprise",
+         "the codes 01 to 08 of its file names"),
         ("unlabelled", "Unlabelled", "pretraining lists carry a dummy label 0"),
     )
 }
 
 
 def schema_named(name: str | LabelSchema) -> LabelSchema:
-    """The schema of that name; ValueError listing the known ones."""
+    """The schema of that name; names of one's own between commas are one too. ValueError listing the known ones."""
     if isinstance(name, LabelSchema):
         return name
+    if "," in name:
+        classes = own_classes(word.strip() for word in name.split(","))
+        return LabelSchema(",".join(classes), classes, "classes of one's own")
     if name not in SCHEMAS:
-        raise Refused(f"no label schema is called {name!r}; there are {', '.join(SCHEMAS)}")
+        raise Refused(f"no label schema is called {name!r}; there are {', '.join(SCHEMAS)}. Classes of your own are "
+                      "said as classes, in the order of their labels")
     return SCHEMAS[name]
 
 

@@ -1,4 +1,4 @@
-"""list → rows     text, CSV, .npy and Parquet lists as rows, and a data folder that nothing read may leave.
+"""list → rows     text and CSV lists as rows, and a data folder that nothing read may leave.
 
 Every iterator yields rows one at a time, so a list of a million clips costs no more memory than its samples. A row that
 is not of the list's form is a RowError with file and line; `bad` raises it, or keeps it and lets the reading go on.
@@ -16,8 +16,8 @@ from __future__ import annotations
 import codecs
 import csv
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import chain
 from pathlib import Path, PureWindowsPath
 from typing import Literal, NamedTuple
 
@@ -29,12 +29,13 @@ CHUNK = 1 << 16
 
 
 class Row(NamedTuple):
-    """One line of a list: where it stands, what it names, its label as written (None: unlabelled), its group."""
+    """One line of a list: where it stands, what it names, its label as written (None: unlabelled), group and frames."""
 
     line: int
     name: str
     label: str | None
     group: str | None = None
+    frames: int | None = None  # how many the list says that a clip has
 
 
 class RowError(Refused):
@@ -73,6 +74,8 @@ class DataRoot:
 
         The error lists the folders that are there.
         """
+        if name == ".":
+            return self.path
         if os.path.isabs(name):
             found = Path(name)
             self._real.append(os.path.realpath(found))
@@ -84,11 +87,14 @@ class DataRoot:
             raise FileNotFoundError(f"{found}: no such {what}; folders beside it: {', '.join(beside) or 'none'}")
         return found
 
-    def listing(self, *names: str) -> Path:
-        """The first of these lists that exists, checked; the error names the first and what lies beside it."""
+    def listing(self, *names: str, arrays: bool = False) -> Path:
+        """The first of these lists that exists, checked; the error names the first and what lies beside it.
+
+        With `arrays` a folder of small arrays is a list as well.
+        """
         for name in names:
             found = self.path / clean(name, f"{self.path}")
-            if found.is_file():
+            if os.path.isfile(found) or (arrays and os.path.isdir(found)):
                 self.check(found, f"{self.path}")
                 return found
         first = self.path / names[0]
@@ -169,13 +175,68 @@ def text_lines(path: Path, others: Sequence[str] = ()) -> Iterator[tuple[int, st
 
 
 def word_rows(path: Path, form: str = "<relative path> <label>", bad: Bad = refuse) -> Iterator[Row]:
-    """Rows of a list without a header: a name, which may hold spaces, a space and a label."""
+    """Rows of a list without a header: a name, which may hold spaces, a blank or a tab, and a label.
+
+    A picture's name with two fields behind it is a bad row: which of the two is the label, the list does not say.
+    """
     for number, line in text_lines(path):
-        name, space, label = line.strip().rpartition(" ")
-        if space:
-            yield Row(number, name.strip(), label)
+        name, label = _last_word(line)
+        if not name:
+            bad(RowError(f"{path}:{number}: expected `{form}`, got {short(line.strip())}", "row"))
+        elif _TWO_MORE.search(name):
+            bad(RowError(f"{path}:{number}: expected `{form}`, got {short(line.strip())}: two fields follow the name, "
+                         "and which is the label is not said; say it as columns path=1,label=2", "row"))
         else:
-            bad(RowError(f"{path}:{number}: expected `{form}`, got {_short(line.strip())}", "row"))
+            yield Row(number, name, label)
+
+
+_TWO_MORE = re.compile(rf"\.(?:{'|'.join(ending[1:] for ending in IMAGE_SUFFIXES)})\s+[^/\\]\S*$", re.IGNORECASE)
+
+
+def _last_word(line: str) -> tuple[str, str]:
+    parts = line.strip().replace("\t", " ").rsplit(None, 1)
+    return (line.strip()[: len(parts[0])].strip(), parts[1]) if len(parts) == 2 else ("", "")
+
+
+def clip_rows(path: Path, bad: Bad = refuse) -> Iterator[Row]:
+    """Rows of a list of clips without a header: `<path> <frames> <label>` or `<path> <label>`, as most of its rows.
+
+    The first is how DFER-CLIP, Former-DFER and MMA-DFER write theirs and VideoMAE those of frame folders; the second
+    VideoMAE's lists of videos and MAE-DFER's.
+    """
+    counted = rows = 0
+    for _, line in text_lines(path):
+        rows += 1
+        counted += _frames_of(_last_word(line)[0]) is not None
+    if counted * 2 <= rows:
+        yield from word_rows(path, "<path> <label>", bad)
+        return
+    for number, line in text_lines(path):
+        name, label = _last_word(line)
+        if (frames := _frames_of(name)) is None:
+            bad(RowError(f"{path}:{number}: expected `<path> <frames> <label>`, got {short(line.strip())}", "row"))
+        else:
+            yield Row(number, _last_word(name)[0], label, frames=frames)
+
+
+def _frames_of(text: str) -> int | None:
+    """The number behind the name in what stands before a label; None where there is none."""
+    name, number = _last_word(text)
+    return int(number) if name and re.fullmatch("[0-9]{1,9}", number) else None
+
+
+def is_plain(path: Path) -> bool:
+    """Whether a text list has no header: its first line is parted by blanks or by one tab, not by commas."""
+    if path.suffix.lower() == ".tsv":
+        return False
+    try:
+        _, line = next(text_lines(path), (0, ""))
+    except Refused:
+        return False  # who reads it says what is wrong
+    if "," in line or ";" in line or line.count("\t") > 2:
+        return False
+    return bool(_last_word(line)[0]) and not {"path", "label", "video_name", "subject"} & set(
+        line.lower().replace('"', "").split())
 
 
 def tab_rows(
@@ -187,33 +248,55 @@ def tab_rows(
         if len(fields) == columns:
             yield number, fields
         else:
-            bad(RowError(f"{path}:{number}: expected {columns} fields between tabs, got {_short(line)}", "row"))
+            bad(RowError(f"{path}:{number}: expected {columns} fields between tabs, got {short(line)}", "row"))
 
 
-def csv_dicts(path: Path, delimiter: str = ",", bad: Bad = refuse) -> Iterator[tuple[int, dict[str, str]]]:
-    """First (1, {name: ""} of the header), then (line number, {column: text}) of every row; quotes are understood."""
+def csv_dicts(
+    path: Path, delimiter: str | None = None, bad: Bad = refuse, header: list[str] | None = None
+) -> Iterator[tuple[int, dict[str, str]]]:
+    """First (1, {name: ""} of the header), then (line number, {column: text}) of every row; quotes are understood.
+
+    Columns are parted by `delimiter`, else as the first line is: by tabs or semicolons where it has no comma. A list
+    without a header is given one.
+    """
+    delimiter = delimiter or delimiter_of(path)
     with open(path, encoding=encoding_of(path), newline="") as file:
         lines = csv.reader(file, delimiter=delimiter, strict=True)
-        header: list[str] | None = None
+        if header is not None:
+            yield 1, dict.fromkeys(header, "")
         while True:
             try:
                 row = next(lines, None)
             except csv.Error as error:
-                raise RowError(f"{path}:{lines.line_num}: not a CSV row ({error})", "row") from None
+                wrong = RowError(f"{path}:{lines.line_num}: not a CSV row ({error})", "row")
+                if header is None:
+                    raise wrong from None
+                bad(wrong)
+                continue
             if row is None:
                 break
+            if header is None and not any(field.strip() for field in row):
+                continue
             if header is None:
                 header = [name.strip() for name in row]
+                if twice := [name for name in header if name and header.count(name) > 1]:
+                    raise RowError(f"{path}:{lines.line_num}: two columns are called {short(twice[0])}", "row")
                 yield 1, dict.fromkeys(header, "")
             elif not any(field.strip() for field in row):  # spreadsheets end in rows of commas alone
                 continue
             elif len(row) == len(header):
                 yield lines.line_num, dict(zip(header, (field.strip() for field in row)))
             else:
-                found = f"expected {delimiter.join(header)}, got {_short(delimiter.join(row))}"
+                found = f"expected {short(delimiter.join(header))[1:-1]}, got {short(delimiter.join(row))}"
                 bad(RowError(f"{path}:{lines.line_num}: {found}", "row"))
         if header is None:
             yield 1, {}
+
+
+def delimiter_of(path: Path) -> str:
+    """What parts the columns of a CSV file, by its first line."""
+    _, line = next(text_lines(path), (0, ""))
+    return "," if "," in line else "\t" if "\t" in line else ";" if ";" in line else ","
 
 
 def csv_rows(path: Path, columns: tuple[str, str], bad: Bad = refuse) -> Iterator[Row]:
@@ -221,78 +304,13 @@ def csv_rows(path: Path, columns: tuple[str, str], bad: Bad = refuse) -> Iterato
     lines = csv_dicts(path, bad=bad)
     _, header = next(lines)
     if tuple(header) != columns:
-        raise RowError(f"{path}:1: expected the header {','.join(columns)}, got {','.join(header)!r}", "row")
+        raise RowError(f"{path}:1: expected the header {','.join(columns)}, got {short(','.join(header))}; where its "
+                       f"columns are called otherwise, say columns path=…,label=…", "row")
     for number, row in lines:
         if tuple(row.values()) == columns:
             bad(RowError(f"{path}:{number}: the header stands here again; take the line out", "row"))
         else:
             yield Row(number, row[columns[0]], row[columns[1]])
-
-
-# -------------------------------------------------------------------------------- arrays and tables
-
-
-def npy_rows(path: Path, labels: Path | None) -> Iterator[Row]:
-    """Rows of a .npy array of names and, unless unlabelled, one of whole numbers; both stay on disk.
-
-    An array of Python objects can only be read by running what the file says, and is refused.
-    """
-    names = _array(path, "U")
-    numbers = _array(labels, "iu") if labels else None
-    if numbers is not None and len(names) != len(numbers):
-        raise Refused(f"{path}: {len(names)} names, but {labels} holds {len(numbers)} labels")
-    for index, name in enumerate(names):
-        yield Row(index + 1, str(name), None if numbers is None else str(numbers[index]))
-
-
-def _array(path: Path, kinds: str):
-    import numpy as np
-
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        if "allow_pickle" in str(error) or "Python objects" in str(error):  # numpy's two ways of saying it
-            raise Refused(
-                f"{path}: the array holds Python objects; reading them would run what the file says. Where you trust "
-                "it, save it anew with np.save(path, np.array(names, dtype=str)), labels with dtype=int"
-            ) from None
-        raise Refused(f"{path}: not a readable .npy array ({error})") from error
-    if array.ndim != 1 or array.dtype.kind not in kinds:
-        wanted = "text" if kinds == "U" else "whole numbers"
-        raise Refused(f"{path}: expected a list of {wanted}, got {array.dtype} {list(array.shape)}")
-    return array
-
-
-def table_dicts(path: Path, bad: Bad = refuse) -> Iterator[tuple[int, dict[str, str]]]:
-    """As `csv_dicts`, of a .csv, .tsv or .parquet file; a row of a Parquet file counts from 1."""
-    if path.suffix.lower() == ".parquet":
-        return _parquet_dicts(path)
-    return csv_dicts(path, "\t" if path.suffix.lower() == ".tsv" else ",", bad)
-
-
-def _parquet_dicts(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    try:
-        from pyarrow import ArrowException
-        from pyarrow.parquet import ParquetFile
-    except ImportError:
-        raise Refused(
-            f"{path}: reading Parquet needs pyarrow; pip install 's4d-book[parquet]', or save the table as CSV"
-        ) from None
-    try:
-        with ParquetFile(path) as file:
-            yield 1, dict.fromkeys(file.schema_arrow.names, "")
-            batches = (batch.to_pylist() for batch in file.iter_batches(batch_size=4096))
-            for number, row in enumerate(chain.from_iterable(batches), 1):
-                yield number, {name: _written(value) for name, value in row.items()}
-    except ArrowException as error:
-        raise Refused(f"{path}: not a readable Parquet file ({error})") from error
-
-
-def _written(value: object) -> str:
-    """A value as a CSV would hold it; whole numbers that a missing value turned into 3.0 lose the point."""
-    if value is None:
-        return ""
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def frame_files(folder: str | Path) -> Iterator[os.DirEntry]:
@@ -307,8 +325,11 @@ def frame_files(folder: str | Path) -> Iterator[os.DirEntry]:
 def require_columns(path: Path, header: Mapping[str, str], columns: Iterable[str]) -> None:
     """ValueError naming the columns that a table lacks and those it has."""
     if lacking := [name for name in columns if name not in header]:
-        raise Refused(f"{path}:1: no column {', '.join(lacking)}; the table has {', '.join(header) or 'none'}")
+        raise Refused(f"{path}:1: no column {', '.join(map(str, lacking))}; the table has "
+                      f"{short(', '.join(header))[1:-1] or 'none'}; say columns where it calls them otherwise, by "
+                      "their numbers (path=1,label=2) where it has no header")
 
 
-def _short(text: str) -> str:
+def short(text: str) -> str:
+    """Text of a list as a message quotes it: whole, or its beginning."""
     return repr(text if len(text) <= 120 else text[:117] + "...")

@@ -32,6 +32,8 @@ from s4d_lib.frames.shards import SHARD, index_path, packed_path, read_index
 from s4d_lib.text import natural_order
 
 FORMAT = 1  # of the manifest; changes when a reader of today could not read it
+_OF_A_PART = ("name", "files", "start", "stop", "samples", "lossless", "source_files", "errors")
+_OF_A_SAMPLE = ("id", "label", "kind", "group", "schema", "members")
 _PART = re.compile(r"part-\d{6}")
 _FILE = re.compile(r"shard-\d{6}\.tar|(shard|part)-\d{6}\.index\.json|clips(/[A-Za-z0-9_~%-]+)+\.mp4")
 
@@ -46,6 +48,8 @@ def read_manifest(root: Path) -> dict[str, Any]:
         if manifest["format"] != FORMAT:
             raise Refused(f"format {manifest['format']!r}, this library reads {FORMAT}")
         for part in manifest["parts"]:
+            if lacking := [key for key in _OF_A_PART if key not in part]:
+                raise Refused(f"a part lacks {', '.join(lacking)}")
             for name in (part["name"], *part["files"]):
                 if not (_FILE.fullmatch(name) or _PART.fullmatch(name)) or os.path.islink(root / name):
                     raise Refused(f"{name!r} is a link, or not the name of a packed file")
@@ -57,8 +61,9 @@ def read_manifest(root: Path) -> dict[str, Any]:
         if manifest["complete"] and bounds[-1] != manifest["counts"]["asked"]:
             raise Refused(f"its parts hold {bounds[-1]} of {manifest['counts']['asked']} samples")
         manifest["request"]["dataset"], manifest["errors"]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise Refused(f"{path}: not a manifest of packed files ({error}); pack the folder again") from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        told = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
+        raise Refused(f"{path}: not a manifest of packed files ({told}); pack the folder again") from error
     return manifest
 
 
@@ -92,12 +97,10 @@ def read_packed_split(
     Fold 1 of a data set without folds is its only split. The class order is that of the manifest; ValueError if
     `schema` names another. `groups` (id → group) takes the place of the packed groups.
     """
-    if split not in ("train", "validation", "test") or not isinstance(fold, int) or fold < 1:
-        raise Refused(f"split must be train, validation or test, fold a number from 1 on; got {split!r}, {fold!r}")
+    if split not in ("train", "validation", "test") or not isinstance(fold, int) or fold < 0:
+        raise Refused(f"split must be train, validation or test, fold a number from 0 on; got {split!r}, {fold!r}")
     root = Path(root)
-    folds = {number for part in read_manifest(root)["parts"] for _, told in _indexed(root, part)
-             for _, number in told["members"]}
-    samples = read_packed(root, split, None if fold == 1 and folds == {None} else fold)
+    samples = read_packed(root, split, None if fold == 1 and not packed_folds(root) else fold)
     held = samples[0].schema
     if schema not in (None, held):
         raise Refused(f"{root}: packed with the labels of {held}, not of {schema}; say schema={held!r}, or bring "
@@ -109,10 +112,22 @@ def read_packed_split(
     return [replace(sample, group=groups[sample.id]) for sample in samples]
 
 
+def packed_folds(root: Path) -> tuple[int, ...]:
+    """The folds of a packed folder; () where its data set has none."""
+    folds = {number for part in read_manifest(root)["parts"] for _, told in _indexed(root, part)
+             for _, number in told["members"]}
+    return tuple(sorted(folds - {None}))
+
+
 def _indexed(root: Path, part: Mapping[str, Any]) -> Iterator[tuple[str, dict]]:
     shard = root / part["name"]
     for key, entry in read_index(index_path(shard)).items():
-        yield key, entry["sample"]
+        told = entry["sample"]
+        if lacking := [name for name in _OF_A_SAMPLE if name not in told]:
+            raise Refused(f"{index_path(shard)}: {key!r} lacks {', '.join(lacking)}; pack the folder again")
+        if not all(isinstance(one, list) and len(one) == 2 for one in told["members"]):
+            raise Refused(f"{index_path(shard)}: {key!r} does not say which lists name it; pack the folder again")
+        yield key, told
 
 
 def _sample(root: Path, part: str, key: str, told: Mapping[str, Any]) -> Sample:

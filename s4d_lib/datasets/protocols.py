@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from s4d_lib.datasets.labels import SCHEMAS
+from s4d_lib.datasets.labels import SCHEMAS, schema_named
 from s4d_lib.errors import Refused
 
 _SHORT = (
@@ -30,7 +30,7 @@ class Protocol:
     name: str
     paper: str
     dataset: str
-    schema: str | None = None  # class order, a name in datasets.SCHEMAS
+    schema: str | None = None  # class order, a name in datasets.SCHEMAS or classes of one's own between commas
     frames: str | None = None  # folder of the frame flavour, as the released scripts call it
     frame_files: str | None = None
     clip_frames: int | None = None
@@ -53,7 +53,7 @@ class Protocol:
     @property
     def classes(self) -> tuple[str, ...] | None:
         """The class names in the order of the labels."""
-        return None if self.schema is None else SCHEMAS[self.schema].classes
+        return None if self.schema is None else schema_named(self.schema).classes
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for a record; the classes are written out, since a name alone explains nothing later."""

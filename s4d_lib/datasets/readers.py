@@ -33,55 +33,50 @@ import inspect
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from s4d_lib.datasets.folders import LAYOUTS, FolderLayout
-from s4d_lib.datasets.labels import SCHEMAS, ReaderNote, schema_named
-from s4d_lib.datasets.lists import (
-    DataRoot,
-    Row,
-    RowError,
-    csv_dicts,
-    csv_rows,
-    npy_rows,
-    require_columns,
-    tab_rows,
-    table_dicts,
-    word_rows,
+from s4d_lib.datasets.arrays import npy_rows
+from s4d_lib.datasets.folders import (
+    LAYOUTS,
+    FolderLayout,
+    checked_fold_of,
+    fold_count,
+    folder_rows,
+    list_names,
+    rows_of,
+    split_folder,
 )
-from s4d_lib.datasets.packed import read_packed_split
+from s4d_lib.datasets.labels import SCHEMAS, ReaderNote, schema_named
+from s4d_lib.datasets.list_form import NAMES, ListForm, form_of, words_of
+from s4d_lib.datasets.lists import DataRoot, Row, RowError, word_rows
+from s4d_lib.datasets.named_files import named_rows
+from s4d_lib.datasets.packed import packed_folds, read_packed_split
 from s4d_lib.datasets.rows import (
-    Base,
     Errors,
     Groups,
     Links,
     Reading,
     Split,
-    checked_fold,
     checked_split,
     clip_finder,
+    without_ending,
 )
 from s4d_lib.datasets.samples import Sample
 from s4d_lib.datasets.still_readers import read_affectnet, read_ferplus, read_rafdb
+from s4d_lib.datasets.tables import Table
 from s4d_lib.errors import Refused
-from s4d_lib.frames.endings import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from s4d_lib.frames.endings import VIDEO_SUFFIXES
 from s4d_lib.text import natural_order
-
-_VALIDATION = ("val", "valid", "validation", "dev")
-
-_LITTER = (".", "thumbs.db", "desktop.ini", "__macosx")  # what file managers leave in folders
-
 
 # -------------------------------------------------------------------------------- clips
 
 
 def read_dfew(
     root: str | Path, split: Split, fold: int = 1, frames: str = "clip_jpg", pattern: str | None = None,
-    schema: str = "dfew", groups: Groups = None, base: Base = None, listing: str | None = None,
-    links: Links = "inside", errors: Errors = None,
+    schema: str = "dfew", groups: Groups = None, links: Links = "inside", errors: Errors = None, **words: Any,
 ) -> list[Sample]:
     """Clips of one DFEW split and fold; ids stay text, so 00001 keeps its zeros.
 
@@ -90,32 +85,27 @@ def read_dfew(
     the id, or else a folder. An id written without its zeros finds the clip that has them. The official lists count
     labels from 1: `base=1`.
     """
-    reading = Reading(DataRoot(root, links), schema, base, groups, errors)
-    part = f"{checked_split(split)}(single-labeled)"
-    named = [listing] if listing else [
-        f"annotation/{part}/{split}_set_{checked_fold(fold)}.csv", f"EmoLabel_DataSplit/{part}/{split}_set_{fold}.csv",
-        f"EmoLabel_DataSplit/{part}/set_{fold}.csv"]
-    path = reading.data.listing(*named)
-    rows = csv_rows(path, ("video_name", "label"), reading.bad)
+    form = form_of("dfew", words)
+    checked = checked_fold_of(LAYOUTS["dfew"], fold, form)
+    reading = Reading(DataRoot(root, links), schema, form.base, groups, errors)
+    path = reading.data.listing(*list_names(LAYOUTS["dfew"], checked_split(split), checked, form))
+    rows = rows_of(LAYOUTS["dfew"], path, split, reading.bad, form, fold)
     return reading.samples(rows, path, clip_finder(reading.data.folder(frames), pattern), "clip")
 
 
 def read_ferv39k(
     root: str | Path, split: Split, frames: str = "2_ClipsforFaceCrop", schema: str = "ferv39k", groups: Groups = None,
-    base: Base = None, listing: str | None = None, links: Links = "inside", errors: Errors = None,
+    links: Links = "inside", errors: Errors = None, **words: Any,
 ) -> list[Sample]:
     """Clips of one FERV39K split; the id is the path in the list, as in Crime/Angry/0063.
 
     The middle folder names the expression, so every label is checked against it: a list that was written in another
     class order is refused.
     """
-    reading = Reading(DataRoot(root, links), schema, base, groups, errors)
-    path = reading.data.listing(
-        *([listing] if listing else [f"Annotation/{checked_split(split)}.csv", f"4_setups/All_scenes/{split}_All.csv"]))
-    with_header = next(csv_dicts(path), (1, {}))[1].keys() == {"path", "id"}
-    words = "All_scenes" in path.parts or path.name.endswith("_All.csv")
-    rows = (word_rows(path, bad=reading.bad) if words and not with_header else
-            csv_rows(path, ("path", "id"), reading.bad))
+    form = form_of("ferv39k", words)
+    reading = Reading(DataRoot(root, links), schema, form.base, groups, errors)
+    path = reading.data.listing(*list_names(LAYOUTS["ferv39k"], checked_split(split), 1, form))
+    rows = rows_of(LAYOUTS["ferv39k"], path, split, reading.bad, form)
 
     def agree(name: str, label: int, where: str) -> None:
         classes, parts = schema_named(schema), name.split("/")
@@ -134,40 +124,45 @@ def read_ferv39k(
 
 def read_mafw(
     root: str | Path, split: Split, fold: int = 1, frames: str = "frames_crop_align_224", compound: bool = False,
-    schema: str | None = None, groups: Groups = None, base: Base = None, listing: str | None = None,
-    links: Links = "inside", errors: Errors = None,
+    schema: str | None = None, groups: Groups = None, links: Links = "inside", errors: Errors = None, **words: Any,
 ) -> list[Sample]:
     """Clips of one MAFW split and fold; the id is the clip's number without .mp4, as in 03747.
 
     `compound` reads the 43 classes of the compound lists ("anger_disgust", the order of the words does not matter),
     which hold words alone. The captioned lists give the same samples; their sentences are passed over.
     """
-    schema = schema or ("mafw_compound" if compound else "mafw")
-    reading = Reading(DataRoot(root, links), schema, base, groups, errors)
-    path = reading.data.listing(*([listing] if listing else _mafw_lists(checked_split(split), fold, compound)))
-    if path.suffix == ".csv":
-        rows: Iterable[Row] = csv_rows(path, ("video_name", "labels"), reading.bad)
-    elif "with_caption" in path.parts:
-        rows = (Row(line, fields[0], fields[1]) for line, fields in tab_rows(path, 4, ("gb18030",), reading.bad))
-    else:
-        rows = word_rows(path, "<clip>.mp4 <word>", reading.bad)
-    rows = (row._replace(name=row.name.removesuffix(".mp4")) for row in rows)
+    name = "mafw_compound" if compound else "mafw"
+    form, layout = form_of(name, words), LAYOUTS[name]
+    checked = checked_fold_of(layout, fold, form)
+    reading = Reading(DataRoot(root, links), schema or name, form.base, groups, errors)
+    path = reading.data.listing(*list_names(layout, checked_split(split), checked, form))
+    rows = rows_of(layout, path, split, reading.bad, form, fold)
     return reading.samples(rows, path, clip_finder(reading.data.folder(frames)), "clip")
 
 
-def _mafw_lists(split: str, fold: int, compound: bool) -> list[str]:
-    kind = "compound" if compound else "single"
-    return [f"{place}/{kind}/{caption}/set_{checked_fold(fold)}/{split}.{suffix}"
-            for caption, suffix in (("no_caption", "csv"), ("no_caption", "txt"), ("with_caption", "txt"))
-            for place in ("anno", "split")]
+def read_named(
+    name: str, root: str | Path, split: Split, fold: int = 1, frames: str | None = None, groups: Groups = None,
+    links: Links = "inside", errors: Errors = None, **words: Any,
+) -> list[Sample]:
+    """Films whose names say their class and person: CREMA-D, RAVDESS (`named_files.py` has the forms and the folds).
+
+    The group is the person. Without `frames` the first of the layout's folders that is there is walked.
+    """
+    layout, form = LAYOUTS[name], form_of(name, words)
+    checked_fold_of(layout, fold, form)
+    reading = Reading(data := DataRoot(root, links), layout.schema, None, groups, errors)
+    place = frames or next(name for name in layout.frames if (data.path / name).is_dir())
+    folder = data.folder(place)
+    rows = named_rows(folder, layout.by_name, checked_split(split), fold, form.folds or layout.folds)
+    return reading.samples(rows, folder, folder.joinpath, "clip")
 
 
 _VOX_NAME = re.compile(r"(?:^|.*/)(id\d+/[^/]+/[^/]+)$")
 
 
 def read_voxceleb2(
-    root: str | Path, split: Split = "train", listing: str | None = None, frames: str = "mp4", groups: Groups = None,
-    links: Links = "inside", errors: Errors = None,
+    root: str | Path, split: Split = "train", frames: str = "mp4", groups: Groups = None, links: Links = "inside",
+    errors: Errors = None, **words: Any,
 ) -> list[Sample]:
     """Unlabelled clips; the id is id08423/oEx3CRfDXMQ/00048 and the group is the speaker, id08423.
 
@@ -175,6 +170,7 @@ def read_voxceleb2(
     before id… is the place that the list was written at, and is replaced by `root`/`frames`. Without it the folder is
     walked, for which `split` plays no part. Labels are 0 of the schema "unlabelled".
     """
+    listing = form_of("voxceleb2", words).listing
     reading = Reading(DataRoot(root, links), "unlabelled", 0, groups, errors)
     folder = reading.data.folder(frames)
     if listing is None:
@@ -213,33 +209,21 @@ def _walk(folder: Path, links: str) -> Iterator[Row]:
 
 def read_class_folders(
     root: str | Path, split: Split, schema: str, groups: Groups = None, links: Links = "inside",
-    errors: Errors = None,
+    errors: Errors = None, **words: Any,
 ) -> list[Sample]:
-    """<root>/<split>/<Class>/<file>: images, videos or folders of frames; the folder's name is the label.
+    """<root>/<split>/<Class>/<file>: images, videos or folders of frames; the class folder's name is the label.
 
-    The split's folder is found in its usual spellings (train, Train, val, Train_Aligned_Faces). Files of other types
-    are counted in a ReaderNote.
+    The id is that whole name, because names are used again in every split.
+
+    A folder may be called by a number, which counts as `base` says. The split's folder is found in its usual spellings
+    (train, Train, val, Train_Aligned_Faces), or as `splits` calls it. Files of other types are counted in a ReaderNote.
     """
-    reading = Reading(DataRoot(root, links), schema_named(schema), None, groups, errors)
+    form = form_of("folders", words)
+    reading = Reading(DataRoot(root, links), schema_named(schema), form.base, groups, errors)
     data = reading.data
-    wanted = _VALIDATION if checked_split(split, validation=True) == "validation" else (split,)
-    here = {p.name.lower().removesuffix("_aligned_faces"): p.name for p in sorted(data.path.iterdir()) if p.is_dir()}
-    name = next((here[spelling] for spelling in wanted if spelling in here), split)
-    folder, other = data.folder(name, "folder of a split"), []
-
-    def rows() -> Iterator[Row]:
-        for place in sorted(folder.iterdir(), key=lambda p: natural_order(p.name)):
-            if place.name.lower().startswith(_LITTER) or not place.is_dir():
-                other.extend([place] * (not place.name.lower().startswith(_LITTER)))
-                continue
-            data.check(place, str(folder))
-            for file in sorted(place.iterdir(), key=lambda p: natural_order(p.name)):
-                if file.is_dir() or file.suffix.lower() in IMAGE_SUFFIXES + VIDEO_SUFFIXES:
-                    yield Row(0, f"{place.name}/{file.name}", place.name)
-                elif not file.name.lower().startswith(_LITTER):
-                    other.append(file)
-
-    found = reading.samples(rows(), folder, lambda name: folder / name)
+    called = split_folder(data.path, checked_split(split, validation=True), form) or form.split(split)
+    folder, other = data.folder(called, "folder of a split"), []
+    found = reading.samples(folder_rows(folder, data, other), folder.parent, lambda name: data.path / name)
     if other:
         warnings.warn(ReaderNote(f"{folder}: {len(other)} files that are neither pictures nor videos are not read, "
                                  f"such as {other[0].name}"), stacklevel=2)
@@ -247,83 +231,87 @@ def read_class_folders(
 
 
 def read_table(
-    root: str | Path, split: Split | None = None, fold: int | None = None, listing: str = "labels.csv",
-    schema: str | None = None, columns: Mapping[str, str] | None = None, frames: str = ".", groups: Groups = None,
-    base: Base = None, links: Links = "inside", errors: Errors = None,
+    root: str | Path, split: Split | None = None, fold: int | None = None, schema: str | None = None,
+    frames: str = ".", groups: Groups = None, links: Links = "inside", errors: Errors = None, **words: Any,
 ) -> list[Sample]:
     """Rows of a CSV, TSV or Parquet table with columns path, label and, where wanted, split, fold, subject.
 
     `columns` names them where the table calls them otherwise: {"path": "subDirectory_filePath"}. `subject` becomes
     the group. `fold` is the fold in which a row is tested: split="test", fold=2 takes the rows of fold 2 and
-    split="train" all others, unless a split column decides too. Further columns are not looked at. `schema` must be
-    said; "unlabelled" needs no label.
+    split="train" all others, unless a split column decides too (`tables.py`). Further columns are not looked at. A list
+    without a header, `<path> <label>` or `<path> <frames> <label>`, is a table too. The class order, `schema` or
+    `classes`, must be said; "unlabelled" needs no label.
     """
-    data = DataRoot(root, links)
-    path = data.listing(listing)
+    form, data = form_of("table", words), DataRoot(root, links)
+    number = 1 if fold is None else fold
+    path = data.listing(*list_names(LAYOUTS["table"], split or "train", number, form))
     if schema is None:
-        raise Refused(f"{path}: a table does not say its class order; say schema=, one of {', '.join(SCHEMAS)}")
-    reading = Reading(data, schema, base, groups, errors)
-    named = {key: key for key in ("path", "label", "split", "fold", "subject")} | dict(columns or {})
-    lines = table_dicts(path, reading.bad)
-    header = next(lines)[1]
-    labelled = schema_named(schema) is not SCHEMAS["unlabelled"]
-    by_split = split is not None and (named["split"] in header or fold is None)
-    require_columns(path, header, [named["path"]] + [named["label"]] * labelled + [named["split"]] * by_split
-                    + [named["fold"]] * (fold is not None))
-    if fold is not None and split is None:
-        raise Refused(f"{path}: fold={fold} needs split='train' or split='test'")
-    grouped = named["subject"] in header and groups is None
+        raise Refused(f"{path}: a table does not say its class order; say schema=, one of {', '.join(SCHEMAS)}, or "
+                      "classes of your own")
+    reading = Reading(data, schema, form.base, groups, errors)
+    table = Table(path, form, schema_named(schema) is not SCHEMAS["unlabelled"])
 
     def rows() -> Iterator[Row]:
-        for line, row in lines:
-            if by_split and _same_split(row[named["split"]]) != _same_split(split):
-                continue
-            if fold is not None and not by_split and (row[named["fold"]] == str(fold)) != (split == "test"):
-                continue
-            if fold is not None and by_split and row[named["fold"]] != str(fold):
-                continue
-            group = row[named["subject"]] if grouped else None
-            if group == "":
-                reading.bad(RowError(f"{path}:{line}: no subject; name one in every row or drop the column", "group"))
-                continue
-            yield Row(line, row[named["path"]], row[named["label"]] if labelled else None, group)
+        for row in table.rows(split, fold, reading.bad):
+            try:
+                yield row._replace(name=form.stripped(row.name), group=row.group if groups is None else None)
+            except Refused as error:
+                reading.bad(RowError(f"{path}:{row.line}: {error}", "name"))
 
-    folder = data.path if frames == "." else data.folder(frames)
-    return reading.samples(rows(), path, lambda name: folder / name)
+    folder = data.folder(frames)
+    return reading.samples(rows(), path, lambda name: _of_table(folder, name))
+
+
+def _of_table(folder: Path, name: str) -> Path:
+    """The file of a row; a clip that is listed without its ending, or with one that it does not have, is found."""
+    path = folder / name
+    return path if os.path.exists(path) else next(
+        (place for place in (clip_finder(folder)(name), clip_finder(folder)(without_ending(name)))
+         if os.path.exists(place)), path)
+
+
+def folds_of(name: str, root: str | Path, form: ListForm | None = None) -> tuple[int, ...]:
+    """The folds that a data set can be read by; () for one that has no folds, of which there is one split.
+
+    A table is asked for its column of folds, a packed folder for those of its manifest; nothing else is read.
+    """
+    form = form or ListForm()
+    if name == "packed":
+        return packed_folds(Path(root))
+    if name == "table":
+        if "{fold}" in (form.listing or ""):
+            return tuple(range(1, (form.folds or 1) + 1))
+        path = DataRoot(root, "follow").listing(*list_names(LAYOUTS["table"], "train", 1, form))
+        return tuple(Table(path, form, labelled=False).parts(lambda error: None)[1])
+    layout = LAYOUTS[name]
+    return tuple(range(1, fold_count(layout, form) + 1)) if layout.folds > 1 else ()
 
 
 def read_laid_out(
     layout: FolderLayout, root: str | Path, split: Split, fold: int = 1, frames: str | None = None,
-    schema: str | None = None, groups: Groups = None, base: Base = None, listing: str | None = None,
-    links: Links = "inside", errors: Errors = None,
+    schema: str | None = None, groups: Groups = None, links: Links = "inside", errors: Errors = None, **words: Any,
 ) -> list[Sample]:
     """The samples of a data set that its layout alone describes: one more entry of `datasets.folders.LAYOUTS`, no code.
 
     The list is the first of the layout's names that is there, or `listing`; the files lie in the first of its folders
     that is there, or in `frames`, under the id or one of its aliases.
     """
-    base = layout.base if base is None else base
+    form = ListForm.of(words)
+    base = layout.base if form.base is None else form.base
     reading = Reading(data := DataRoot(root, links), schema or layout.schema, base, groups, errors)
     if split not in layout.splits:
         raise Refused(f"{root}: split must be {' or '.join(map(repr, layout.splits))}, got {split!r}")
-    if checked_fold(fold) > layout.folds:
-        raise Refused(f"{root}: fold={fold}, but there {f'are {layout.folds} folds' if layout.folds > 1 else 'is one'}")
-    names = [name.replace("{split}", split).replace("{fold}", str(fold)) for name in layout.names]
-    path = data.listing(*([listing] if listing else names))
+    checked_fold_of(layout, fold, form)
+    path = data.listing(*list_names(layout, split, fold, form))
     place = frames or next((name for name in layout.frames if (data.path / name).is_dir()), layout.frames[0])
-    folder = data.path if place == "." else data.folder(place)
+    folder = data.folder(place)
     find = folder.joinpath if layout.kind == "image" else clip_finder(folder)
 
     def locate(id: str) -> Path:
         places = [find(alias) for alias in layout.alias(id)]
-        return next((place for place in places if place.exists()), places[0])
+        return next((place for place in places if os.path.exists(place)), places[0])
 
-    return reading.samples(layout.rows(path, split, reading.bad), path, locate, layout.kind)
-
-
-def _same_split(text: str) -> str:
-    name = text.strip().lower()
-    return "validation" if name in _VALIDATION else {"training": "train", "testing": "test"}.get(name, name)
+    return reading.samples(rows_of(layout, path, split, reading.bad, form, fold), path, locate, layout.kind)
 
 
 _OWN: dict[str, Callable[..., list[Sample]]] = {  # what a layout alone cannot say
@@ -336,29 +324,36 @@ _OWN: dict[str, Callable[..., list[Sample]]] = {  # what a layout alone cannot s
     "rafdb": read_rafdb,
     "ferplus": read_ferplus,
     "voxceleb2": read_voxceleb2,
+    "folders": read_class_folders,
+    "table": read_table,
 }
 
 
 def _reader_of(name: str, layout: FolderLayout) -> Callable[..., list[Sample]]:
-    if not layout.names:
-        return partial(read_class_folders, schema=layout.schema)
-    return _OWN.get(name, partial(read_laid_out, layout))
+    if name in _OWN:
+        return _OWN[name]
+    if layout.by_name is not None:
+        return partial(read_named, name)
+    return partial(read_laid_out, layout) if layout.names else partial(read_class_folders, schema=layout.schema)
 
 
 READERS: dict[str, Callable[..., list[Sample]]] = {
-    name: _reader_of(name, layout) for name, layout in LAYOUTS.items() if name != "table"
-} | {"folders": read_class_folders, "table": read_table, "packed": read_packed_split}
+    name: _reader_of(name, layout) for name, layout in LAYOUTS.items()} | {"packed": read_packed_split}
 
 
 def options_of(name: str) -> dict[str, Any]:
     """What a reader of READERS takes beside folder and split, and its defaults; ValueError for another name.
 
     Readers spell their options out, because no two layouts take the same ones; here alone their signatures are read.
+    Of the words on lists (`list_form.py`) it takes those that it uses.
     """
     if name not in READERS:
         raise Refused(f"no reader is called {name!r}; there are {', '.join(READERS)}")
     taken = inspect.signature(READERS[name]).parameters
-    return {option: known.default for option, known in taken.items() if option not in ("root", "split")}
+    used = words_of(name)
+    return {option: known.default for option, known in taken.items()
+            if option not in ("layout", "name", "root", "split", "words")} | {
+        word: getattr(ListForm(), word) for word in NAMES if word in used}
 
 
 def read_dataset(root: str | Path, name: str, split: Split, fold: int | None = None, **options) -> list[Sample]:
@@ -371,4 +366,8 @@ def read_dataset(root: str | Path, name: str, split: Split, fold: int | None = N
         options["fold"] = fold
     if unknown := [option for option in options if option not in known]:
         raise Refused(f"the reader {name!r} has no {', '.join(unknown)}; it takes {', '.join(known)}")
+    if classes := ListForm(classes=options.pop("classes", None) or ()).classes:
+        if options.get("schema") is not None:
+            raise Refused(f"schema={options['schema']!r} and classes={', '.join(classes)}: say one of the two")
+        options["schema"] = ",".join(classes)
     return READERS[name](root, split, **options)

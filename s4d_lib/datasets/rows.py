@@ -6,16 +6,17 @@ Derived in chapter 02.
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from s4d_lib.datasets.labels import LabelReader, LabelSchema, schema_named
-from s4d_lib.datasets.lists import ASSUMED, Bad, DataRoot, Row, RowError, clean, refuse
+from s4d_lib.datasets.labels import LabelReader, LabelSchema, ReaderNote, schema_named
+from s4d_lib.datasets.lists import ASSUMED, Bad, DataRoot, Row, RowError, clean, frame_files, refuse
 from s4d_lib.datasets.samples import Sample
 from s4d_lib.errors import Refused
-from s4d_lib.frames.endings import IMAGE_SUFFIXES
+from s4d_lib.frames.endings import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from s4d_lib.text import printable
 
 Split = Literal["train", "validation", "test"]
@@ -62,6 +63,12 @@ def clip_finder(folder: Path, pattern: str | None = None) -> Callable[[str], Pat
     return locate
 
 
+def without_ending(name: str) -> str:
+    """A clip's name without the ending of a video, which some lists give it."""
+    stem, dot, suffix = name.rpartition(".")
+    return stem if stem and f"{dot}{suffix}".lower() in VIDEO_SUFFIXES else name
+
+
 def spellings(name: str) -> tuple[str, ...]:
     """A clip's name as listed, then, for a number, with its five digits and without the zeros."""
     return tuple(dict.fromkeys((name, name.zfill(5), name.lstrip("0") or "0"))) if name.isdecimal() else (name,)
@@ -102,7 +109,7 @@ class Reading:
         labels = LabelReader(schema_named(self.schema), str(listing), self.base)
         seen: dict[str, int] = {}  # file → line: 2 and 00002 may be the same clip
         samples: list[Sample] = []
-        count, missing = 0, []
+        count, missing, uneven = 0, [], []
 
         def sample_of(row: Row, where: str) -> Sample:
             id = clean(row.name, where)
@@ -121,17 +128,23 @@ class Reading:
                 if self.errors is not None:
                     raise RowError(f"{where}: {path} is missing", "missing")
                 missing.append(path)
+            elif row.frames is not None and (found := frame_count(path)) not in (None, row.frames):
+                uneven.append(f"{where} {id}: {row.frames:,} listed, {found:,} there")
             what = kind or ("image" if path.suffix.lower() in IMAGE_SUFFIXES else "clip")
             return Sample(id, path, label, what, group, labels.schema.name)
 
+        before = len(self.errors) if self.errors is not None else 0
         for row in rows:
             count += 1
             try:
                 samples.append(sample_of(row, f"{listing}:{row.line}" if row.line else f"{listing / row.name}"))
             except RowError as error:
                 self.bad(error)
-        if not count:
-            raise Refused(f"{listing}: the list has no rows")
+        if not count and (self.errors is None or len(self.errors) == before):
+            raise Refused(f"{listing}: the list has no rows" if listing.is_file() else f"{listing}: no files")
+        if uneven:
+            warnings.warn(ReaderNote(f"{listing}: {len(uneven):,} clips have another number of frames than the list "
+                                     f"says, such as {'; '.join(uneven[:3])}; read as they are there"), stacklevel=2)
         samples = self._in_range(samples, labels)
         if missing:
             shown = ", ".join(printable(str(path), 200) for path in missing[:5]) + (", ..." if len(missing) > 5 else "")
@@ -149,6 +162,11 @@ class Reading:
             # Without a 0 every label of the list was counted from 1, so none of them was read rightly.
             return [sample for sample in samples if labels.zeros and sample.label < len(labels.schema)]
         return samples
+
+
+def frame_count(path: Path) -> int | None:
+    """The frames of a folder of frames; None for a video, which would have to be decoded."""
+    return sum(1 for _ in frame_files(path)) if os.path.isdir(path) else None
 
 
 def _label(reader: LabelReader, text: str | None, where: str) -> int:

@@ -69,7 +69,7 @@ def read_index(path: Path, length: int | None = None) -> dict[str, dict]:
             members = [_member(*member, length) for member in entry["members"]]
             if not _KEY.fullmatch(key) or not isinstance(entry["sample"], dict) or not all(members):
                 raise Refused(f"the entry of {key!r} is not of the form that was packed")
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise Refused(f"{path}: not a readable index ({error}); pack the folder again") from error
     return found
 

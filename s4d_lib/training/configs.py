@@ -8,14 +8,25 @@ and 09.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from s4d_lib.clips import RECIPES
 from s4d_lib.datasets.folders import LAYOUTS
 from s4d_lib.datasets.labels import LabelSchema, schema_named
-from s4d_lib.datasets.readers import READERS
+from s4d_lib.datasets.list_form import ListForm, form_of
+from s4d_lib.datasets.readers import READERS, options_of
 from s4d_lib.errors import Refused
 from s4d_lib.training.later import later
 from s4d_lib.training.loop import Loop
@@ -25,6 +36,7 @@ from s4d_lib.training.transfer_dials import TransferDials
 Modality = Literal["image", "clip"]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]   # what torch and numpy both take
 Beta = Annotated[float, Field(ge=0, lt=1)]
+Lists = Annotated[ListForm, PlainValidator(ListForm.of), PlainSerializer(ListForm.said)]
 
 
 class Config(BaseModel):
@@ -42,6 +54,10 @@ class Config(BaseModel):
     stills_schema: str | None = later(None, description="label order, where the layout fixes none")
     clips_schema: str | None = later(None, description="the same for the video data set")
     label_base: Literal[0, 1] | None = later(None, description="what the video list counts its labels from")
+    clips_lists: Lists = later(ListForm(), description="how the lists of the video data set are written: listing, "
+                               "labels, columns, strip, base, splits, folds, classes (datasets/list_form.py)")
+    stills_lists: Lists = later(ListForm(), description="the same for the image data set")
+    stills_frames: str | None = later(None, description="folder of the pictures, where the layout has another")
     frames: str = Field("clip_jpg", description="folder inside `clips` that holds frame folders or videos")
     stride: int = Field(4, ge=1, description="frames between two frames of a clip (released: sr)")
     on_unreadable: Literal["raise", "skip"] = "raise"
@@ -84,6 +100,8 @@ class Config(BaseModel):
         if self.warmup_epochs >= self.epochs:
             raise Refused(f"warmup_epochs={self.warmup_epochs} leaves nothing of epochs={self.epochs}: the learning "
                           "rate would only rise; set warmup_epochs below epochs (0: none)")
+        for modality in ("clip", "image"):
+            self.lists(modality)
         if getattr(self, "system", "s4d") == "s4d":
             from s4d_lib.models.sizes import resolve_size
 
@@ -96,12 +114,29 @@ class Config(BaseModel):
         """Class order of one modality: that of its layout, or the one that is named."""
         named, layout = ((self.stills_schema, self.stills_as) if modality == "image" else
                          (self.clips_schema, self.clips_as))
+        named = ",".join(self.lists(modality).classes) or named
         if named is None and layout in ("table", "folders", "packed"):
-            field = "stills_schema" if modality == "image" else "clips_schema"
-            raise Refused(f"the layout {layout!r} fixes no label order: say {field}=, such as dfew")
+            part = "stills" if modality == "image" else "clips"
+            raise Refused(f"the layout {layout!r} fixes no label order: say {part}_schema=, such as dfew, or your own "
+                          f"classes in {part}_lists, such as {{classes: [pain, no_pain]}}")
         if modality == "image" and getattr(self, "still_labels", None) == "merged":
             return schema_named("coarse4")
         return schema_named(named or LAYOUTS[layout].schema)
+
+    def lists(self, modality: str) -> ListForm:
+        """How the lists of one modality are written. ValueError for what is said twice or has no use in its layout."""
+        part = "stills" if modality == "image" else "clips"
+        form, layout = getattr(self, f"{part}_lists"), getattr(self, f"{part}_as")
+        if modality == "clip" and self.label_base is not None:
+            if form.base not in (None, self.label_base):
+                raise Refused(f"label_base={self.label_base} and clips_lists: base={form.base}; say one of the two")
+            if "base" not in options_of(layout):
+                raise Refused(f"the layout {layout!r} fixes its labels itself: leave out label_base={self.label_base}")
+            form = replace(form, base=self.label_base)
+        if form.classes and getattr(self, f"{part}_schema") is not None:
+            raise Refused(f"{part}_schema={getattr(self, f'{part}_schema')!r} and {part}_lists: classes="
+                          f"{', '.join(form.classes)}; say one of the two")
+        return form_of(layout, form)
 
     def loop(self, **more: object) -> Loop:
         return Loop(
@@ -139,7 +174,7 @@ class FinetuneConfig(S2DSettings, TransferDials, Config):
         description="sfer: stills alone; dfer: clips alone; joint: both, one shared network; moae: both, with experts"
     )
     init: str | None = Field(None, description="pretrained checkpoint, or 'shipped'; None: random weights")
-    fold: int = Field(1, ge=1, le=5)
+    fold: int = Field(1, ge=0, description="the test fold, of as many as the data set has")
     validation: float = Field(0.1, gt=0, lt=1, description="share of the training list kept for choosing the epoch")
     split_seed: Seed = Field(0, description="the same validation samples and few labels for every training seed")
     epoch_rule: Literal["best_on_validation", "last", "best_on_test"] = Field(

@@ -13,7 +13,9 @@ import numpy as np
 from s4d_lib.clips import EVAL, RECIPES
 from s4d_lib.datasets.face_dataset import FaceDataset, find_unreadable
 from s4d_lib.datasets.labels import schema_named
-from s4d_lib.datasets.readers import options_of, read_dataset
+from s4d_lib.datasets.lists import csv_dicts
+from s4d_lib.datasets.readers import folds_of, options_of, read_dataset
+from s4d_lib.datasets.rows import without_ending
 from s4d_lib.datasets.samples import Sample, check_samples, few_labels, split_validation
 from s4d_lib.errors import Refused
 from s4d_lib.progress import say
@@ -59,23 +61,50 @@ def pretraining_samples(config: Config) -> tuple[Samples, dict[str, list[str]]]:
 def read_samples(config: Config, modality: str, split: str) -> list[Sample]:
     """The samples a stage finds in its data folders; `groups.csv` beside the lists keeps one person in one split.
 
-    A layout without folds or without a folder of frames to choose has no use for `fold` and `frames`, which always have
-    a value. Whoever names a schema or a label base wants it: ValueError where the layout fixes it.
+    ValueError for a setting that the layout has no use for: a schema that it fixes itself, a fold or a folder of frames
+    other than the first, which always have a value, where there is nothing to choose from.
     """
     folder, still = data_folder(config, modality), modality == "image"
-    name = config.stills_as if still else config.clips_as
-    taken, wanted = options_of(name), {"groups": _groups(folder)}
-    said = {"schema": "stills_schema"} if still else {"schema": "clips_schema", "base": "label_base"}
-    for option, field in said.items():
-        wanted[option] = getattr(config, field)
-        if wanted[option] is not None and option not in taken:
-            raise Refused(f"the layout {name!r} fixes its labels itself: leave out {field}={wanted[option]!r}")
-    if not still and "frames" in taken and (name == "dfew" or config.frames != Config.model_fields["frames"].default):
-        wanted["frames"] = config.frames  # its default is DFEW's folder; the other layouts know their own
-    if not still and "fold" in taken and name != "table":  # there a split column decides
-        wanted["fold"] = getattr(config, "fold", 1)
+    part = "stills" if still else "clips"
+    name, form = getattr(config, f"{part}_as"), config.lists(modality)
+    taken, wanted = options_of(name), {"groups": groups_of(folder), **form.said()}
+    wanted["schema"] = getattr(config, f"{part}_schema")
+    if wanted["schema"] is not None and "schema" not in taken:
+        raise Refused(f"the layout {name!r} fixes its labels itself: leave out {part}_schema={wanted['schema']!r}")
+    wanted["frames"] = _frames(config, name, still, "frames" in taken)
+    wanted["fold"] = _fold(config, modality, folder)
     found = read_dataset(folder, name, split, **{key: value for key, value in wanted.items() if value is not None})
     return merge_classes(found) if still and getattr(config, "still_labels", None) == "merged" else found
+
+
+def _frames(config: Config, name: str, still: bool, taken: bool) -> str | None:
+    """The folder of frames that the reader is told; None leaves the choice to the layout."""
+    field, said = ("stills_frames", config.stills_frames) if still else ("frames", config.frames)
+    default = Config.model_fields[field].default
+    if not taken and said != default:
+        raise Refused(f"the layout {name!r} has no folder of frames to choose: leave out {field}={said!r}")
+    # The default of `frames` is DFEW's folder; the other layouts know their own.
+    return said if taken and (name == "dfew" or said != default) else None
+
+
+def _fold(config: Config, modality: str, folder: Path) -> int | None:
+    """The fold that the reader is told; None where the data set has no folds. ValueError for one that it has not.
+
+    Beside clips that have the fold, stills without folds are read as they are.
+    """
+    part = "stills" if modality == "image" else "clips"
+    name, fold = getattr(config, f"{part}_as"), getattr(config, "fold", None)
+    folds = folds_of(name, folder, config.lists(modality))
+    if not folds:
+        if fold not in (None, 1) and modality == config.primary:
+            raise Refused(f"fold={fold}: {folder} as {name!r} has no folds; leave it out, or say in {part}_lists where "
+                          "they stand")
+        return None
+    if fold is None:  # a pretraining has no test fold; its clips are those of the first
+        return folds[0]
+    if fold not in folds:
+        raise Refused(f"fold={fold}: {folder} as {name!r} has the folds {', '.join(map(str, folds))}")
+    return fold
 
 
 def data_folder(config: Config, modality: str) -> Path:
@@ -87,25 +116,26 @@ def data_folder(config: Config, modality: str) -> Path:
     return Path(folder)
 
 
-def _groups(folder: Path) -> dict[str, str] | None:
+def groups_of(folder: Path) -> dict[str, str] | None:
+    """id → group of `groups.csv` beside the lists; None where there is none. ValueError for a row that names no group.
+
+    Blank lines are passed over; an id that was written with its ending is found without it too.
+    """
     path = folder / "groups.csv"
     if not path.exists():
         return None
-    groups = {}
-    for number, line in enumerate(_lines(path)[1:], 2):
-        name, mark, group = line.rpartition(",")
-        if line.strip() and not (mark and name and group.strip()):
-            raise Refused(f"{path}:{number}: {line[:80]!r} is not `id,group`")
-        if line.strip() and groups.setdefault(name, group) != group:
-            raise Refused(f"{path}:{number}: {name[:80]!r} is in two groups, {groups[name][:40]!r} and {group[:40]!r}")
-    return groups
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise Refused(f"{path}: not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8") from error
+    groups: dict[str, str] = {}
+    lines = csv_dicts(path)
+    header = list(next(lines)[1])
+    if len(header) != 2:
+        raise Refused(f"{path}:1: expected two columns, the id and the group, got {', '.join(header) or 'none'}")
+    for number, row in lines:
+        id, group = row.values()
+        if not id or not group:
+            raise Refused(f"{path}:{number}: expected an id and its group, got {','.join(row.values())!r}")
+        if groups.setdefault(id, group) != group:
+            raise Refused(f"{path}:{number}: {id!r} has group {group!r} here and {groups[id]!r} above")
+    return {without_ending(id): group for id, group in groups.items()} | groups
 
 
 def readable(config: Config, samples: list[Sample]) -> tuple[list[Sample], list[str]]:

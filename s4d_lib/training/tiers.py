@@ -7,6 +7,9 @@ data sets a lab holds (`stills=`, `clips=`).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,6 +65,19 @@ FINETUNE: dict[str, dict[str, Any]] = {
 }
 
 
+_OWN_CLIPS: ContextVar[dict[str, Any] | None] = ContextVar("own clips", default=None)
+
+
+@contextmanager
+def on_own_clips(settings: dict[str, Any]) -> Iterator[None]:
+    """Fine-tunings that are asked for meanwhile read these clips (`datasets.data_settings`), no drawn ones."""
+    token = _OWN_CLIPS.set(settings)
+    try:
+        yield
+    finally:
+        _OWN_CLIPS.reset(token)
+
+
 def prepare_data(tier: str, kind: str = "labelled") -> Path:
     """The folder of a tier's faces, drawn now if it is not there; `kind` is "labelled" or "unlabelled"."""
     from s4d_lib.synthetic_faces.folders import write_faces
@@ -86,6 +102,7 @@ def pretraining(tier: str, name: str = "pretraining", **changes: Any) -> Pretrai
 
 def finetuning(tier: str, mode: str, name: str | None = None, **changes: Any) -> FinetuneConfig:
     """The tier's fine-tuning on its labelled faces; keyword arguments change single settings."""
+    changes = ((_OWN_CLIPS.get() or {}) if mode != "sfer" else {}) | changes
     return FinetuneConfig(**{"name": name or mode, "mode": mode, "tier": tier}
                           | _folders(tier, "labelled", changes, NEEDED.get(mode, ("stills", "clips")))
                           | FINETUNE[tier] | changes)

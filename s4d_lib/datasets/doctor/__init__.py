@@ -6,6 +6,7 @@
     findings     what the doctor can find, how bad each finding is, what to do about it, and how it is printed.
     leaks        what a fold trains on and tests on: clips and people in both, in several test folds, in none.
     copies       which clips and pictures show the same frames, and whether a split or a person parts them.
+    said         the words with which a reader and a training read what the doctor looked at.
     diagnosis    what a data folder holds, which published protocol it is, and what is wrong with it.
 """
 

@@ -17,14 +17,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from s4d_lib.datasets.folders import LAYOUTS, SPLITS, FolderLayout
+from s4d_lib.datasets.folders import (
+    LAYOUTS,
+    FolderLayout,
+    as_class_folders,
+    fold_count,
+    folder_rows,
+    list_names,
+    rows_of,
+    split_folder,
+)
 from s4d_lib.datasets.labels import LabelSchema, ReaderNote, schema_named
-from s4d_lib.datasets.lists import Bad, DataRoot, Row, RowError, clean, encoding_of, require_columns, table_dicts
+from s4d_lib.datasets.list_form import SPLITS, USUAL, ListForm
+from s4d_lib.datasets.lists import Bad, DataRoot, Row, RowError, clean, encoding_of
+from s4d_lib.datasets.named_files import named_rows
+from s4d_lib.datasets.tables import Table
 from s4d_lib.errors import Refused
-from s4d_lib.frames.endings import IMAGE_SUFFIXES, VIDEO_SUFFIXES
-from s4d_lib.text import natural_order
 
-_FOLDERS = {"train": ("train",), "validation": ("val", "valid", "validation", "dev"), "test": ("test",)}
 Note = Callable[[str, str], None]  # (kind of finding, example)
 
 
@@ -36,6 +45,7 @@ class Listing:
     split: str
     fold: int
     rows: int = 0
+    read: bool = True  # to its end; counts of one that was not are of no list
     labels: Counter = field(default_factory=Counter)  # label as written → rows
     first: dict[str, int] = field(default_factory=dict)  # label as written → line of its first row
     told: Counter = field(default_factory=Counter)  # (label as written, expression in the name) → rows
@@ -78,6 +88,8 @@ class Census:
         self.members: dict[str, int] = {}
         self.groups: dict[str, int] = {}
         self.group_of: dict[str, str] = {}  # id → group
+        self.outside: list[str] = []  # names that lead out of the folder
+        self.frames: dict[str, int] = {}  # id → how many frames a list says that it has
         self._labels: dict[str, str] = {}
         self._several: set[str] = set()  # ids with more than one label
 
@@ -90,12 +102,15 @@ class Census:
                 id = layout.whole(clean(row.name, f"{listing.path}:{row.line}"))
             except RowError as error:
                 note("name outside the folder", str(error))
+                self.outside.append(row.name)
                 continue
             listing.rows += 1
             held = self.members.get(id, 0)
             if held & bit:
                 note("id twice", f"{listing.path.name}:{row.line} {id}")
             self.members[id] = held | bit
+            if row.frames is not None:
+                self.frames[id] = row.frames
             if row.group is not None:
                 self.groups[row.group] = self.groups.get(row.group, 0) | bit
                 self.group_of[id] = row.group
@@ -137,24 +152,39 @@ def _label(text: str, schema: LabelSchema, base: int) -> int | None:
 
 def read_census(
     root: Path, dataset: str, note: Note, fold: int | None = None, schema: str | None = None,
-    listing: str | None = None,
+    form: ListForm = USUAL, frames: str | None = None,
 ) -> tuple[Census, FolderLayout]:
-    """All lists of a data set, or those of one fold. ValueError for a table without a schema or columns."""
+    """All lists of a data set, or those of one fold. ValueError for a table without a schema or columns.
+
+    `form` says how they are written (`datasets/list_form.py`), `frames` where films lie that are known by their names.
+    """
     data, layout = DataRoot(root, links="follow"), LAYOUTS[dataset]
     if schema is None and layout.schema is None:
-        raise Refused(f"{root}: a table does not say its class order; say its schema, as in --schema dfew")
+        raise Refused(f"{root}: {'a table' if dataset == 'table' else 'class folders'} does not say its class order; "
+                      "say its schema, as in --schema dfew, or your own classes, as in --classes pain,no_pain")
     census = Census(dataset, schema_named(schema or layout.schema))
-    found = _table_lists(data, listing, fold, note) if dataset == "table" else (
-        _class_folders(data) if not layout.names else _named_lists(data, layout, listing, fold, note))
+    if dataset == "table":
+        found = _table_lists(data, form, fold, census.schema.name != "unlabelled", note)
+    elif layout.by_name is not None:
+        found = _named_films(data, layout, form, fold, frames)
+    elif as_class_folders(layout, data.path, form):
+        found = _class_folders(data, form, note)
+    else:
+        found = _named_lists(data, layout, form, fold, note)
     for one, rows in found:
+        bad, before = [], len(census.outside)
         with warnings.catch_warnings(record=True) as notes:
             warnings.simplefilter("always", ReaderNote)
             try:
-                census.add(one, rows(lambda error: note("bad row", str(error))), layout, note)
-                if not one.rows:
+                census.add(one, rows(bad.append), layout, note)
+                if not one.rows and not bad and len(census.outside) == before:
                     note("unreadable list", f"{one.path}: the list has no rows")
+                one.read = bool(one.rows)
             except (ValueError, OSError) as error:  # an unreadable list: pickled, cut short, another header
+                one.read = False
                 note("unreadable list", str(error))
+        for error in bad:
+            note("bad row", str(error))
         for message in notes:
             note("left out by the reader", str(message.message))
     return census, layout
@@ -163,14 +193,14 @@ def read_census(
 Found = Iterator[tuple[Listing, Callable[[Bad], Iterator[Row]]]]
 
 
-def _named_lists(data: DataRoot, layout: FolderLayout, listing: str | None, fold: int | None, note: Note) -> Found:
-    folds = [fold] if fold is not None else range(1, layout.folds + 1)
+def _named_lists(data: DataRoot, layout: FolderLayout, form: ListForm, fold: int | None, note: Note) -> Found:
+    folds = [fold] if fold is not None else range(1, fold_count(layout, form) + 1)
     seen: dict[Path, bool] = {}
     for number in folds:
         for split in layout.splits:
-            names = [n.replace("{split}", split).replace("{fold}", str(number)) for n in
-                     ([listing] if listing else layout.names)]
-            path = next((data.path / clean(n, "--listing") for n in names if (data.path / n).is_file()), None)
+            names = [clean(name, "--listing") for name in list_names(layout, split, number, form)]
+            path = next((data.path / name for name in names if (data.path / name).is_file()
+                         or (layout.arrays and (data.path / name).is_dir())), None)
             if path is None:
                 note("list missing", names[0])
                 continue
@@ -180,7 +210,13 @@ def _named_lists(data: DataRoot, layout: FolderLayout, listing: str | None, fold
             if not seen.setdefault(path, False) and path.suffix == ".txt" and _is_chinese(path):
                 note("Chinese captions", str(path.relative_to(data.path)))
             seen[path] = True
-            yield Listing(path, split, number), lambda bad, path=path, split=split: layout.rows(path, split, bad)
+            labels = data.path / clean(form.label_names(split, number), "--labels") if form.labels else None
+
+            def rows(bad: Bad, path: Path = path, split: str = split, number: int = number, labels: Path | None = labels
+                     ) -> Iterator[Row]:
+                return rows_of(layout, path, split, bad, form, number, labels)
+
+            yield Listing(path, split, number), rows
 
 
 def _is_chinese(path: Path) -> bool:
@@ -190,62 +226,76 @@ def _is_chinese(path: Path) -> bool:
         return False
 
 
-def _class_folders(data: DataRoot) -> Found:
+def _named_films(data: DataRoot, layout: FolderLayout, form: ListForm, fold: int | None, frames: str | None) -> Found:
+    """The folds into which the people of a data set are dealt whose films are named by what they show."""
+    folds = form.folds or layout.folds
+    place = data.folder(frames or next(name for name in layout.frames if (data.path / name).is_dir()))
+    for number in [fold] if fold is not None else range(1, folds + 1):
+        for split in layout.splits:
+            yield Listing(place, split, number), lambda bad, split=split, number=number: named_rows(
+                place, layout.by_name, split, number, folds)
+
+
+def _class_folders(data: DataRoot, form: ListForm, note: Note) -> Found:
     """<split>/<Class>/<file>; the id keeps the split, since names are used again in every split."""
-    here = {p.name.lower().removesuffix("_aligned_faces"): p for p in sorted(data.path.iterdir()) if p.is_dir()}
-    for split, words in _FOLDERS.items():
-        folder = next((here[name] for name in words if name in here), None)
-        if folder is None:
+    for split in SPLITS:
+        called = split_folder(data.path, split, form)
+        if called is None:
             continue
 
-        def rows(bad: Bad, folder: Path = folder) -> Iterator[Row]:
-            for place in sorted((p for p in folder.iterdir() if p.is_dir()), key=lambda p: natural_order(p.name)):
-                if place.name.startswith((".", "__")):
-                    continue
-                with os.scandir(place) as entries:
-                    names = [e.name for e in entries if e.name.lower().endswith(IMAGE_SUFFIXES + VIDEO_SUFFIXES)
-                             or e.is_dir()]
-                for name in sorted(names, key=natural_order):
-                    yield Row(0, f"{folder.name}/{place.name}/{name}", place.name)
+        def rows(bad: Bad, folder: Path = data.path / called) -> Iterator[Row]:
+            other: list[Path] = []
+            yield from folder_rows(folder, data, other)
+            if other:
+                note("left out by the reader", f"{folder.name}: {len(other)} files that are neither pictures nor "
+                     f"videos, such as {other[0].name}")
 
-        yield Listing(folder, split, 1), rows
+        yield Listing(data.path / called, split, 1), rows
+    if not any(split_folder(data.path, split, form) for split in SPLITS):
+        return  # no split at all: what the doctor says of a folder without lists
+    for split in ("train", "test"):
+        if split_folder(data.path, split, form) is None:
+            called = split_folder(data.path, "validation", form)
+            beside = f"; say --splits {split}={called} to take that for it" if called else ""
+            note("list missing", f"a folder of the split {split}, such as {form.split(split)}{beside}")
 
 
-def _table_lists(data: DataRoot, listing: str | None, fold: int | None, note: Note) -> Found:
-    """The splits and folds of a table, with the meaning that `datasets.readers.read_table` gives its columns."""
-    path = data.listing(listing or "labels.csv")
-    lines = table_dicts(path, lambda error: None)
-    header = next(lines)[1]
-    require_columns(path, header, ["path", "label"])
-    splits, folds = set(), set()
-    for line, row in lines:
-        splits.add(_split_of(row.get("split", "train")))
-        folds.add(row.get("fold", "1"))
-        if _split_of(row.get("split", "train")) not in SPLITS or not row.get("fold", "1").isdecimal():
-            note("bad row", f"{path}:{line}: split {row.get('split')!r}, fold {row.get('fold')!r} is none")
-    by_split, by_fold = "split" in header, "fold" in header
-    numbers = sorted((f for f in folds if f.isdecimal()), key=int) if by_fold else ["1"]
-    for number in numbers:
-        if fold is not None and int(number) != fold:
-            continue
-        for split in SPLITS if by_split else ("train", "test") if by_fold else ("train",):
-            if by_split and split not in splits:
+def _table_lists(data: DataRoot, form: ListForm, fold: int | None, labelled: bool, note: Note) -> Found:
+    """The splits and folds of a table, each as the reader reads it."""
+    folds = range(1, (form.folds or 1) + 1) if "{fold}" in (form.listing or "") else (1,)
+    parts = SPLITS if "{split}" in (form.listing or "") else ("train",)
+    found = False
+    for number in folds:
+        for part in parts:
+            names = [clean(name, "--listing") for name in list_names(LAYOUTS["table"], part, number, form)]
+            path = next((data.path / name for name in names if (data.path / name).is_file()), None)
+            if path is None:
+                if part != "validation":
+                    note("list missing", names[0])
                 continue
-
-            def rows(bad: Bad, split: str = split, number: str = number) -> Iterator[Row]:
-                lines = table_dicts(path, bad)
-                next(lines)
-                for line, row in lines:
-                    if by_split and _split_of(row["split"]) != split:
-                        continue
-                    here = not by_fold or row["fold"] == number
-                    if here if by_split or not by_fold else here == (split == "test"):
-                        yield Row(line, row["path"], row["label"], row.get("subject") or None)
-
-            yield Listing(path, split, int(number)), rows
+            found = True
+            yield from _table_parts(Table(path, form, labelled), part, number, len(parts) > 1, fold, note)
+    if not found:
+        data.listing(*list_names(LAYOUTS["table"], "train", 1, form))  # says what lies there
 
 
-def _split_of(text: str) -> str:
-    name = text.strip().lower()
-    spelled = next((split for split, words in _FOLDERS.items() if name in words), name)
-    return {"training": "train", "testing": "test"}.get(spelled, spelled)
+def _table_parts(table: Table, part: str, number: int, by_file: bool, fold: int | None, note: Note) -> Found:
+    splits, folds = table.parts(lambda error: note("bad row", str(error)))
+    if not by_file and not folds and not {"train", "test"} <= set(splits):
+        missing = [split for split in ("train", "test") if split not in splits] if splits else ["test"]
+        note("list missing", f"{table.path.name}: {'no row is of the split ' + ' or '.join(missing) if splits else ''}"
+             f"{'' if splits else 'no column says the split or the fold of a row'}")
+    for here in folds or [number]:
+        if fold is not None and here != fold:
+            continue
+        for split in [part] if by_file else splits or (("train", "test") if folds else ("train",)):
+            asked = split if splits or folds or by_file else None
+
+            def rows(bad: Bad, split: str | None = asked, here: int = here) -> Iterator[Row]:
+                for row in table.rows(split, here if folds else None, bad):
+                    try:
+                        yield row._replace(name=table.form.stripped(row.name))
+                    except Refused as error:
+                        bad(RowError(f"{table.path}:{row.line}: {error}", "name"))
+
+            yield Listing(table.path, split, here), rows

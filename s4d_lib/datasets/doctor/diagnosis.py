@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 from s4d_lib.datasets.doctor.census import Census, read_census
 from s4d_lib.datasets.doctor.copies import judge_copies
@@ -26,36 +26,41 @@ from s4d_lib.datasets.doctor.findings import Diagnosis, FrameReport, Level, List
 from s4d_lib.datasets.doctor.inventory import Clip, Looker, frame_folders, inventory, sampled, spread
 from s4d_lib.datasets.doctor.leaks import judge_folds
 from s4d_lib.datasets.doctor.prints import Print
-from s4d_lib.datasets.folders import LAYOUTS, FolderLayout, list_places
+from s4d_lib.datasets.doctor.said import advise_missing, advise_strip, modality_of, own_schema, reading_of
+from s4d_lib.datasets.folders import LAYOUTS, FolderLayout, fold_count, list_places
 from s4d_lib.datasets.labels import LabelSchema
+from s4d_lib.datasets.list_form import form_of
 from s4d_lib.datasets.lists import ASSUMED
+from s4d_lib.datasets.own_data import configuration
 from s4d_lib.datasets.protocols import EXPECTED, PROTOCOLS, Expected, Protocol, compare
-from s4d_lib.datasets.readers import options_of
+from s4d_lib.datasets.readers import folds_of
 from s4d_lib.errors import Refused
 from s4d_lib.frames.endings import IMAGE_SUFFIXES
 from s4d_lib.progress import Progress
 
-NAMES = {"raf-db": "rafdb", "sfew": "sfew2", "mafw-compound": "mafw_compound"}  # spellings of `--as`
+NAMES = {"raf-db": "rafdb", "sfew": "sfew2", "mafw-compound": "mafw_compound", "crema-d": "crema_d"}  # of `--as`
 
 
 def diagnose(
     root: str | Path, dataset: str, fold: int | None = None, frames: str | None = None, deep: bool = False,
-    base: Literal[0, 1] | None = None, schema: str | None = None, listing: str | None = None, jobs: int = 8,
-    examples: int = 5, progress: bool = False,
+    schema: str | None = None, jobs: int = 8, examples: int = 5, progress: bool = False, **words: Any,
 ) -> Diagnosis:
     """Look at the lists and frames of a data set (`--as`) below `root`.
 
     `fold` looks at the lists of one fold; `frames` names the folder of clips instead of searching for it, by its
     absolute path where it lies elsewhere; `deep` decodes the first, middle and last frame of every clip and
-    finds copies. `base`, `schema` and `listing` say what the
-    reader would be told; `listing` may hold {split} and {fold}. FileNotFoundError if there is no such folder,
-    ValueError for a data set or option that is not known.
+    finds copies. `schema` and `words` say what the reader would be told of the lists (`datasets/list_form.py`).
+    FileNotFoundError if there is no such folder, ValueError for a data set or option that is not known, or that its
+    reader does not use.
     """
     name = NAMES.get(dataset, dataset)
     if name not in LAYOUTS:
         raise Refused(f"no data set is called {dataset!r}; there are {', '.join(LAYOUTS)}")
-    if base not in (None, 0, 1) or jobs < 1:
-        raise Refused(f"base must be 0 or 1 and jobs at least 1, got {base!r} and {jobs}")
+    if jobs < 1:
+        raise Refused(f"jobs must be at least 1, got {jobs}")
+    form = form_of(name, words)
+    base, listing = form.base, form.listing
+    schema = own_schema(name, schema, form)
     root, note = Path(root), Tally(examples, f"{root}{os.sep}")
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: no such folder; name the folder that holds lists and clips")
@@ -63,7 +68,10 @@ def diagnose(
         frames = os.path.normpath(frames)
         if not (os.path.isabs(frames) and os.path.isdir(frames)) and not _inside(root, frames):
             raise Refused(f"--frames {frames}: no such folder inside {root}; one elsewhere needs its absolute path")
-    census, layout = read_census(root, name, note, fold, schema, listing)
+    census, layout = read_census(root, name, note, fold, schema, form, frames)
+    if fold is not None and not census.listings and name == "table":
+        raise Refused(f"{root}: no row is of fold {fold}")
+    advise_strip(census, form, note)
     walked = name == "voxceleb2" and not census.listings
     if walked:
         note.count.pop("list missing", None)
@@ -73,35 +81,24 @@ def diagnose(
         if places := list_places(root, (listing,) if listing else layout.names or ("{split}",)):
             note.remedies["no list"] = f"They seem to be in {'; '.join(places)}: name that folder"
     lists = _judge_lists(root, census, layout.base if base is None else base, note)
-    judge_folds(census, layout.folds if fold is None else 1, note)
+    judge_folds(census, fold_count(layout, form) if fold is None else 1, note)
     looked = Frames(census, layout, PROTOCOLS.values(), note)
     if census.members or walked:
         looked.look(root, frames, deep, jobs, walked, progress)
+        advise_missing(census, form, note)
     report = looked.report()
     judged = [_judge_protocol(p, report, lists, census.schema) for p in looked.protocols]
     nearest = min(judged, key=lambda one: len(_of_frames(one)), default=None)
     protocols = tuple(_beside(one, nearest) for one in judged)
     looked.judge(nearest, report)
     levels: dict[str, Level] = {"gap in the frames": "note"} if name.startswith("mafw") else {}
+    reading = reading_of(census, report, lists, frames, schema, form)
+    training = None if reading is None else configuration(name, str(root), modality_of(layout, report), reading)
+    if training is not None and 1 not in (folds := {one.fold for one in lists}) and "mode" in training:
+        training["fold"] = min(folds)
     return Diagnosis(str(root), name, census.schema.name, deep, lists, report, protocols, note.findings(levels),
-                     _reading(census, report, lists, frames, base, schema, listing))
-
-
-def _reading(
-    census: Census, report: FrameReport, lists: tuple[ListReport, ...], frames: str | None, base: int | None,
-    schema: str | None, listing: str | None,
-) -> dict[str, str | int] | None:
-    """What the reader is to be told so that it reads what was looked at; None where it would find nothing."""
-    if not lists or not report.found:
-        return None
-    bases = {one.base for one in lists} - {None}
-    told = {"frames": frames or report.folder, "schema": schema, "listing": listing,
-            "base": base if base is not None else bases.pop() if len(bases) == 1 else None}
-    if census.dataset == "voxceleb2":
-        told["listing"] = listing or lists[0].path
-    taken = options_of(census.dataset)
-    return {name: value for name, value in told.items()
-            if value is not None and name in taken and value != taken[name]}
+                     reading, training,
+                     () if reading is None else folds_of(name, root, form))
 
 
 def _inside(root: Path, frames: str) -> bool:
@@ -136,7 +133,8 @@ def _judge_lists(root: Path, census: Census, base: int | None, note: Tally) -> t
         for rows, example in listing.disagreeing(schema, counted):
             note("label against the name", example, rows)
         published = _against(expected, listing.split, listing.fold, listing.rows, per_class, schema)
-        if published not in ("equal", "not known"):
+        published = published if listing.read else "not read"
+        if published not in ("equal", "not known", "not read"):
             first, *more = published.split(", ")
             more = f" and {len(more)} more" * bool(more)
             note("counts differ", f"{listing.split}, fold {listing.fold}: {first}{more}")
@@ -247,6 +245,8 @@ class Frames:
             note("order of names", f"{clip.name}/{clip.misordered}")
         elif clip.gap:
             note("gap in the frames", f"{clip.name} ({clip.gap})")
+        if clip.kind == "folder" and (listed := self.census.frames.get(id)) not in (None, clip.frames):
+            note("frames not as listed", f"{clip.name} ({listed:,} listed, {clip.frames:,} there)")
         if clip.frames and clip.kind != "image":
             self.lengths[clip.frames] += 1
             self._length(clip)
@@ -354,7 +354,7 @@ def _judge_protocol(p: Protocol, frames: FrameReport, lists: tuple[ListReport, .
     edge = _edge(p.frames)
     if edge and frames.sizes and (found := next(iter(frames.sizes))) != f"{edge}×{edge}":
         differ.append(f"frames: {edge}×{edge} px, these are {found} px")
-    wrong = [report for report in lists if report.published not in ("equal", "not known")]
+    wrong = [report for report in lists if report.published not in ("equal", "not known", "not read")]
     if wrong:
         differ.append(f"lists: {len(wrong)} of {len(lists)} differ from the published ones")
     if not frames.kinds:

@@ -9,6 +9,7 @@ Derived in chapter 02.
 
 from __future__ import annotations
 
+import json
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -33,7 +34,7 @@ KINDS: dict[str, tuple[Level, str, str]] = {
     "id twice": ("error", "one list names a clip twice", "Keep one of the rows"),
     "label outside the schema": ("error", "labels are none of the classes", "Name the --schema or --base of the list"),
     "lists count differently": (
-        "error", "some lists count labels from 0, others from 1", "Bring them to one, or read each with its base="),
+        "error", "some lists count labels from 0, others from 1", "Bring them to one, or read each with its base"),
     "lists count from 1": (
         "warning", "labels count from 1", "Read them with base=1 (--base 1 here): the reader refuses to guess"),
     "counting unclear": (
@@ -84,6 +85,8 @@ KINDS: dict[str, tuple[Level, str, str]] = {
     "no published protocol": ("warning", "the frames are those of no published protocol",
                               "Fetch the flavour that the number was made with, or say in the report which was used"),
     "shorter than the window": ("note", "clips shorter than the protocol's window", "Nothing: the rule is applied"),
+    "frames not as listed": ("warning", "clips have another number of frames than the list says",
+                             "Fetch the frames that the list was written for, or the list of these frames"),
     "several sizes": ("note", "clips differ in size", "Nothing: frames are brought to one square size"),
     "twice": ("note", "a clip is there as a video and as frames", "Nothing: the video is read"),
     "without a row": ("note", "on disk, but in no list", "Nothing, if the lists are whole: they leave clips out"),
@@ -92,7 +95,8 @@ KINDS: dict[str, tuple[Level, str, str]] = {
     "near copies not looked for": ("note", "equal pixels were", "Install it and look again"),
     "walked": ("note", "there is no list; all that was found is taken", "Nothing"),
 }
-_OF_LISTS = ("bad row", "name outside the folder", "unreadable list")  # examples begin with the path of a list
+_OF_PATHS = ("unreadable list", "bad row", "name outside the folder", "left out by the reader", "unreadable",
+             "link out of the folder")  # kinds whose examples are messages that begin with a path
 LONGEST = 300  # characters of one example
 _ORDER = {"error": 0, "warning": 1, "note": 2}
 
@@ -166,6 +170,8 @@ class Diagnosis:
     protocols: tuple[ProtocolReport, ...]
     findings: tuple[Finding, ...]
     reading: dict[str, Any] | None = None  # what to tell the reader, beside split and fold; None: nothing to be read
+    training: dict[str, Any] | None = None  # the same as a configuration says it
+    folds: tuple[int, ...] = ()  # that the reader is to be asked for; () where there is one split
 
     @property
     def exit_code(self) -> int:
@@ -188,7 +194,8 @@ class Tally:
     def __call__(self, kind: str, example: str = "", count: int = 1) -> None:
         self.count[kind] += count
         kept = self.examples.setdefault(kind, [])
-        example = example.removeprefix(self.root) if kind in _OF_LISTS else example  # what it quotes stays as it is
+        if kind in _OF_PATHS:  # a message begins with the path of its list; what it quotes stays as it is
+            example = example.removeprefix(self.root)
         if example and (len(kept) < self.most or natural_order(example) < natural_order(kept[-1])):
             kept.append(example)
             kept.sort(key=natural_order)
@@ -233,7 +240,10 @@ def print_report(diagnosis: Diagnosis, file: TextIO | None = None) -> None:
     columns = ("list", "split", "fold", "rows", "from", "per class", "published")
     if diagnosis.reading is not None:
         told = "".join(f", {name}={value!r}" for name, value in diagnosis.reading.items())
-        say(f"to read it: read_dataset({diagnosis.root!r}, {diagnosis.dataset!r}, split{told})")
+        say(f"to read it: read_dataset({diagnosis.root!r}, {diagnosis.dataset!r}, split"
+            f"{', fold' if diagnosis.folds else ''}{told})")
+    if diagnosis.training is not None:
+        say(f"to train on it, in the file of `s4d train`: {json.dumps(diagnosis.training, ensure_ascii=False)}")
     rows = [(r.path, r.split, str(r.fold), f"{r.rows:,}", "words" if r.base is None else str(r.base),
              " ".join(map(str, r.per_class)), r.published) for r in diagnosis.lists]
     found = [(f.level, f.kind, f"{f.count:,}", f.meaning, "; ".join(printable(text, LONGEST) for text in f.examples),

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from s4d_lib.datasets.doctor.census import Census, bit_of
 from s4d_lib.datasets.doctor.findings import Tally
-from s4d_lib.datasets.folders import SPLITS
+from s4d_lib.datasets.list_form import SPLITS
 
 
 class Leak(NamedTuple):

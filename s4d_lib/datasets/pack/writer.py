@@ -43,7 +43,9 @@ from s4d_lib.datasets.doctor.diagnosis import NAMES
 from s4d_lib.datasets.doctor.inventory import picture_size
 from s4d_lib.datasets.folders import LAYOUTS
 from s4d_lib.datasets.labels import ReaderNote, schema_named
-from s4d_lib.datasets.lists import RowError, table_dicts
+from s4d_lib.datasets.list_form import NAMES as WORDS
+from s4d_lib.datasets.list_form import ListForm
+from s4d_lib.datasets.lists import RowError
 from s4d_lib.datasets.pack.state import (
     DISK,
     held,
@@ -55,8 +57,9 @@ from s4d_lib.datasets.pack.state import (
 )
 from s4d_lib.datasets.packed import FORMAT, pixels_sha256
 from s4d_lib.datasets.protocols import PROTOCOLS
-from s4d_lib.datasets.readers import read_dataset
+from s4d_lib.datasets.readers import folds_of, read_dataset
 from s4d_lib.datasets.samples import Sample
+from s4d_lib.datasets.tables import Table
 from s4d_lib.errors import Refused
 from s4d_lib.files import sha256_of
 from s4d_lib.frames.backends import Folder
@@ -159,12 +162,10 @@ def collect(
     """(every sample once, in natural order, with the lists that name it; what the readers refused)."""
     found: dict[str, Item] = {}
     errors: list[RowError] = []
-    by_folder = not LAYOUTS[dataset].names  # names are used again in every split
     for part, number in _lists(source, dataset, split, fold, options):
         kept: list[RowError] = []
         for sample in read_dataset(source, dataset, part, number, **options, errors=kept):
-            name = f"{part}/{sample.id}" if by_folder else sample.id
-            item = found.setdefault(name, Item(key_of(name), sample, []))
+            item = found.setdefault(sample.id, Item(key_of(sample.id), sample, []))
             if (item.sample.path, item.sample.label) != (sample.path, sample.label):
                 kept.append(RowError(f"{source}: {sample.id!r} has label {item.sample.label} in one list and "
                                      f"{sample.label} in another", "label"))
@@ -177,20 +178,24 @@ def collect(
     return order, sorted({str(error) for error in errors})
 
 
+def said_form(options: Mapping[str, Any]) -> ListForm:
+    """What the options of a reader say on how its lists are written."""
+    return ListForm.of({word: options[word] for word in WORDS if word in options})
+
+
 def _lists(
     source: Path, dataset: str, split: str | None, fold: int | None, options: Mapping[str, Any]
 ) -> list[tuple[str | None, int | None]]:
     """(split, fold) of every list to be read, as the reader is asked for them."""
     if dataset == "voxceleb2":
         return [("train", None)]
-    if dataset == "table":
-        path = source / options.get("listing", "labels.csv")
-        header = next(table_dicts(path))[1] if path.is_file() else {}
-        if not {"split", "fold"} & set(header):
-            return [(split, None)]
-    census, layout = read_census(source, dataset, lambda kind, example: None, fold, options.get("schema"),
-                                 options.get("listing"))
-    folded = layout.folds > 1 or (dataset == "table" and "fold" in header)
+    form = said_form(options)
+    schema = ",".join(form.classes) or options.get("schema")
+    folded = bool(folds_of(dataset, source, form))
+    census, _ = read_census(source, dataset, lambda kind, example: None, fold, schema, form, options.get("frames"))
+    if dataset == "table" and not folded and {one.split for one in census.listings} == {"train"} and (
+            "{split}" not in (form.listing or "") and "split" not in Table(census.listings[0].path, form, False).at):
+        return [(split, None)]  # one list, of which no row says its split
     found = [(one.split, one.fold if folded else None) for one in census.listings if split in (None, one.split)]
     return found or [(split or "train", fold if folded else None)]  # whose reader says what is missing
 
