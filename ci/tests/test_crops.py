@@ -20,7 +20,7 @@ from s4d_lib.crops.alignment import FIVE_POINTS, cut_square, eye_places, square_
 from s4d_lib.crops.cropper import STATES, Crops, FaceCropper, MissingFace
 from s4d_lib.crops.detectors import open_detector
 from s4d_lib.crops.faces import DetectorMissing, Faces
-from s4d_lib.crops.folders import MANIFEST, crop_files, plan
+from s4d_lib.crops.folders import COLUMNS, MANIFEST, Manifest, crop_files, plan
 from s4d_lib.frames.reader import open_frames
 from s4d_lib.frames.writer import write_mp4
 from s4d_lib.synthetic_faces.drawing import make_clips, make_stills
@@ -555,3 +555,13 @@ def test_requests_that_make_no_sense_are_refused_at_once(folder, tmp_path):
     with pytest.raises(ValueError, match="is a link that leads out of"):
         plan(folder, tmp_path / "o")
     assert not (tmp_path / "o").exists()
+
+
+def test_a_damaged_manifest_is_named_with_its_line(tmp_path):
+    path = tmp_path / "crops.csv"
+    rows = [",".join(COLUMNS), ",".join(["a.mp4", *["0"] * (len(COLUMNS) - 1)])]
+    path.write_text("\n".join(rows) + "\n")
+    assert set(Manifest(path).rows) == {"a.mp4"}
+    path.write_text("\n".join([*rows, "x" * 200_000]) + "\n")
+    with pytest.raises(ValueError, match=r"crops\.csv:3: not a row of a manifest \(field larger than"):
+        Manifest(path)

@@ -248,3 +248,13 @@ def test_truth_grows_chunk_by_chunk(tmp_path):
     assert np.array_equal(stored["points"], np.arange(9, dtype=np.float32).reshape(3, 3))
     assert stored["ids"].tolist() == ["a", "b"]
     assert [path.name for path in (tmp_path / "t").iterdir()] == ["truth.npz"]
+
+
+def test_a_disk_without_room_is_named(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(face_files, "_build", full)
+    with pytest.raises(OSError, match=rf"{tmp_path}/faces: No space left"):
+        write_faces(tmp_path / "faces", "default", 1, 1, progress=False)
+    assert not list(tmp_path.iterdir()), "and nothing half is left"

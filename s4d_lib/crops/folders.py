@@ -192,10 +192,13 @@ class Manifest:
             reader = csv.reader(file)
             if (head := next(reader, None)) is not None and tuple(head) != COLUMNS:
                 raise Refused(f"{path}: its columns are not those of a manifest of crops; move it away")
-            for values in reader:
-                if len(values) == len(COLUMNS):  # a row that a killed writer cut short is made again
-                    name = values[0].removeprefix("./")
-                    self.rows[name] = dict(zip(COLUMNS, [name, *values[1:]]))
+            try:
+                for values in reader:
+                    if len(values) == len(COLUMNS):  # a row that a killed writer cut short is made again
+                        name = values[0].removeprefix("./")
+                        self.rows[name] = dict(zip(COLUMNS, [name, *values[1:]]))
+            except csv.Error as error:
+                raise Refused(f"{path}:{reader.line_num}: not a row of a manifest ({error}); move it away") from error
 
     def check(self, items: list[Item], settings: str) -> None:
         """ValueError if a target that is there was made with other settings."""

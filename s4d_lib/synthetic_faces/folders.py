@@ -89,6 +89,10 @@ def write_faces(out: Path, recipe: str | FaceRecipe, stills: int, clips: int, se
         card = {"request": request} | card | {"frames_sha256": _write_sums(part)}
         (part / "card.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
         return _publish(part, out, card)
+    except OSError as error:
+        if error.filename is None and error.errno is not None:  # as of a full disk: which of them is not said
+            raise OSError(error.errno, f"{out}: {error.strerror}") from error
+        raise
     finally:
         shutil.rmtree(part, ignore_errors=True)
 
