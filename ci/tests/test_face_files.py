@@ -256,5 +256,5 @@ def test_a_disk_without_room_is_named(tmp_path, monkeypatch):
 
     monkeypatch.setattr(face_files, "_build", full)
     with pytest.raises(OSError, match=rf"{tmp_path}/faces: No space left"):
-        write_faces(tmp_path / "faces", "default", 1, 1, progress=False)
+        write_faces(tmp_path / "faces", "default", 1, 20, progress=False)
     assert not list(tmp_path.iterdir()), "and nothing half is left"

@@ -225,10 +225,10 @@ CASES = {
         ("for mean, model",), ("masked loss (lower is better)", "")),
     "a sweep, one setting with one run": Case(
         lambda: sweeps.draw_sweep(SWEEP, title="title"),
-        [{"name": "runs", "x": [2.5, 3.5], "y": ["lr=1"] * 2}, {"name": "mean", "x": [3], "y": ["lr=1"], "low": [2],
+        [{"name": "runs", "x": [2.5, 3.5], "y": ["lr=1"] * 2}, {"name": "together", "x": [3], "y": ["lr=1"], "low": [2],
                                                                "high": [5]},
-         {"name": "runs", "x": [7], "y": ["lr=2"]}, {"name": "mean", "x": [7], "y": ["lr=2"]}],
-        ("uar by setting", "interval over seed", "lr=1: 3.00 [2.00, 5.00]", "lr=2: 7.00 (one run)"), ("uar", "")),
+         {"name": "runs", "x": [7], "y": ["lr=2"]}, {"name": "together", "x": [7], "y": ["lr=2"]}],
+        ("uar by setting", "all of seed together", "lr=1: 3.00 [2.00, 5.00]", "lr=2: 7.00 (one run)"), ("uar", "")),
     "routing effects": Case(
         lambda: routing.draw_effects({"clip": {"off": interval(-2.0, -3.0, 0.0), "even": LONE},
                                               "image": {"even": KNOWN}}, "title"),

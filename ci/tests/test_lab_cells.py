@@ -32,6 +32,7 @@ def expected(differences: dict) -> dict:
     """A frozen configuration; a field that came later stands at its default, or older runs would not be found."""
     later = {name: field.get_default() for name, field in FinetuneConfig.model_fields.items()
              if name not in FROZEN["base"]}
+    later = FinetuneConfig.model_construct(**later).model_dump(mode="json", include=set(later))
     return later | FROZEN["base"] | differences
 
 

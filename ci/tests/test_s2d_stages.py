@@ -12,6 +12,7 @@ from s4d_lib.checkpoints.layouts import to_released
 from s4d_lib.checkpoints.loading import load_model
 from s4d_lib.checkpoints.s2d_weights import load_image_model
 from s4d_lib.datasets.labels import SCHEMAS, canonical
+from s4d_lib.errors import Refused
 from s4d_lib.models import landmark_memory
 from s4d_lib.models.autoencoder import DualModalMAE
 from s4d_lib.models.landmark_net import LandmarkNet
@@ -257,7 +258,7 @@ def test_impossible_settings_are_named(faces, change, words):
 
 
 def test_a_missing_landmark_file_is_named(faces, tmp_path):
-    with pytest.raises(FileNotFoundError, match="nowhere"):
+    with pytest.raises(Refused, match="nowhere.safetensors is not there"):
         train(config(faces, landmarks="nowhere.safetensors"), tmp_path)
 
 

@@ -23,7 +23,7 @@ def test_a_grid_is_every_cell_with_every_seed_and_loads_what_is_there(grid):
     cells, root, found = grid
     assert {name: [run.record.seeds for run in runs] for name, runs in found.items()} == \
         {"dfer": [[0], [1]], "joint": [[0], [1]]}
-    assert len([one for one in root.iterdir() if one.name != ".locks"]) == 4
+    assert len([one for one in root.iterdir() if not one.name.startswith(".")]) == 4
     again = run_grid(cells, (0, 1), jobs=1, root=root)
     assert [run.folder for run in again["joint"]] == [run.folder for run in found["joint"]]
 

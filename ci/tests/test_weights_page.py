@@ -53,7 +53,7 @@ def test_the_table_says_the_same_of_every_file():
 
 def test_the_page_says_what_is_not_known():
     page = weights_page(TABLE)
-    assert set(AFTERWARDS) == set(MODELS)
+    assert set(AFTERWARDS) == set(MODELS) - {"PhotographClassifier"}  # which is fetched, not converted
     rows = [line for line in page.splitlines() if line.startswith("| ") and "| size |" not in line]
     assert len(rows) == len(FILES) and all(row.count("|") == 5 for row in rows)
     assert sum(UNSAID in row for row in rows) == sum("stated" not in file for file in FILES)

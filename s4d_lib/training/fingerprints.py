@@ -59,7 +59,7 @@ def require_weights(config: Config) -> None:
     """Refused, before anything is read, where a configuration names weights that are not there."""
     s2d = getattr(config, "system", "s4d") == "s2d" and config.prompts
     init, landmarks = getattr(config, "init", None), config.landmarks if s2d else None
-    paths = {"init": init and init_path(init), "landmarks": None if landmarks in (None, "shipped", "random")
+    paths = {"init": init and init_path(init), "landmarks": None if landmarks in (None, "shipped", "random", FACE_MESH)
              else Path(landmarks)}
     for setting, path in paths.items():
         if path is not None and not path.exists():
