@@ -60,6 +60,63 @@ def test_one_seed_has_no_interval():
     assert summarise({"a": with_scores(30.0)})["a"]["clip_war"]["low"] is None
 
 
+def told(config: FinetuneConfig, war: float, validation: float) -> Run:
+    """A run that was not trained: its record says these numbers."""
+    from s4d_lib.records import Record
+
+    score = {"war": {"value": war}, "uar": {"value": war - 1}}
+    return Run(None, Record(name=config.name, kind="finetune", headline="", seeds=[config.seed], wall_seconds=2,
+                            peak_memory_mb=1, config=config.model_dump(mode="json"), results={
+        "updates": 3, "history": [{"clip_uar": 0.0, "clip_war": 0.0}, {"clip_uar": validation, "clip_war": validation}],
+        **{f"test_{modality}": score for modality in config.modalities}}))
+
+
+FLOORS = {"pixel_ridge": {"war": {"value": 20.0}, "uar": {"value": 19.0}}}
+
+
+def test_each_arm_of_few_labels_keeps_the_rate_that_validates_better_whatever_it_tests(monkeypatch):
+    from s4d_lib.lab import studies
+
+    seen = []
+
+    def grid(cells, seeds, jobs):
+        seen.append({name: (config.lr, config.init, config.train_clips) for name, config in cells.items()})
+        return {name: [told(config.model_copy(update={"seed": seed}), 100 * config.lr * 10 + seed,  # tests: higher rate
+                            -config.lr if config.init else config.lr) for seed in seeds]  # validates: lower, higher
+                for name, config in cells.items()}
+
+    monkeypatch.setattr(studies, "run_grid", grid)
+    monkeypatch.setattr(studies, "floor_scores", lambda config: FLOORS)
+    record = studies.few_labels("laptop", (0, 1), 1)
+    low, high = studies.LEARNING_RATES
+    assert seen == [{f"pretrained {low:g}": (low, "shipped", 400), f"pretrained {high:g}": (high, "shipped", 400)},
+                    {f"scratch {low:g}": (low, None, 400), f"scratch {high:g}": (high, None, 400)}]
+    assert record.results["learning_rate"] == {"pretrained": low, "scratch": high}
+    assert record.results["pretrained_minus_scratch_war"]["values"] == pytest.approx([1000 * (low - high)] * 2)
+    assert "pixel ridge WAR 20.0 UAR 19.0" in record.headline and record.seeds == [0, 1]
+
+
+def test_four_modes_compares_what_its_protocol_says(monkeypatch):
+    from s4d_lib.lab import studies
+
+    wars = {"dfer": 30.0, "sfer": 10.0, "joint": 33.0, "moae": 34.0, "dfer with experts": 31.0,
+            "dfer, joint's compute": 35.0}
+    shapes = {}
+
+    def grid(cells, seeds, jobs):
+        shapes.update({name: (config.mode, config.epochs, config.train_clips) for name, config in cells.items()})
+        return {name: [told(config, wars[name], 0.0) for _ in seeds] for name, config in cells.items()}
+
+    monkeypatch.setattr(studies, "run_grid", grid)
+    monkeypatch.setattr(studies, "floor_scores", lambda config: FLOORS)
+    found = studies.four_modes("laptop", (0,), 1).results["paired"]
+    assert found["joint minus dfer, war"]["value"] == 3
+    assert found["joint minus dfer, joint's compute, uar"]["value"] == -2
+    epochs = shapes["dfer"][1]
+    assert shapes["dfer, joint's compute"] == ("dfer", round(1.7 * epochs), 400), "more time, the same labels"
+    assert shapes["moae"] == ("moae", epochs, 400) and shapes["dfer with experts"][:2] == ("dfer", epochs)
+
+
 @pytest.mark.trains
 def test_a_study_record_says_what_it_ran(grid):
     _, _, found = grid
