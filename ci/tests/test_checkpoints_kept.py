@@ -17,6 +17,8 @@ from s4d_lib.training.loop import Job, Loop, run_job
 from s4d_lib.training.plans import Mixed, Step
 from s4d_lib.training.state import MetricsLog, Progressed, load_state, reached, save_state
 
+pytestmark = pytest.mark.slow  # together a minute: left out between two edits
+
 
 @pytest.fixture
 def saved(tmp_path):

@@ -17,6 +17,8 @@ from s4d_lib.synthetic_faces import RECIPES, make_stills
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 import copies as benchmark
 
+pytestmark = pytest.mark.slow  # together a minute: left out between two edits
+
 hashes = pytest.mark.skipif(importlib.util.find_spec("imagehash") is None, reason="near copies need imagehash")
 PEOPLE = 90
 

@@ -14,6 +14,8 @@ from s4d_lib.models.sizes import Size
 from s4d_lib.weights.containers import BadCheckpoint
 from s4d_lib.weights.files import save_model
 
+pytestmark = pytest.mark.slow  # together a minute: left out between two edits
+
 TINY = Size(16, 4, 8, 2, 16, 2, 2, decoder_dim=2, decoder_depth=1, decoder_heads=1)
 
 

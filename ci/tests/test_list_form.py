@@ -21,6 +21,8 @@ from s4d_lib.frames.writer import write_mp4
 from s4d_lib.training.configs import FinetuneConfig, PretrainConfig
 from s4d_lib.training.data import groups_of, pretraining_samples, read_samples, split_data
 
+pytestmark = pytest.mark.slow  # together a minute: left out between two edits
+
 
 def picture(path: Path, value: int = 0) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)

