@@ -27,6 +27,8 @@ from s4d_lib.synthetic_faces.drawing import make_clips, make_stills
 from s4d_lib.synthetic_faces.people import View
 from s4d_lib.synthetic_faces.recipes import RECIPES
 
+pytestmark = pytest.mark.slow  # the whole file: left out between two edits
+
 HEIGHT, WIDTH = 90, 120
 
 

