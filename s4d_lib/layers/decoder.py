@@ -38,9 +38,12 @@ class Decoder(nn.Module):
         return self.head(self.norm(tokens))
 
 
-def place_mask_tokens(visible: Tensor, mask_token: Tensor, mask: Tensor) -> Tensor:
-    """Visible latents `[b v d]` in their own places, the mask token `[1 1 d]` in all others: `[b n d]`."""
-    index = repeat(visible_index(mask), "b v -> b v d", d=visible.shape[-1])
+def place_mask_tokens(visible: Tensor, mask_token: Tensor, mask: Tensor, index: Tensor | None = None) -> Tensor:
+    """Visible latents `[b v d]` in their own places, the mask token `[1 1 d]` in all others: `[b n d]`.
+
+    `index` is `visible_index` of the mask `[b v]`, where somebody knows it already.
+    """
+    index = repeat(visible_index(mask) if index is None else index, "b v -> b v d", d=visible.shape[-1])
     full = mask_token.to(visible.dtype).expand(*mask.shape, -1)
     return full.scatter(1, index, visible)
 

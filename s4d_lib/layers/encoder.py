@@ -62,10 +62,11 @@ class Encoder(nn.Module):
         self.norm = norm
         self.grad_checkpointing = False
 
-    def encode(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+    def encode(self, x: Tensor, mask: Tensor | None = None, visible: Tensor | None = None) -> Tensor:
         """Clips `[b 3 t h w]` or images `[b 3 h w]`, mask bool `[b n]`, True = hidden → latents `[b v d]`.
 
-        Visible tokens keep their order and their own positions. Without a mask v = n.
+        Visible tokens keep their order and their own positions. Without a mask v = n. `visible` is `visible_index` of
+        the mask `[b v]`, where somebody knows it already: to count on an accelerator is to wait for it.
         """
         tokens = self.patch_embed(x)
         tokens = tokens + self.positions[: tokens.shape[1]]  # an image is time slot 0
@@ -73,15 +74,15 @@ class Encoder(nn.Module):
             if mask.shape != tokens.shape[:2]:
                 raise ValueError(f"this input has [b n] = {list(tokens.shape[:2])} tokens, but the mask is "
                                  f"{list(mask.shape)}; make it with this input's token grid")
-            index = repeat(visible_index(mask), "b v -> b v d", d=tokens.shape[-1])
+            index = repeat(visible_index(mask) if visible is None else visible, "b v -> b v d", d=tokens.shape[-1])
             tokens = torch.gather(tokens, 1, index)
         recompute = self.grad_checkpointing and torch.is_grad_enabled()
         for block in self.blocks:
             tokens = _recomputed(block, tokens) if recompute else block(tokens)
         return self.norm(tokens)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        return self.encode(x, mask)
+    def forward(self, x: Tensor, mask: Tensor | None = None, visible: Tensor | None = None) -> Tensor:
+        return self.encode(x, mask, visible)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute each block in the backward pass instead of keeping its activations: less memory, more time.

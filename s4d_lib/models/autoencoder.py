@@ -63,13 +63,14 @@ class DualModalMAE(nn.Module, HubModel):
         self.mask_token = nn.Parameter(torch.zeros(1, 1, s.decoder_dim))
         nn.init.trunc_normal_(self.mask_token, std=0.02, a=-0.02, b=0.02)
 
-    def forward(self, x: Tensor, mask: Tensor) -> MAEOutput:
+    def forward(self, x: Tensor, mask: Tensor, visible: Tensor | None = None) -> MAEOutput:
         """Images `[b 3 h w]` or clips `[b 3 t h w]`, ImageNet-normalised; mask bool `[b n]`, True = hidden.
 
         The mask must hide the same number of tokens in every sample, as the functions of `layers/masking.py` do.
+        `visible` is `layers.visible_index` of it, counted once and before the mask went to an accelerator.
         """
-        visible = self.encoder_to_decoder(self.encoder(x, mask))
-        prediction = self.decoder(place_mask_tokens(visible, self.mask_token, mask))
+        latents = self.encoder_to_decoder(self.encoder(x, mask, visible))
+        prediction = self.decoder(place_mask_tokens(latents, self.mask_token, mask, visible))
         return MAEOutput(prediction, masked_mse(prediction, self.patches(x), mask))
 
     def patches(self, x: Tensor) -> Tensor:

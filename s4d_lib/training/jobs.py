@@ -17,7 +17,7 @@ from s4d_lib.datasets.face_dataset import FaceDataset
 from s4d_lib.datasets.samples import Sample
 from s4d_lib.distributed import draw
 from s4d_lib.layers.losses import soft_target_cross_entropy
-from s4d_lib.layers.masking import random_mask
+from s4d_lib.layers.masking import random_mask, visible_index
 from s4d_lib.training.configs import HEAD, Config, FinetuneConfig, PretrainConfig
 from s4d_lib.training.data import views
 from s4d_lib.training.loop import Job, Loop
@@ -41,10 +41,12 @@ def pretrain_job(config: PretrainConfig, samples: dict[str, list[Sample]]) -> tu
     def prepare(batch: dict, rng: np.random.Generator) -> dict:
         modality = "clip" if batch["x"].ndim == 5 else "image"
         mask = draw(lambda n: random_mask(n, grids[modality], ratios[modality]), len(batch["x"]))
-        return {"x": batch["x"], "mask": mask.to(batch["x"].device)}
+        # Counted here, where the mask is made: how many tokens are visible is a shape, and the device need not tell it.
+        return {"x": batch["x"]} | {name: value.to(batch["x"].device, non_blocking=True)
+                                    for name, value in (("mask", mask), ("visible", visible_index(mask)))}
 
     def loss(network: nn.Module, modality: str, batch: dict) -> Tensor:
-        return network(batch["x"], batch["mask"]).loss
+        return network(batch["x"], batch["mask"], batch["visible"]).loss
 
     job = Job(
         model=model, groups=param_groups_weight_decay(model, config.weight_decay), betas=config.betas,
