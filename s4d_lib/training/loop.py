@@ -27,7 +27,7 @@ from s4d_lib.files import sha256_of
 from s4d_lib.progress import Progress
 from s4d_lib.training.divergence import Diverged, NotFinite, gradient_norm, is_finite, tell
 from s4d_lib.training.optimizers import TaskAdamW, unwrapped
-from s4d_lib.training.plans import Mixed, Step, collate, keys, seeded
+from s4d_lib.training.plans import Mixed, Step, keys, seeded
 from s4d_lib.training.precision import device_of, refuse_precision
 from s4d_lib.training.state import MetricsLog, Progressed, load_state, reached, save_state
 from s4d_lib.training.steps import LossOf, Part, StepShare, full, meeting, shard
@@ -381,7 +381,7 @@ def _averaged(model: nn.Module, loop: Loop) -> ModelEmaV3 | None:
 def _loader(job: Job, loop: Loop, steps: list[Step], epoch: int) -> DataLoader:
     if distributed.size() > 1:
         steps = [Step(step.modality, tuple(step.indices[i] for i in _share(job, loop, step).loads)) for step in steps]
-    return DataLoader(job.data, batch_sampler=keys(steps, epoch), num_workers=loop.workers, collate_fn=collate)
+    return DataLoader(job.data, batch_size=None, sampler=keys(steps, epoch), num_workers=loop.workers)
 
 
 def _to(value: Any, device: torch.device) -> Any:
