@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 from torch import Tensor
 
@@ -25,15 +27,17 @@ class MixupCutmix:
         switch: float = 0.5,
         smoothing: float = 0.1,
     ):
-        from timm.data import Mixup
+        from timm.data.mixup import Mixup, mixup_target
 
-        self.classes = classes
+        self.classes, self.off = classes, prob == 0 or mixup == cutmix == 0
+        self._targets = partial(mixup_target, num_classes=classes, smoothing=smoothing)
         self._mix = Mixup(mixup, cutmix, None, prob, switch, "batch", True, smoothing, classes)
 
     def __call__(self, x: Tensor, labels: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         """x float [b c h w] or [b c t h w] and integer labels [b] to mixed x and targets float [b classes].
 
-        The input is left as it was. In an odd batch the middle sample is its own partner.
+        The input is left as it was, and handed back where nothing is mixed (`off`). In an odd batch the middle sample
+        is its own partner.
         """
         batch = len(x)
         if x.ndim not in (4, 5) or labels.shape != (batch,):
@@ -41,6 +45,8 @@ class MixupCutmix:
             raise Refused(f"x must be [b c h w] or [b c t h w] and labels [b], got {shapes}")
         if labels.min() < 0 or labels.max() >= self.classes:
             raise ValueError(f"labels must lie in 0..{self.classes - 1}, got {labels.tolist()}")
+        if self.off:
+            return x, self._targets(labels)
         middle, odd = batch // 2, batch % 2
         # timm wants an even batch, and mixes in place: a copy, with the middle sample of an odd batch twice.
         order = [*range(middle + odd), *range(middle, batch)]

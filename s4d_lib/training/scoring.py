@@ -46,11 +46,11 @@ def score_test(config: FinetuneConfig, model: nn.Module, test: Samples) -> Teste
     return Tested(scores, answers)
 
 
-def validation_scores(config: FinetuneConfig, network: nn.Module, sets: Samples) -> dict[str, float]:
+def validation_scores(config: FinetuneConfig, network: nn.Module, sets: dict[str, FaceDataset]) -> dict[str, float]:
     """WAR and UAR of every modality in `sets`, in percent, such as {"clip_war": 43.0, "clip_uar": 41.2}."""
     values = {}
-    for modality, samples in sets.items():
-        found, labels = probabilities(network, views(config, samples, "centre", 0), config)
+    for modality, dataset in sets.items():
+        found, labels = probabilities(network, dataset, config)
         scores = score(found, labels, config.schema(modality).classes)
         values |= {f"{modality}_war": scores.war.value, f"{modality}_uar": scores.uar.value}
     return values
