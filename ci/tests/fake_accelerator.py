@@ -43,8 +43,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 NAME = "acc"
 LIBRARY = "s4d_lib"
 aten = torch.ops.aten
-READS = {aten._local_scalar_dense.default, aten.item.default, aten.equal.default, aten.is_nonzero.default,
-         aten._linalg_check_errors.default}
+READS = {aten._local_scalar_dense.default, aten.item.default, aten.equal.default, aten.is_nonzero.default}
 INDEXES = {aten.index.Tensor, aten.index_put.default, aten.index_put_.default, aten._unsafe_index.Tensor,
            aten._index_put_impl_.default}
 COPIES = {aten.copy_.default, aten._to_copy.default, aten.lift_fresh.default}
@@ -113,7 +112,7 @@ class _Guard(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
-        if func is aten._local_scalar_dense.default and args[0].device.type != NAME:
+        if func is aten._local_scalar_dense.default and not (self.watching and args[0].device.type == NAME):
             return cpu_number(func, args[0])
         if not self.watching:
             return func(*args, **kwargs)

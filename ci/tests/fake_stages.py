@@ -6,6 +6,7 @@ the step is `training.loop`'s own update. Batches have two rows, enough for ever
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -13,12 +14,15 @@ from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils.data import default_collate
 
 from s4d_lib.datasets.samples import Sample
 from s4d_lib.models.landmark_net import LANDMARK_PIXELS, POINTS
+from s4d_lib.models.s2d import S2D_SIZES
+from s4d_lib.models.sizes import SIZES, Size
 from s4d_lib.training import loop as training_loop
 from s4d_lib.training.configs import Config, FinetuneConfig, PretrainConfig, geometry
 from s4d_lib.training.fitting import build_classifier
@@ -41,6 +45,13 @@ ANSWERS = {
 
 def finetuning(size: str, mode: str, **settings: Any) -> FinetuneConfig:
     return FinetuneConfig(name="fake", size=size, mode=mode, **settings)
+
+
+def specks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A size "speck" of both systems: nano with one block, so that a step is short."""
+    fields = {field.name: getattr(SIZES["nano"], field.name) for field in dataclasses.fields(Size)}
+    monkeypatch.setitem(SIZES, "speck", Size(**fields | {"depth": 1, "decoder_depth": 1}))
+    monkeypatch.setitem(S2D_SIZES, "speck", S2D_SIZES["nano"] | {"depth": 1})
 
 
 STAGES: dict[str, Callable[[str], Config]] = {
