@@ -1,0 +1,15 @@
+"""rows → ratios     how fast this library is beside others on the same machine in the same minutes.
+
+    timing        who is faster and how sure that is: ways take turns, ratios of one turn, an exact interval.
+    memory        what one way needs at most, in a fresh process or by the allocator of a GPU.
+    baselines     what stands beside ours: the textbook and transformers, where they are at hand.
+    networks      rows of the models: training steps, inference, the experts alone, several looks at a clip.
+    chores        rows of what surrounds a model: reading, detecting, predicting, importing, saving.
+    rows          name → row, and which rows a word stands for.
+    measuring     rows → record: every row measured once, kept at once, and left out when it is there already.
+    tables        record → text.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
