@@ -18,6 +18,8 @@ COLUMNS = ("row", "ours", "a second", "of matmul", "peak", "other", "other/ours"
 def print_record(record: Record, console: Console | None = None) -> None:
     """The table, what was left out, and the headline."""
     console = console or Console()
+    if not console.is_terminal:
+        console = Console(file=console.file, width=150)  # a file has no edge
     table = Table(*COLUMNS, header_style="bold")
     for cells in cells_of(record):
         table.add_row(*cells)
@@ -67,4 +69,5 @@ def _memory(way: dict[str, Any]) -> str:
 def _differs(found: dict[str, float] | None) -> str:
     if not found:
         return ""
-    return ", ".join(f"{name} {value:.1e}" for name, value in found.items() if name != "scale")
+    name, value = max(((n, v) for n, v in found.items() if n != "scale"), key=lambda pair: pair[1])
+    return f"{name} {value:.0e}" if value else "0"

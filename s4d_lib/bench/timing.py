@@ -100,14 +100,26 @@ def ratios(other: Sequence[float], ours: Sequence[float]) -> Between:
 def matmul(device: str, precision: str) -> tuple[Call, float]:
     """A call that multiplies `[800 768]` by `[768 3072]` several times, and its operations in TFLOP.
 
-    It stands for what the machine reaches at best in a transformer of base size; precision is "no" or "bf16".
+    It stands for what the machine reaches at best in a transformer of base size; precision is "no" or "bf16". The
+    second matrix lies in memory as the weight of a linear layer does: without bf16 instructions the other way round is
+    ten times slower.
     """
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    a, b = (torch.randn(shape, device=device).to(dtype) for shape in MATMUL)
+    (tokens, width), (_, wide) = MATMUL
+    a, weight = (torch.randn(shape, device=device).to(dtype) for shape in ((tokens, width), (wide, width)))
     times = 200 if device.startswith("cuda") else 2
 
     def call() -> None:
         for _ in range(times):
-            a @ b
+            a @ weight.T
 
-    return call, times * 2 * math.prod(MATMUL[0]) * MATMUL[1][1] / 1e12
+    return call, times * 2 * tokens * width * wide / 1e12
+
+
+def bf16_is_fast(device: str) -> bool:
+    """Whether products in bf16 are not slower here than those in float32 by half; else a step would take minutes."""
+    if device.startswith("cuda"):
+        return True
+    spent = {precision: min(take_turns({"": matmul(device, precision)[0]}, 2, Clock(kind="cpu"))[""])
+             for precision in ("no", "bf16")}
+    return spent["bf16"] < 1.5 * spent["no"]

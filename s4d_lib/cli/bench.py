@@ -11,7 +11,8 @@ def bench(
                     "clips bf16'; may be repeated. All rows if not given.")] = None,
     size: Annotated[str, typer.Option(help="Of the models: base, large, small, tiny or nano.")] = "base",
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    precision: Annotated[list[str] | None, typer.Option(help="no or bf16; both if not given.")] = None,
+    precision: Annotated[list[str] | None, typer.Option(help="no or bf16; both if not given, where bf16 "
+                         "is not slower than float32.")] = None,
     repeats: Annotated[int, typer.Option(min=1, help="Turns that are counted; intervals want nine.")] = 9,
     threads: Annotated[int | None, typer.Option(min=1, help="As many as PyTorch takes if not given.")] = None,
     clock: Annotated[str, typer.Option(help="wall, or cpu: processor time, for one thread on a busy machine.")] = "wall",
@@ -31,6 +32,7 @@ def bench(
     from s4d_lib.bench.measuring import measure
     from s4d_lib.bench.rows import Settings, all_rows, chosen
     from s4d_lib.bench.tables import print_record
+    from s4d_lib.bench.timing import bf16_is_fast
     from s4d_lib.errors import Refused
     from s4d_lib.files import require_writable
     from s4d_lib.models.sizes import resolve_size
@@ -42,6 +44,10 @@ def bench(
             raise Refused(f"{word} is {' or '.join(known)}, not {value!r}")
     if device == "cuda" and not torch.cuda.is_available():
         raise Refused("--device cuda: PyTorch finds no GPU here")
+    if not precision and not quick and not bf16_is_fast(device):
+        precision = ["no"]
+        say("bf16 is left out: its products are slower here than those in float32; --precision bf16 measures it "
+            "nonetheless")
     settings = Settings("nano" if quick and size == "base" else size, device, tuple(precision or ("no", "bf16")),
                         3 if quick and repeats == 9 else repeats, threads or torch.get_num_threads(), clock, quick)
     resolve_size(settings.size)
