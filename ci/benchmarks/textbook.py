@@ -1,4 +1,4 @@
-"""weights of ours → the same networks, written plainly     what `s4d bench` compares the library with, and nothing else.
+"""weights of ours → the same networks, written plainly     what `s4d bench` sets beside the library.
 
 A masked autoencoder and a classifier of pictures and clips with optional experts, as one would write them in plain
 PyTorch in an afternoon: fused attention, tokens gathered before the encoder, head and loss on hidden tokens only, a

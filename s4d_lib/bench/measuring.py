@@ -67,7 +67,8 @@ def measure_row(row: Row, settings: Settings) -> dict[str, Any]:
     if row.precision is not None:
         calls[MACHINE], machine_tflop = matmul(settings.device, row.precision)
     times = take_turns(calls, repeats, Clock(settings.device, settings.clock))
-    found: dict[str, Any] = {"unit": row.unit, "amount": row.amount, "repeats": repeats, "ways": {}}
+    found: dict[str, Any] = {"unit": row.unit, "amount": row.amount, "repeats": repeats,
+                             "rivals": row.rivals, "ways": {}}
     rates = [machine_tflop / spent for spent in times.pop(MACHINE)] if row.precision is not None else []
     if rates:
         found["matmul_gflops"] = 1e3 * median(rates)
@@ -132,8 +133,9 @@ def _with(record: Record, name: str, found: dict[str, Any], seconds: float) -> R
 
 def headline(rows: Mapping[str, Mapping[str, Any]]) -> str:
     """One sentence: how many rows, and how many of them are slower than a baseline for sure."""
-    paired = [way["ratio"] for row in rows.values() for way in row.get("ways", {}).values() if "ratio" in way]
+    paired = [way["ratio"] for row in rows.values() if row.get("rivals") for way in row["ways"].values()
+              if "ratio" in way]
     slower, faster = sum(r["high"] < 1 for r in paired), sum(r["low"] > 1 for r in paired)
     failed = sum("error" in row for row in rows.values())
-    return (f"{len(rows)} rows, {len(paired)} comparisons: ours faster in {faster}, slower in {slower}, "
-            f"undecided in {len(paired) - faster - slower}" + (f"; {failed} rows failed" if failed else ""))
+    return (f"{len(rows)} rows, {len(paired)} comparisons with other implementations: ours faster in {faster}, slower "
+            f"in {slower}, undecided in {len(paired) - faster - slower}" + (f"; {failed} rows failed" if failed else ""))

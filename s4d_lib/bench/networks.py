@@ -1,4 +1,4 @@
-"""size, device → rows     rows of the models: training steps, inference, the experts alone, several looks at a clip.
+"""task → ways     rows of the models: training steps and inference, and how far they are from the textbook.
 
 A training step is forward pass, loss, backward pass, AdamW and cleared gradients on resident tensors, the same ones for
 every way. Inference is a forward pass without gradients. In bf16 training every way runs under autocast; at inference

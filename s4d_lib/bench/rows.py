@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from s4d_lib.bench.networks import Task, differences, operations, ways_of
+from s4d_lib.bench import chores, parts
+from s4d_lib.bench.networks import PRECISIONS, Task, differences, operations, ways_of
 from s4d_lib.bench.timing import Call
 from s4d_lib.errors import Refused
+from s4d_lib.models.sizes import resolve_size
 
 # Samples a step, so many that AdamW is a small part of it: [pretraining, fine-tuning, inference].
 BATCHES = {"cpu": {"image": (64, 16, 16), "clip": (8, 2, 2)},
@@ -45,6 +47,7 @@ class Row:
     compare     largest differences from the slow oracle
     repeats     where fewer than those of the settings will do
     memory      whether it is measured
+    rivals      whether the others do the same for others' users; else they are parts or bounds, and count for nothing
     """
 
     name: str
@@ -56,10 +59,11 @@ class Row:
     compare: Callable[[], dict[str, float]] | None = None
     repeats: int | None = None
     memory: bool = True
+    rivals: bool = True
 
 
 def all_rows(settings: Settings) -> list[Row]:
-    return [*network_rows(settings)]
+    return [*network_rows(settings), *part_rows(settings), *chore_rows(settings)]
 
 
 def chosen(rows: Sequence[Row], asked: Sequence[str]) -> list[Row]:
@@ -95,3 +99,34 @@ def _network_row(task: Task) -> Row:
     unit: Any = "stills" if task.modality == "image" else "clips"
     return Row(task.name, ways_of(task), unit, task.batch, task.precision, partial(operations, task),
                partial(differences, task))
+
+
+def part_rows(settings: Settings) -> list[Row]:
+    """The experts' layer over experts, top-k and tokens; clips in several looks."""
+    dim = resolve_size(settings.size).dim
+    found = [Row(f"MoAE layer {mixing.name} {PRECISIONS[precision]}", parts.layer_ways(mixing), "tokens",
+                 mixing.tokens, compare=partial(parts.layer_differences, mixing))
+             for precision in settings.precisions
+             for mixing in parts.mixings(dim, settings.device, precision, settings.quick)]
+    task = Task("predict", "clip", settings.size, 1 if settings.device == "cpu" else 16, "no", settings.device)
+    return [*found, Row(f"test of a clip in {parts.LOOKS} looks float32", parts.looks_ways(task), "clips", task.batch)]
+
+
+def chore_rows(settings: Settings) -> list[Row]:
+    """Reading, detecting, predicting, importing and saving: times, beside parts and bounds."""
+    films = chores.FILMS[:1] if settings.quick else chores.FILMS
+    batch = SMALL if settings.quick else BATCHES[settings.device.split(":")[0]]["clip"][1]
+    task, minutes = Task("finetune", "clip", settings.size, batch, "no", settings.device), 1 if settings.quick else 10
+    row = partial(Row, memory=False, rivals=False)
+    return [
+        *(row(f"decode a clip of {w}x{h} in {n} frames", chores.reading_ways((h, w, n)), "clips")
+          for h, w, n in films),
+        row(f"loader against step clips batch {batch}", chores.loading_ways(task), "clips", batch),
+        *(row(f"detection stills of {side} px", {"ours": partial(chores.detecting_call, side)}, "stills", chores.FACES)
+          for side in ((64,) if settings.quick else (160, 224))),
+        row(f"predict a film of {minutes} min", chores.predicting_ways(minutes, settings.device), "seconds of film",
+            60 * minutes, repeats=3),
+        row("import s4d_lib", chores.importing_ways(), "imports"),
+        *(row(f"checkpoint {what}", chores.checkpoint_ways(what, settings.size), "files", repeats=6)
+          for what in ("save", "load")),
+    ]

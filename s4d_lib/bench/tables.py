@@ -43,8 +43,9 @@ def cells_of(record: Record) -> list[tuple[str, ...]]:
         differs = _differs(row.get("differences"))
         for place, (other, way) in enumerate(others.items() or [("", {})]):
             ratio = way.get("ratio")
-            lines.append(((first if place == 0 else ("", *[""] * 4)) + (
-                other, between(ratio) if ratio else "", _memory(way), differs if other == "textbook" else "")))
+            mine = first if place == 0 else ("",) * len(first)
+            lines.append((*mine, other, between(ratio) if ratio else "", _memory(way),
+                          differs if other == "textbook" else ""))
     return lines
 
 

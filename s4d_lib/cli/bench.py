@@ -15,7 +15,8 @@ def bench(
                          "is not slower than float32.")] = None,
     repeats: Annotated[int, typer.Option(min=1, help="Turns that are counted; intervals want nine.")] = 9,
     threads: Annotated[int | None, typer.Option(min=1, help="As many as PyTorch takes if not given.")] = None,
-    clock: Annotated[str, typer.Option(help="wall, or cpu: processor time, for one thread on a busy machine.")] = "wall",
+    clock: Annotated[str, typer.Option(help="wall, or cpu: processor time, for one thread of a busy machine.")
+                     ] = "wall",
     json: Annotated[Path | None, typer.Option(help="The record; every row is written when it is done, and a stopped "
                                               "benchmark goes on.")] = None,
     anew: Annotated[bool, typer.Option("--anew", help="Measure also what stands in the record.")] = False,
