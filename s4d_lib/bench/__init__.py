@@ -8,7 +8,7 @@
     chores        rows of what surrounds a model: reading, detecting, predicting, importing, saving.
     rows          name → row, and which rows a word stands for.
     measuring     rows → record: every row measured once, kept at once, and left out when it is there already.
-    tables        record → text.
+    tables        the rows of a benchmark as a table for a terminal or for a page.
 """
 
 import lazy_loader

@@ -137,5 +137,6 @@ def headline(rows: Mapping[str, Mapping[str, Any]]) -> str:
               if "ratio" in way]
     slower, faster = sum(r["high"] < 1 for r in paired), sum(r["low"] > 1 for r in paired)
     failed = sum("error" in row for row in rows.values())
-    return (f"{len(rows)} rows, {len(paired)} comparisons with other implementations: ours faster in {faster}, slower "
-            f"in {slower}, undecided in {len(paired) - faster - slower}" + (f"; {failed} rows failed" if failed else ""))
+    said = (f"{len(rows)} rows, {len(paired)} comparisons with other implementations: ours faster in {faster}, slower "
+            f"in {slower}, undecided in {len(paired) - faster - slower}")
+    return said + (f"; {failed} rows failed" if failed else "")
