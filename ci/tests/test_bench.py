@@ -9,6 +9,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from benchmarks import costs_by_size
 from scipy.stats import binom, quantile_test
 from typer.testing import CliRunner
 
@@ -252,4 +253,16 @@ def test_without_the_repository_ours_is_measured_alone(monkeypatch, tmp_path):
     monkeypatch.setattr(baselines, "TEXTBOOK", tmp_path / "none.py")
     assert "missing" in available()["textbook"] and "repository" in available()["textbook"]
     assert "textbook" not in networks.ways_of(NANO)
-    assert "differences" not in measure_row(replace(chosen(all_rows(QUICK), ["inference clips"])[0], memory=False), QUICK)
+    [row] = chosen(all_rows(QUICK), ["inference clips"])
+    assert "differences" not in measure_row(replace(row, memory=False), QUICK)
+
+
+# ------------------------------------------------------------------------------------------------- growth
+
+
+def test_exponents_of_costs_are_slopes():
+    """Exact powers give their exponent whatever slows a whole turn; with a fixed part beside it, less than that."""
+    values, slow = [1, 2, 4, 8], np.array([1, 3, 1, 1, 2, 1, 5, 1, 1])
+    found = costs_by_size.exponent(values, np.outer(np.power(values, 1.7), slow))
+    assert [found[key] for key in ("value", "low", "high")] == pytest.approx([1.7] * 3)
+    assert costs_by_size.exponent(values, np.outer(4 + np.power(values, 1.7), slow))["value"] < 1.2

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from s4d_lib.files import PACKAGE
-from s4d_lib.models.sizes import resolve_size
+from s4d_lib.models.sizes import Size, resolve_size
 
 TEXTBOOK = PACKAGE.parent / "ci" / "benchmarks" / "textbook.py"
 
@@ -70,7 +70,7 @@ def textbook_twin(ours: nn.Module) -> nn.Module:
 class HuggingFace(nn.Module):
     """VideoMAE of transformers in one of our sizes, for clips: what it reads and answers in our order of axes."""
 
-    def __init__(self, size: str, classes: int | None, dtype: torch.dtype | None = None) -> None:
+    def __init__(self, size: str | Size, classes: int | None, dtype: torch.dtype | None = None) -> None:
         super().__init__()
         from transformers import VideoMAEConfig, VideoMAEForPreTraining, VideoMAEForVideoClassification
 

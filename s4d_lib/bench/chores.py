@@ -83,6 +83,11 @@ def reading_ways(size: tuple[int, int, int]) -> dict[str, Any]:
 
 def loading_call(task: Task) -> Call:
     """Read, decode, vary and collate a batch of drawn clips as a training does, in this process."""
+    return partial(_load, *loading_data(task))
+
+
+def loading_data(task: Task) -> tuple[Any, Any]:
+    """Drawn clips as a training reads them, and a step of `task.batch` of them."""
     from s4d_lib.datasets.readers import read_dfew
     from s4d_lib.synthetic_faces.folders import write_faces
     from s4d_lib.synthetic_faces.recipes import RECIPES
@@ -97,8 +102,7 @@ def loading_call(task: Task) -> Call:
     config = FinetuneConfig(name="bench", mode="dfer", size=task.size)
     samples = read_dfew(folder / "clips", "train", frames="clip_mp4")
     data = Mixed({"clip": views(config, samples, "train", 0)})
-    step = Step("clip", tuple(i % len(samples) for i in range(task.batch)))
-    return partial(_load, data, step)
+    return data, Step("clip", tuple(i % len(samples) for i in range(task.batch)))
 
 
 def _load(data: Any, step: Any) -> None:

@@ -18,7 +18,7 @@ from s4d_lib.bench.baselines import HuggingFace, at_hand, soft_cross_entropy, te
 from s4d_lib.bench.timing import Call
 from s4d_lib.layers.losses import soft_target_cross_entropy
 from s4d_lib.layers.masking import random_mask
-from s4d_lib.models.sizes import resolve_size
+from s4d_lib.models.sizes import Size, resolve_size
 
 Stage = Literal["pretrain", "finetune", "predict"]
 CLASSES = 7
@@ -34,7 +34,7 @@ class Task:
 
     stage: Stage
     modality: Literal["image", "clip"]
-    size: str
+    size: str | Size
     batch: int
     precision: str = "no"      # or "bf16"
     device: str = "cpu"
