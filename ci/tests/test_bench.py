@@ -1,5 +1,6 @@
 """`s4d bench`: intervals against another library, the textbook against ours, and a slow-down that must be seen."""
 
+import importlib.util
 import itertools
 import math
 import time
@@ -9,20 +10,20 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from benchmarks import costs_by_size
 from scipy.stats import binom, quantile_test
 from typer.testing import CliRunner
 
 from s4d_lib.bench import memory, networks, parts
-from s4d_lib.bench.baselines import available
+from s4d_lib.bench.baselines import TEXTBOOK, available
 from s4d_lib.bench.measuring import headline, measure, measure_row
 from s4d_lib.bench.networks import Task, differences
 from s4d_lib.bench.rows import Row, Settings, all_rows, chosen
-from s4d_lib.bench.tables import between, cells_of
+from s4d_lib.bench.tables import as_markdown, between, cells_of
 from s4d_lib.bench.timing import Clock, median_between, ratios, take_turns
 from s4d_lib.cli.app import app
 from s4d_lib.errors import Refused
-from s4d_lib.records import read_record
+from s4d_lib.figures import draw_bench
+from s4d_lib.records import Record, read_record
 
 NANO = Task("finetune", "clip", "nano", 2)
 QUICK = Settings("nano", precisions=("no",), repeats=3, quick=True)
@@ -186,6 +187,29 @@ def _ends(code):
 # ------------------------------------------------------------------------------------------------- rows and record
 
 
+def test_a_row_without_rivals_is_told_and_not_drawn():
+    ratio = {"value": 1.1, "low": 1.05, "high": 1.2, "coverage": 0.96}
+    way = {"seconds": 0.5, "per_second": 4.0}
+    rows = {"inference": {"rivals": True, "unit": "clips", "ways": {
+        "ours": way, "textbook": way | {"ratio": ratio}, "another": way | {"ratio": ratio | {"low": 0.9}}}},
+        "reading": {"rivals": False, "unit": "clips", "ways": {"ours": way, "decord": way | {"ratio": ratio}}},
+        "broken": {"error": "planted | with a bar"}}
+    figure = draw_bench(rows, "how fast")
+    assert {trace.name for trace in figure.data} == {"textbook", "another"}
+    assert "2 comparisons" in figure.layout.meta["alt"] and "1 lie right" in figure.layout.meta["alt"]
+    assert figure.layout.shapes[0].x0 == 1
+    record = empty_record(rows)
+    assert [cells[0] for cells in cells_of(record)] == ["inference", "", "reading", "broken"]
+    assert {line.count(" | ") for line in as_markdown(record)} == {8}
+    with pytest.raises(Refused, match="clone"):
+        draw_bench({"reading": rows["reading"]}, "nothing to compare")
+
+
+def empty_record(rows):
+    return Record(name="bench", kind="benchmark", headline=headline(rows), results={"rows": rows}, wall_seconds=0,
+                  peak_memory_mb=0)
+
+
 def test_rows_are_asked_for_by_words():
     rows = all_rows(Settings())
     assert len({row.name for row in rows}) == len(rows)
@@ -260,8 +284,17 @@ def test_without_the_repository_ours_is_measured_alone(monkeypatch, tmp_path):
 # ------------------------------------------------------------------------------------------------- growth
 
 
+def script(name):
+    """A benchmark beside the library, as a module."""
+    spec = importlib.util.spec_from_file_location(name, TEXTBOOK.with_name(f"{name}.py"))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def test_exponents_of_costs_are_slopes():
     """Exact powers give their exponent whatever slows a whole turn; with a fixed part beside it, less than that."""
+    costs_by_size = script("costs_by_size")
     values, slow = [1, 2, 4, 8], np.array([1, 3, 1, 1, 2, 1, 5, 1, 1])
     found = costs_by_size.exponent(values, np.outer(np.power(values, 1.7), slow))
     assert [found[key] for key in ("value", "low", "high")] == pytest.approx([1.7] * 3)

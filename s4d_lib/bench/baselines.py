@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from s4d_lib.files import PACKAGE
 from s4d_lib.models.sizes import Size, resolve_size
 
-TEXTBOOK = PACKAGE.parent / "ci" / "benchmarks" / "textbook.py"
+TEXTBOOK = PACKAGE.parent / "ci/benchmarks/textbook.py"
 
 
 def available() -> dict[str, str]:

@@ -63,6 +63,7 @@ class Row:
 
 
 def all_rows(settings: Settings) -> list[Row]:
+    """Every row of a benchmark with these settings: models, parts of them, what surrounds them."""
     return [*network_rows(settings), *part_rows(settings), *chore_rows(settings)]
 
 

@@ -52,7 +52,8 @@ def cells_of(record: Record) -> list[tuple[str, ...]]:
 def as_markdown(record: Record) -> list[str]:
     """The same as lines of a Markdown table."""
     rule = ["---" if name in ("row", "other", "differs by") else "---:" for name in COLUMNS]
-    return ["| " + " | ".join(cells) + " |" for cells in (COLUMNS, rule, *cells_of(record))]
+    return ["| " + " | ".join(cell.replace("|", "/") for cell in cells) + " |"
+            for cells in (COLUMNS, rule, *cells_of(record))]
 
 
 def between(ratio: dict[str, float]) -> str:
