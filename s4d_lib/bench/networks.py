@@ -1,7 +1,7 @@
 """task → ways     rows of the models: training steps and inference, and how far they are from the textbook.
 
 A training step is forward pass, loss, backward pass, AdamW and cleared gradients on resident tensors, the same ones for
-every way. Inference is a forward pass without gradients. In bf16 training every way runs under autocast; at inference
+every way; ours is what `s4d train` computes (the loss of its job, its optimiser). Inference is a forward pass without gradients. In bf16 training every way runs under autocast; at inference
 transformers has its weights in bf16, as its users have.
 """
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from s4d_lib.bench.baselines import HuggingFace, at_hand, soft_cross_entropy, textbook_twin
 from s4d_lib.bench.timing import Call
 from s4d_lib.layers.losses import soft_target_cross_entropy
-from s4d_lib.layers.masking import random_mask
+from s4d_lib.layers.masking import random_mask, split_index
 from s4d_lib.models.sizes import Size, resolve_size
 
 Stage = Literal["pretrain", "finetune", "predict"]
@@ -57,7 +57,8 @@ def inputs(task: Task) -> dict[str, Tensor]:
         found["mask"] = random_mask(task.batch, grid, HIDDEN[task.modality], draw)
     elif task.stage == "finetune":
         found["target"] = torch.randn((task.batch, CLASSES), generator=draw).softmax(-1)
-    return {name: value.to(task.device) for name, value in found.items()}
+    resident = {name: value.to(task.device) for name, value in found.items()}
+    return resident | ({"drawn": found["mask"]} if "mask" in found else {})  # a training draws masks on the processor
 
 
 # ---------------------------------------------------------------------------------------------------------- networks
@@ -90,13 +91,12 @@ NETWORKS = {"ours": our_network, "textbook": textbook_network, "transformers": h
 
 def loss_and_answer(way: str, model: nn.Module, task: Task, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
     """The loss of a training step, and what the network said: pixels of hidden tokens `[b m p]`, or logits."""
+    if task.stage == "pretrain" and way == "ours":
+        with torch.no_grad():
+            pixels = model(batch["x"], batch["mask"]).prediction  # of all tokens: the slow path
+        return loss_of(way, model, task, batch), pixels[batch["mask"]].view(task.batch, -1, pixels.shape[-1])
     if task.stage == "pretrain":
         found = model(batch["x"], batch["mask"])
-        if way == "ours":
-            hidden = found.prediction
-            if hidden.shape[1] == batch["mask"].shape[1]:  # of all tokens
-                hidden = hidden[batch["mask"]].view(len(hidden), -1, hidden.shape[-1])
-            return found.loss, hidden
         return found if way == "textbook" else (found, found)
     logits = model(batch["x"])
     entropy = soft_target_cross_entropy if way == "ours" else soft_cross_entropy
@@ -107,7 +107,8 @@ def loss_and_answer(way: str, model: nn.Module, task: Task, batch: dict[str, Ten
 def loss_of(way: str, model: nn.Module, task: Task, batch: dict[str, Tensor]) -> Tensor:
     """The loss alone: what a step of training computes."""
     if task.stage == "pretrain" and way == "ours":
-        return model(batch["x"], batch["mask"]).loss
+        visible, hidden = (places.to(task.device, non_blocking=True) for places in split_index(batch["drawn"]))
+        return model.loss(batch["x"], visible, hidden)
     return loss_and_answer(way, model, task, batch)[0]
 
 
@@ -123,8 +124,7 @@ def make(way: str, task: Task) -> Call:
     model, batch = NETWORKS[way](task), inputs(task)
     if task.stage == "predict":
         return partial(_answer, way, model, task, batch["x"])
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)
-    return partial(_step, way, model, task, batch, optimizer)
+    return partial(_step, way, model, task, batch, _optimizer(way, model))
 
 
 def _step(way: str, model: nn.Module, task: Task, batch: dict[str, Tensor], optimizer: torch.optim.Optimizer) -> None:
@@ -133,6 +133,15 @@ def _step(way: str, model: nn.Module, task: Task, batch: dict[str, Tensor], opti
     loss.backward()
     optimizer.step()
     optimizer.zero_grad()
+
+
+def _optimizer(way: str, model: nn.Module) -> torch.optim.Optimizer:
+    """Ours is the one of the library's training, the others' PyTorch's by default."""
+    if way != "ours":
+        return torch.optim.AdamW(model.parameters(), lr=1e-5)
+    from s4d_lib.training.optimizers import adamw
+
+    return adamw([{"params": list(model.parameters())}], 1e-5, (0.9, 0.999), separate=False, plain=False)
 
 
 @torch.inference_mode()
