@@ -11,6 +11,7 @@ import sys
 from dataclasses import asdict
 from functools import cache
 from importlib.metadata import version
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -37,11 +38,11 @@ def at_hand(name: str) -> bool:
 
 
 @cache
-def textbook() -> ModuleType:
-    """The module of the textbook."""
-    spec = importlib.util.spec_from_file_location("s4d_textbook", TEXTBOOK)
+def load_script(path: Path) -> ModuleType:
+    """A benchmark of the repository as a module."""
+    spec = importlib.util.spec_from_file_location(f"s4d_{path.stem}", path)
     module = importlib.util.module_from_spec(spec)
-    sys.modules["s4d_textbook"] = module
+    sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     return module
 
@@ -52,7 +53,7 @@ def textbook_twin(ours: nn.Module) -> nn.Module:
     from s4d_lib.models.autoencoder import DualModalMAE
     from s4d_lib.models.classifier import S4DClassifier
 
-    book = textbook()
+    book = load_script(TEXTBOOK)
     if isinstance(ours, DualModalMAE):
         twin = book.TextbookMAE(asdict(ours.size), ours.target_epsilon)
     elif isinstance(ours, S4DClassifier):

@@ -18,9 +18,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from s4d_lib.bench.baselines import load_script
 from s4d_lib.bench.networks import Task, make, our_network
-from s4d_lib.bench.timing import Call
+from s4d_lib.bench.timing import Call, median_between
 from s4d_lib.clips import centre_indices
+from s4d_lib.files import PACKAGE
 from s4d_lib.frames.backends import installed_backends
 from s4d_lib.models.sizes import resolve_size
 
@@ -116,6 +118,24 @@ def _load(data: Any, step: Any) -> None:
 def loading_ways(task: Task) -> dict[str, Any]:
     """Loading a batch with one process, and the step that it is loaded for."""
     return {"ours": partial(loading_call, task), "the step": partial(make, "ours", task)}
+
+
+SMALL_STEPS = PACKAGE.parent / "ci/benchmarks/small_steps.py"
+
+
+def small_kinds() -> list[str]:
+    """Steps of the laboratory's networks, where the benchmark that knows them is at hand."""
+    return ["nano clips", "nano stills", "nano joint", "tiny clips", "tiny stills"] if SMALL_STEPS.exists() else []
+
+
+def small_steps(kind: str, settings: Any) -> dict[str, Any]:
+    """A step through the loop of a training, reading and all, beside its bare arithmetic; in processor time."""
+    module = load_script(SMALL_STEPS)
+    found = module.step_ratio(kind, repeats=settings.repeats)
+    times = {"ours": found["loop_ms"] / 1e3, "its arithmetic": found["bare_ms"] / 1e3}
+    ways = {name: {"seconds": spent, "per_second": 1 / spent} for name, spent in times.items()}
+    ways["its arithmetic"]["ratio"] = median_between([1 / ratio for ratio in found["ratios"]]).as_dict()
+    return {"unit": "steps", "amount": 1, "repeats": len(found["ratios"]), "rivals": False, "ways": ways}
 
 
 # --------------------------------------------------------------------------------------------------- faces, whole films

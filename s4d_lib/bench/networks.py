@@ -1,14 +1,16 @@
 """task → ways     rows of the models: training steps and inference, and how far they are from the textbook.
 
 A training step is forward pass, loss, backward pass, AdamW and cleared gradients on resident tensors, the same ones for
-every way; ours is what `s4d train` computes (the loss of its job, its optimiser). Inference is a forward pass without gradients. In bf16 training every way runs under autocast; at inference
+every way; ours is what `s4d train` computes (the loss of its job, its optimiser).
+
+Inference is a forward pass without gradients. In bf16 training every way runs under autocast; at inference
 transformers has its weights in bf16, as its users have.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from typing import Any, Literal
 
 import torch
@@ -194,14 +196,16 @@ def differences(task: Task) -> dict[str, float]:
 
 def operations(task: Task) -> float:
     """TFLOP of one call: counted for one sample of ours and of the textbook, the fewer of both, times the batch."""
-    ways = ["ours"] + ["textbook"] * at_hand("textbook")
-    return task.batch * min(_counted(make(way, replace(task, batch=1, precision="no", device="cpu"))) for way in ways)
+    one = replace(task, batch=1, precision="no", device="cpu")
+    return task.batch * min(_counted(way, one) for way in ["ours"] + ["textbook"] * at_hand("textbook"))
 
 
-def _counted(call: Call) -> float:
+@cache
+def _counted(way: str, task: Task) -> float:
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
+    call = make(way, task)
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):  # the fused kernels are not counted
         call()
     return counter.get_total_flops() / 1e12

@@ -47,6 +47,7 @@ class Row:
     compare     largest differences from the slow oracle
     repeats     where fewer than those of the settings will do
     memory      whether it is measured
+    whole       what measures the row by itself and returns what is kept, in place of all the above
     rivals      whether the others do the same for others' users; else they are parts or bounds, and count for nothing
     """
 
@@ -60,6 +61,7 @@ class Row:
     repeats: int | None = None
     memory: bool = True
     rivals: bool = True
+    whole: Callable[[Settings], dict[str, Any]] | None = None
 
 
 def all_rows(settings: Settings) -> list[Row]:
@@ -127,6 +129,8 @@ def chore_rows(settings: Settings) -> list[Row]:
           for side in ((64,) if settings.quick else (160, 224))),
         row(f"predict a film of {minutes} min", chores.predicting_ways(minutes, settings.device), "seconds of film",
             60 * minutes, repeats=3),
+        *(Row(f"small steps {kind}", {}, "steps", rivals=False, whole=partial(chores.small_steps, kind))
+          for kind in ([] if settings.quick else chores.small_kinds())),  # they draw the data of a study
         row("import s4d_lib", chores.importing_ways(), "imports"),
         *(row(f"checkpoint {what}", chores.checkpoint_ways(what, settings.size), "files", repeats=6)
           for what in ("save", "load")),
