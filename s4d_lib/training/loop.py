@@ -176,7 +176,8 @@ class _Training:
         for group in _together(zip(steps, _loader(job, loop, steps, where.epoch)), job):
             self.scheduler.step_update(where.update)
             try:
-                loss = _update(job, loop, self.accelerator, self.model, self.weights, self.optimizer, group, where.update)
+                loss = _update(job, loop, self.accelerator, self.model, self.weights, self.optimizer, group,
+                               where.update)
             except NotFinite as error:
                 raise self._diverged(str(error), group) from None
             if self.averaged is not None:
