@@ -33,7 +33,7 @@ from s4d_lib.datasets import face_dataset
 from s4d_lib.datasets.face_dataset import FaceDataset
 from s4d_lib.datasets.samples import Sample
 from s4d_lib.frames.cache import FrameCache
-from s4d_lib.frames.local_contrast import local_contrast
+from s4d_lib.frames.local_contrast import local_contrast, one_channel
 from s4d_lib.frames.writer import write_mp4
 from s4d_lib.training.plans import seed_torch
 
@@ -306,8 +306,22 @@ def test_a_face_of_equal_channels_takes_a_third_of_the_memory(cached):
         dataset.batch(range(5))
     assert plain._cache.used == 3 * grey._cache.used
     frames = torch.randint(0, 256, (2, 20, 20, 3), dtype=torch.uint8)
-    found = local_contrast(frames)
-    assert torch.equal(found[..., 0], found[..., 1]) and torch.equal(found[..., 0], found[..., 2])
+    assert torch.equal(local_contrast(frames), one_channel(frames).expand(-1, -1, -1, 3))
+
+
+def test_local_contrast_against_windows_cut_by_hand():
+    """Means over each pixel's own window, in float64; a value on the verge of two bytes may fall to either."""
+    frames = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, 13, 20, 3), dtype=np.uint8))
+
+    def around(x: np.ndarray) -> np.ndarray:
+        return np.array([[x[max(0, i - 4) : i + 5, max(0, j - 4) : j + 5].mean() for j in range(20)]
+                         for i in range(13)])
+
+    for frame, found in zip(frames.numpy(), one_channel(frames)[..., 0].numpy()):
+        grey = frame.mean(-1) / 255
+        high = grey - around(grey)
+        expected = np.clip(40 * high / (around(np.sqrt(around(high**2))) + 0.03) + 128, 0, 255)
+        assert np.abs(found - expected).max() < 0.5001
 
 
 def test_a_cache_in_another_process_begins_empty_and_gives_no_number_twice(cached):
