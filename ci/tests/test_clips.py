@@ -15,7 +15,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.transforms import v2
 
-from s4d_lib import clips
 from s4d_lib.clips import (
     EVAL,
     IMAGENET_MEAN,
@@ -34,6 +33,7 @@ from s4d_lib.clips import (
     pretrain_indices,
     test_views,
     train_indices,
+    variation,
 )
 
 PRESETS = {
@@ -235,7 +235,7 @@ def test_control_without_restarting_the_generators_frames_get_different_operatio
     frames = picture(t=1).expand(6, -1, -1, -1)
     recipe = AugmentRecipe(resize=1.0, randaugment=PAPER_CLIP_TRAIN.randaugment)
     assert torch.equal(*augment(frames, recipe, 32, generator(1))[:, :2].unbind(1))
-    monkeypatch.setattr(clips, "_borrowed_generators", never_restart)
+    monkeypatch.setattr(variation, "borrowed_generators", never_restart)
     x = augment(frames, recipe, 32, generator(1))
     assert not torch.equal(x, x[:, :1].expand_as(x))
 
@@ -277,7 +277,7 @@ def test_global_generators_are_put_back_after_an_error(monkeypatch):
 
         return operations
 
-    monkeypatch.setattr(clips, "_rand_augment_operations", fail)
+    monkeypatch.setattr(variation, "_rand_augment_operations", fail)
     before = global_states()
     with pytest.raises(RuntimeError, match="broken operation"):
         augment(picture(), PAPER_CLIP_TRAIN, 32, generator())
@@ -363,7 +363,7 @@ def test_shifted_crops_repeat_the_edge():
 
 def test_rand_augment_has_the_settings_of_the_papers():
     for recipe, layers, magnitude in ((PAPER_CLIP_TRAIN, 4, 7), (PAPER_STILL_TRAIN, 2, 9)):
-        operations = clips._rand_augment_operations(recipe.randaugment)
+        operations = variation._rand_augment_operations(recipe.randaugment)
         assert operations.num_layers == layers and len(operations.ops) == 15
         for op in operations.ops:
             assert (op.prob, op.magnitude, op.magnitude_std, op.magnitude_max) == (0.5, magnitude, 0.5, None)

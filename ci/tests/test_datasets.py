@@ -504,10 +504,10 @@ def test_the_cache_forgets_the_oldest_and_notices_new_files(tmp_path):
     for path in paths:
         path.write_bytes(b"one")
         cache.put(path, frames)
-    assert [cache.get(path) is None for path in paths] == [True, False, False] and cache.used == 2 * frames.nbytes
-    assert cache.get(paths[1], "through local contrast") is None, "what was done to the frames is part of the key"
+    assert [cache.find(path) is None for path in paths] == [True, False, False] and cache.used == 2 * frames.nbytes
+    assert cache.find(paths[1], "through local contrast") is None, "what was done to the frames is part of the key"
     paths[2].write_bytes(b"another")
-    assert cache.get(paths[2]) is None
+    assert cache.find(paths[2]) is None
 
 
 def test_a_dataset_refuses_what_it_cannot_hold(dfew_source, affectnet):

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s4d_lib.training.plans import collate, collate_views, epoch_plan, keys, seeded, shuffled
+from s4d_lib.training.plans import Batches, Mixed, collate, epoch_plan, keys, seeded, shuffled
 
 LABELS = {"image": np.array([0, 1, 2] * 67), "clip": np.array([0, 1] * 26)}  # 201 stills, 52 clips
 
@@ -64,7 +64,7 @@ def test_too_few_samples_is_an_error_that_counts_them():
 
 def test_keys_carry_the_epoch():
     steps = plan()[:2]
-    assert keys(steps, 7)[0][0] == (steps[0].modality, 7, steps[0].indices[0])
+    assert keys(steps, 7)[0] == (steps[0].modality, 7, steps[0].indices)
 
 
 def test_seeded_restores_every_generator():
@@ -80,15 +80,38 @@ def test_seeded_restores_every_generator():
         assert torch.rand(1).item() != inside[2]
 
 
-def test_collate_counts_each_view_of_a_clip_as_a_sample():
-    items = [{"x": torch.full((2, 3, 4, 5, 6), float(i)), "label": i, "replicas": 2} for i in range(3)]
-    batch = collate(items)
+class Views:
+    """Two views of the numbers asked for, as a data set that has them by batches."""
+
+    replicate, sampling = 2, "test"
+
+    def batch(self, indices, epoch=0):
+        x = (torch.tensor(indices) + 10.0 * epoch).view(-1, 1, 1, 1, 1, 1).expand(-1, 2, 3, 4, 5, 6)
+        return {"x": x, "label": torch.tensor(indices)}
+
+
+def test_each_view_of_a_clip_counts_as_a_sample():
+    batch = Mixed({"clip": Views()})["clip", 1, (0, 1, 2)]
     assert batch["x"].shape == (6, 3, 4, 5, 6)
-    assert batch["label"].tolist() == [0, 0, 1, 1, 2, 2] == batch["x"][:, 0, 0, 0, 0].int().tolist()
+    assert batch["label"].tolist() == [0, 0, 1, 1, 2, 2]
+    assert batch["x"][:, 0, 0, 0, 0].tolist() == [10, 10, 11, 11, 12, 12]
 
 
-def test_collate_views_keeps_the_views_of_a_sample_together():
-    batch = collate_views([{"x": torch.full((2, 3, 4, 5, 6), float(i)), "label": i} for i in range(3)])
-    assert batch["views"] == 2
-    assert batch["x"].unflatten(0, (-1, 2))[:, :, 0, 0, 0, 0].tolist() == [[0, 0], [1, 1], [2, 2]]
-    assert collate_views([{"x": torch.zeros(3, 4, 5), "label": 0}])["views"] == 1
+def test_a_data_set_without_batches_gives_its_items_together():
+    class Items:
+        def __getitem__(self, key):
+            epoch, index = key
+            return {"x": torch.full((3, 4, 4), float(index)), "label": epoch}
+
+    batch = Mixed({"image": Items()})["image", 4, (2, 0)]
+    assert batch["x"][:, 0, 0, 0].tolist() == [2, 0] and batch["label"].tolist() == [4, 4]
+    assert torch.equal(batch["x"], collate([Items()[4, 2], Items()[4, 0]])["x"])
+
+
+def test_views_that_are_scored_stay_together():
+    dataset = Views()
+    batch = Batches(dataset)[range(3)]
+    assert batch["views"] == 2 and batch["x"].unflatten(0, (-1, 2))[:, :, 0, 0, 0, 0].tolist() == [
+        [0, 0], [1, 1], [2, 2]]
+    dataset.sampling = "centre"
+    assert Batches(dataset)[range(1)]["views"] == 1

@@ -35,7 +35,7 @@ from s4d_lib.records import Record
 from s4d_lib.training.configs import FinetuneConfig
 from s4d_lib.training.data import read_samples, training_split, views
 from s4d_lib.training.fitting import build_classifier
-from s4d_lib.training.plans import collate_views
+from s4d_lib.training.plans import Batches
 from s4d_lib.training.runs import Run
 
 LOOKS = 400  # samples of each modality whose routes are kept; answers are of all test samples
@@ -70,7 +70,7 @@ def probe(config: FinetuneConfig, modality: str, split: Literal["train", "valida
         samples = training_split(config, modality, samples)[1]
     samples = samples[:limit]
     items = views(config, samples, sampling, 0)
-    batch = collate_views([items[i] for i in range(len(items))])
+    batch = Batches(items)[range(len(items))]
     people = np.unique([sample.group or sample.id for sample in samples], return_inverse=True)[1]
     return Probe(batch["x"], batch["label"].numpy(), people, batch["views"])
 

@@ -24,7 +24,7 @@ from s4d_lib.progress import say
 from s4d_lib.records import DataUse, Record
 from s4d_lib.training.configs import HEAD, FinetuneConfig, PretrainConfig
 from s4d_lib.training.content import trained_on
-from s4d_lib.training.data import Split, pretraining_samples, split_data
+from s4d_lib.training.data import Split, pretraining_samples, split_data, views
 from s4d_lib.training.fingerprints import finetune_headline, init_path, run_record
 from s4d_lib.training.jobs import finetune_job, pretrain_job
 from s4d_lib.training.loop import run_job
@@ -85,7 +85,8 @@ def fit(config: FinetuneConfig, split: Split, folder: Path, mark: str) -> Fitted
     make = s2d_job if config.system == "s2d" else finetune_job
     job, loop = make(config, model, split.train, classes)
     chosen_on = split.test if config.epoch_rule == "best_on_test" else split.validation
-    job.validate = lambda network: validation_scores(config, network, chosen_on)
+    sets = {m: views(config, samples, "centre", 0) for m, samples in chosen_on.items()}
+    job.validate = lambda network: validation_scores(config, network, sets)
     job.selects = None if config.epoch_rule == "last" else f"{config.primary}_{config.select}"
     about = _description(config)
     job.save_best = lambda network: save_model(folder / "model.safetensors", network, about)

@@ -27,7 +27,7 @@ from s4d_lib.files import sha256_of
 from s4d_lib.progress import Progress
 from s4d_lib.training.divergence import Diverged, NotFinite, gradient_norm, is_finite, tell
 from s4d_lib.training.optimizers import adamw, unwrapped
-from s4d_lib.training.plans import Mixed, Step, collate, keys, seeded
+from s4d_lib.training.plans import Mixed, Step, keys, seed_torch, seeded
 from s4d_lib.training.precision import device_of, refuse_precision
 from s4d_lib.training.state import MetricsLog, Progressed, load_state, reached, save_state
 from s4d_lib.training.steps import LossOf, Part, StepShare, full, meeting, shard
@@ -124,6 +124,9 @@ class _Training:
         optimizer.register_step_pre_hook(lambda *_: setattr(self, "torn", True))
         self.model, self.optimizer = self.accelerator.prepare(network, optimizer) if self.plain is None else (
             network, self.accelerator.prepare(optimizer))
+        self.weights = list(self.model.parameters())  # finding them takes as long as clipping them
+        if self.accelerator.scaler is None:
+            self.optimizer = unwrapped(self.optimizer)  # Accelerate's adds nothing then, and looks for packages
         self.averaged = _averaged(job.model, loop)
         for part in job.keep.values():
             part.to(self.accelerator.device)
@@ -173,7 +176,8 @@ class _Training:
         for group in _together(zip(steps, _loader(job, loop, steps, where.epoch)), job):
             self.scheduler.step_update(where.update)
             try:
-                loss = _update(job, loop, self.accelerator, self.model, self.optimizer, group, where.update)
+                loss = _update(job, loop, self.accelerator, self.model, self.weights, self.optimizer, group,
+                               where.update)
             except NotFinite as error:
                 raise self._diverged(str(error), group) from None
             if self.averaged is not None:
@@ -244,10 +248,11 @@ def _together(steps: Iterable[tuple[Step, dict]], job: Job) -> Iterator[list[tup
             waiting = []
 
 
-def _update(job: Job, loop: Loop, accelerator: Accelerator, model: nn.Module, optimizer: Optimizer,
-            group: list[tuple[Step, dict]], update: int) -> float:
+def _update(job: Job, loop: Loop, accelerator: Accelerator, model: nn.Module, weights: list[nn.Parameter],
+            optimizer: Optimizer, group: list[tuple[Step, dict]], update: int) -> float:
     """One optimiser step; returns its loss (the sum over tasks under a remedy)."""
-    model.train()
+    if not model.training:  # after a validation; it walks through all layers
+        model.train()
     with seeded(loop.seed, update) as rng:
         shares = [_share(job, loop, step) for step, _ in group]
         ready = [(step.modality, share.prepare({name: _to(value, accelerator.device) for name, value in batch.items()},
@@ -259,8 +264,7 @@ def _update(job: Job, loop: Loop, accelerator: Accelerator, model: nn.Module, op
             total = _combined_backward(job, accelerator, model, ready)
         if not math.isfinite(total):
             raise NotFinite(f"the loss became {total}")
-        norm = (accelerator.clip_grad_norm_(model.parameters(), loop.clip_norm) if loop.clip_norm is not None else
-                gradient_norm(model))
+        norm = gradient_norm(weights) if loop.clip_norm is None else _clipped(accelerator, weights, loop.clip_norm)
         # In float16 such a step is left out and the next one scaled down; parts of gradients are not looked at.
         if accelerator.scaler is None and not distributed.sharded() and not math.isfinite(float(norm)):
             raise NotFinite(f"the gradient became {float(norm)} at a loss of {total:.4g}")
@@ -279,13 +283,20 @@ def _update(job: Job, loop: Loop, accelerator: Accelerator, model: nn.Module, op
     return total
 
 
+def _clipped(accelerator: Accelerator, weights: list[nn.Parameter], most: float) -> Tensor:
+    """Clip the gradients to a norm; what it was before."""
+    if accelerator.scaler is not None or distributed.sharded():  # scaled, or in parts: Accelerate knows how
+        return accelerator.clip_grad_norm_(weights, most)
+    return torch.nn.utils.clip_grad_norm_(weights, most)
+
+
 def _backward(job: Job, loop: Loop, accelerator: Accelerator, model: nn.Module, modality: str,
               parts: list[Part], update: int) -> float:
     """Gradients of one batch, micro-batch by micro-batch; returns its loss over all processes."""
     total = 0.0
     for i, part in enumerate(parts):
         if part.number:  # random numbers of its own, whichever process computes it
-            torch.manual_seed(int(np.random.SeedSequence([loop.seed, update, part.number]).generate_state(1)[0]))
+            seed_torch(int(np.random.SeedSequence([loop.seed, update, part.number]).generate_state(1)[0]))
         # Gradients meet once a step, after the last micro-batch.
         with distributed.sharing(part.share), meeting(model, last=i + 1 == len(parts)):
             with accelerator.autocast():
@@ -381,7 +392,7 @@ def _averaged(model: nn.Module, loop: Loop) -> ModelEmaV3 | None:
 def _loader(job: Job, loop: Loop, steps: list[Step], epoch: int) -> DataLoader:
     if distributed.size() > 1:
         steps = [Step(step.modality, tuple(step.indices[i] for i in _share(job, loop, step).loads)) for step in steps]
-    return DataLoader(job.data, batch_sampler=keys(steps, epoch), num_workers=loop.workers, collate_fn=collate)
+    return DataLoader(job.data, batch_size=None, sampler=keys(steps, epoch), num_workers=loop.workers)
 
 
 def _to(value: Any, device: torch.device) -> Any:

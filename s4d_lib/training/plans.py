@@ -7,7 +7,7 @@ before, a stopped run goes on with exactly the steps that were still to come. De
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -106,44 +106,59 @@ def steady_plan(
 
 
 class Mixed(Dataset):
-    """Several modalities behind one loader: the key (modality, epoch, index) picks data set and random draw."""
+    """Several modalities behind one loader: the key (modality, epoch, indices) picks data set and random draws.
+
+    An item is a whole batch: `batch(indices, epoch)` of a data set that has it, else its items (epoch, index) together.
+    """
 
     def __init__(self, parts: dict[str, Dataset]) -> None:
         self.parts = parts
 
-    def __getitem__(self, key: tuple[str, int, int]) -> dict:
-        modality, epoch, index = key
-        item = self.parts[modality][(epoch, index)]
-        replicate = self.parts[modality].replicate
-        return item | {"replicas": replicate} if replicate > 1 else item
+    def __getitem__(self, key: tuple[str, int, Sequence[int]]) -> dict:
+        modality, epoch, indices = key
+        part = self.parts[modality]
+        batch = (part.batch(indices, epoch) if hasattr(part, "batch") else
+                 collate([part[epoch, index] for index in indices]))
+        return by_view(batch) if getattr(part, "replicate", 1) > 1 else batch
 
     def __len__(self) -> int:
         return sum(len(part) for part in self.parts.values())
 
 
-def keys(steps: list[Step], epoch: int) -> list[list[tuple[str, int, int]]]:
-    """Steps → what a DataLoader takes as its batch sampler."""
-    return [[(step.modality, epoch, index) for index in step.indices] for step in steps]
+def keys(steps: list[Step], epoch: int) -> list[tuple[str, int, tuple[int, ...]]]:
+    """Steps → what a DataLoader without batches of its own takes as its sampler."""
+    return [(step.modality, epoch, step.indices) for step in steps]
 
 
 def collate(items: list[dict]) -> dict:
-    """Samples → batch; a sample that brings several views `[r 3 …]` of one decoded clip counts as r samples."""
-    batch = default_collate(items)
-    if "replicas" in batch:
-        repeats = int(batch.pop("replicas")[0])
-        batch = {name: value.repeat_interleave(repeats) if name != "x" else value.flatten(0, 1)
-                 for name, value in batch.items()}
-    return batch
+    """Samples → batch."""
+    return default_collate(items)
 
 
-def collate_views(items: list[dict]) -> dict:
-    """Test samples → batch whose `x` holds all views one after another and `views` says how many each sample has."""
-    batch = default_collate(items)
-    several = batch["x"].ndim == 6  # [b views 3 t h w]
-    batch["views"] = batch["x"].shape[1] if several else 1
-    if several:
-        batch["x"] = batch["x"].flatten(0, 1)
-    return batch
+def by_view(batch: dict) -> dict:
+    """A batch of samples with several views each, `x` `[b views 3 …]` → one of their views, labels and all."""
+    views = batch["x"].shape[1]
+    return {name: value.flatten(0, 1) if name == "x" else value.repeat_interleave(views)
+            for name, value in batch.items()}
+
+
+class Batches(Dataset):
+    """A data set by batches, to be scored: indices → batch whose `x` holds all views one after another.
+
+    `views` says how many each sample has.
+    """
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset = dataset
+
+    def __getitem__(self, indices: Sequence[int]) -> dict:
+        batch = self.dataset.batch(indices)
+        if self.dataset.sampling != "test":
+            return batch | {"views": 1}
+        return batch | {"x": batch["x"].flatten(0, 1), "views": batch["x"].shape[1]}
+
+    def __len__(self) -> int:
+        return len(self.dataset)
 
 
 @contextmanager
@@ -153,10 +168,18 @@ def seeded(*numbers: int) -> Iterator[np.random.Generator]:
     seed = int(np.random.SeedSequence(numbers).generate_state(1)[0])
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002  timm's mixing and RandAugment draw from numpy's global state
-    torch.manual_seed(seed)
+    seed_torch(seed)
     try:
         yield np.random.default_rng([*numbers, 1])
     finally:
         random.setstate(states[0])
         np.random.set_state(states[1])  # noqa: NPY002
         torch.random.set_rng_state(states[2])
+
+
+def seed_torch(seed: int) -> None:
+    """`torch.manual_seed`; without an accelerator only for the CPU, as the whole takes 100 times as long."""
+    if torch.accelerator.is_available():
+        torch.manual_seed(seed)
+    else:
+        torch.default_generator.manual_seed(seed)

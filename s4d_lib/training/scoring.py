@@ -19,7 +19,7 @@ from s4d_lib.metrics.scores import score
 from s4d_lib.training.configs import Config, FinetuneConfig
 from s4d_lib.training.data import Samples, views
 from s4d_lib.training.divergence import Diverged
-from s4d_lib.training.plans import collate_views
+from s4d_lib.training.plans import Batches
 
 TEST_SAMPLING = {"image": "centre", "clip": "test"}  # the whole picture; two temporal views
 
@@ -46,11 +46,11 @@ def score_test(config: FinetuneConfig, model: nn.Module, test: Samples) -> Teste
     return Tested(scores, answers)
 
 
-def validation_scores(config: FinetuneConfig, network: nn.Module, sets: Samples) -> dict[str, float]:
+def validation_scores(config: FinetuneConfig, network: nn.Module, sets: dict[str, FaceDataset]) -> dict[str, float]:
     """WAR and UAR of every modality in `sets`, in percent, such as {"clip_war": 43.0, "clip_uar": 41.2}."""
     values = {}
-    for modality, samples in sets.items():
-        found, labels = probabilities(network, views(config, samples, "centre", 0), config)
+    for modality, dataset in sets.items():
+        found, labels = probabilities(network, dataset, config)
         scores = score(found, labels, config.schema(modality).classes)
         values |= {f"{modality}_war": scores.war.value, f"{modality}_uar": scores.uar.value}
     return values
@@ -70,8 +70,7 @@ def probabilities(model: nn.Module, dataset: FaceDataset, config: Config, batch:
     device = next(model.parameters()).device
     model.eval()
     found = []
-    for own, items in zip(batches, DataLoader(dataset, batch_sampler=batches, num_workers=config.workers,
-                                              collate_fn=collate_views)):
+    for own, items in zip(batches, DataLoader(Batches(dataset), None, sampler=batches, num_workers=config.workers)):
         softmax = model(items["x"].to(device)).float().softmax(-1).cpu()
         found.append((own.start, softmax.unflatten(0, (-1, items["views"])).mean(1), items["label"]))
     found = sorted((part for parts in distributed.gathered(found) for part in parts), key=lambda part: part[0])
