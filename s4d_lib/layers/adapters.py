@@ -138,9 +138,11 @@ class MixtureOfAdapterExperts(nn.Module):
         chosen = gather_rows(F.one_hot(indices, len(self.experts)).sum(dim=(1, 2))) if shared() else None
         balance = load_balance_loss(logits, indices, self.behaviour, chosen) if learns else z.new_zeros(())
         tokens, asked = z.flatten(0, 1), indices.flatten(0, 1)
-        whole = len(z if chosen is None else chosen) * z.shape[1]
+        whole = (z if chosen is None else chosen).shape[0] * z.shape[1]  # `len` would fix the size of an exported batch
         room, rank, dropped = self.capacity(whole), None, None
-        if room < whole:
+        if room >= whole:
+            room = None
+        else:
             rank = ranks(asked, len(self.experts))
             dropped = rank >= (room if chosen is None else self._served(chosen, room)[asked])
         mixed = mix(self.experts, tokens, gates.flatten(0, 1), asked, rank, dropped, room)
