@@ -13,6 +13,7 @@ Derived in chapter 09.
 """
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -73,7 +74,7 @@ class NoisyTopKRouter(nn.Module):
         """Tokens `[b n d]` → gates `[b n k]`, experts `[b n k]`, logits `[b n e]`, in float32."""
         # Half precision makes neighbouring logits equal and the choice arbitrary, so autocast stops here.
         noisy = self.noise and (self.training or self.behaviour == "reference")
-        with torch.autocast(z.device.type, enabled=False):
+        with _without_autocast(z.device.type):
             logits, *spread = _linear_float32(z, self.topkroute_linear, *[self.noise_linear] * noisy)
             if noisy:
                 noise = draw(lambda n: torch.randn_like(logits.new_empty(n, *logits.shape[1:])), len(logits))
@@ -169,6 +170,10 @@ class MixtureOfAdapterExperts(nn.Module):
     def __getstate__(self) -> dict[str, Any]:
         # A copy of the model (an average of weights, a worker's replica) must not drag the last graph along.
         return {**self.__dict__, "routing": None, "balance_loss": None}
+
+
+def _without_autocast(device: str) -> AbstractContextManager:
+    return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
 
 
 def _linear_float32(z: Tensor, *layers: nn.Linear) -> tuple[Tensor, ...]:
