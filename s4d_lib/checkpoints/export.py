@@ -1,4 +1,4 @@
-"""model file → graphs     a classifier or an encoder as .pt2 and ONNX, which answer without this library, and their card.
+"""model file → graphs     a classifier or an encoder as .pt2 and ONNX, which need no s4d_lib to answer, and a card.
 
 One graph for images and one for clips, since a graph reads one shape; the batch stays open. Both take float32 pixels,
 normalised as `export.json` beside them says, and give logits, or latents for an encoder. Every graph is read back and
@@ -84,14 +84,14 @@ def _known(wanted: Iterable[str], known: Sequence[str], what: str) -> list[str]:
 def _load(path: Path, behaviour: str | None) -> nn.Module:
     model = load_model(path)
     if not isinstance(model, S4DClassifier | DualModalEncoder | DualModalMAE):
-        raise Refused(f"{path} holds a {type(model).__name__}; what is exported are S4DClassifier, DualModalEncoder and "
-                      "the encoder of DualModalMAE")
+        raise Refused(f"{path} holds a {type(model).__name__}; what is exported are S4DClassifier, DualModalEncoder "
+                      "and the encoder of DualModalMAE")
     if behaviour not in (None, "clean"):
         raise Refused(f"behaviour must be clean to be exported, got {behaviour!r}")
     if model.config.get("moae_blocks") and model.config["behaviour"] == "reference":
         if behaviour is None:
-            raise Refused(f"{path}: its experts behave as in the released code, so that an answer depends on noise that "
-                          "is drawn and on the other samples of its batch, which no graph with an open batch repeats; "
+            raise Refused(f"{path}: its experts behave as in the released code, so that an answer depends on noise "
+                          "that is drawn and on the other samples of its batch, which no graph with an open batch repeats; "
                           "export it with behaviour clean (--behaviour clean), whose answers are its own")
         model = load_model(path, behaviour="clean")
     model.metadata = read_metadata(path)

@@ -63,5 +63,6 @@ def s4d(
     """Static for Dynamic: facial expression recognition in images and videos."""
 
 
-for command in (faces, data, train, study, rerun, book, cost, curves, convert, export, fetch, crop, predict, doctor, pack):
+for command in (faces, data, train, study, rerun, book, cost, curves, convert, export, fetch, crop, predict, doctor,
+                pack):
     app.command()(command)

@@ -9,8 +9,8 @@ from s4d_lib.cli.models import heads_named
 
 
 def export(
-    model: Annotated[Path, typer.Argument(help="A .safetensors file with a classifier, an encoder or an autoencoder, or "
-                                          "a folder that save_pretrained wrote.")],
+    model: Annotated[Path, typer.Argument(help="A .safetensors file with a classifier, an encoder or an autoencoder, "
+                                          "or a folder that save_pretrained wrote.")],
     folder: Annotated[Path, typer.Argument(help="Where image.pt2, video.pt2, image.onnx, video.onnx and export.json "
                                            "go.")],
     format_: Annotated[list[str] | None, typer.Option("--format", metavar="FORMAT", help="pt2 or onnx; both if not "
