@@ -76,8 +76,7 @@ def test_a_pt2_answers_as_the_model(tmp_path, name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["experts", "encoder"])
 def test_an_onnx_answers_as_the_model(tmp_path, name):
-    import onnxruntime
-
+    onnxruntime = pytest.importorskip("onnxruntime")
     make, task, _ = MODELS[name]
     model = make()
     card = export_model(saved(tmp_path, model), tmp_path / "out", ["onnx"], [task])

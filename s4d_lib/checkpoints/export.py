@@ -91,8 +91,8 @@ def _load(path: Path, behaviour: str | None) -> nn.Module:
     if model.config.get("moae_blocks") and model.config["behaviour"] == "reference":
         if behaviour is None:
             raise Refused(f"{path}: its experts behave as in the released code, so that an answer depends on noise "
-                          "that is drawn and on the other samples of its batch, which no graph with an open batch repeats; "
-                          "export it with behaviour clean (--behaviour clean), whose answers are its own")
+                          "that is drawn and on the other samples of its batch, which no graph with an open batch "
+                          "repeats; export it with behaviour clean (--behaviour clean), whose answers are its own")
         model = load_model(path, behaviour="clean")
     model.metadata = read_metadata(path)
     return model.eval()
