@@ -11,13 +11,13 @@ from recorded_marks import mark_of, tables
 
 from s4d_lib.errors import Refused
 from s4d_lib.files import write_atomically
+from s4d_lib.precision import refuse_precision
 from s4d_lib.records import DataUse, Finished, Record, read_record, write_record
 from s4d_lib.training import hashes, runs
 from s4d_lib.training.configs import FinetuneConfig, PretrainConfig
 from s4d_lib.training.content import data_use
 from s4d_lib.training.fingerprints import require_weights, run_mark
 from s4d_lib.training.hashes import FrameHashes, cache_of
-from s4d_lib.training.precision import refuse_precision
 
 pytestmark = pytest.mark.slow  # together a minute: left out between two edits
 

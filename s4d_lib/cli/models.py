@@ -76,6 +76,7 @@ def predict(
                                                   "own if not given, 0: always answer.")] = None,
     frame_folders: Annotated[bool, typer.Option("--frame-folders", help="A folder of images is one clip.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    precision: Annotated[str, typer.Option(help="no (float32), bf16, fp16; auto: what the device is fast in.")] = "no",
     batch: Annotated[int, typer.Option(min=1, help="Windows that pass through the model together.")] = 16,
 ) -> None:
     """Say which expression faces in videos and images seem to show, over time. Exit code 1: some file was not read."""
@@ -101,8 +102,8 @@ def predict(
         print(printable(reader.card.opening))
         found = predict_files(
             media, reader, crop={None: "auto", True: "face", False: "none"}[crop], stride=stride, hop=hop, batch=batch,
-            smooth=smooth, device=device, abstain=abstain, thumbnails=timelines.THUMBNAILS if html else 0,
-            progress=True)
+            smooth=smooth, device=device, precision=precision, abstain=abstain,
+            thumbnails=timelines.THUMBNAILS if html else 0, progress=True)
     except KeyboardInterrupt:
         print("s4d: interrupted; no report was written", file=sys.stderr)
         raise typer.Exit(130) from None

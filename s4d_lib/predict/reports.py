@@ -82,8 +82,8 @@ def print_table(predictions: Sequence[Prediction]) -> None:
         console.print(f"{task} labels ({card.schema(task)}): {', '.join(card.classes[task])}", soft_wrap=True)
     for note in card.notes:
         console.print(f"note: {note}", soft_wrap=True)
-    console.print(f"model {card.name}, trained on: {card.trained_on}; licence of the weights: {card.licence}",
-                  soft_wrap=True)
+    console.print(f"model {card.name}, trained on: {card.trained_on}; licence of the weights: {card.licence}; "
+                  f"computed in {predictions[0].computed_in}", soft_wrap=True)
     console.print(" ".join([ABOUT, *([SHIPPED_KNOWS] if card.shipped else [])]), soft_wrap=True)
 
 

@@ -119,6 +119,7 @@ class Prediction:
     duration: float | None = None                   # seconds
     stride: int = 1                                 # frames between two that are read
     crop: str = ""                                  # what the model was shown, in words
+    computed_in: str = "float32"                    # the numbers in which the model computed
     face: float | None = None                       # share of the frames read in which a face was seen
     windows: Windows | None = field(default=None, repr=False)
     answers: dict[str, Answer] = field(default_factory=dict)
@@ -162,6 +163,7 @@ class Prediction:
             "notes": self.notes, "schema": self.schema, "classes": list(self.classes),
             "fps": _rounded(self.fps), "frames": self.frames, "duration": _rounded(self.duration),
             "stride": self.stride, "crop": self.crop, "face_share": _rounded(self.face),
+            "computed_in": self.computed_in,
             "answers": {name: answer.as_dict() for name, answer in self.answers.items()},
             "windows": [{name: None if value != value else value for name, value in row.items()  # nan is not itself
                          if name not in ("path", "kind", "part")} for row in self.rows(answers=False)],

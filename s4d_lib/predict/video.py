@@ -30,6 +30,7 @@ from s4d_lib.checkpoints.cards import AnswerCard, OpenedModel, open_model
 from s4d_lib.errors import Refused
 from s4d_lib.frames.reader import LEAVE_OUT, REPLACE, UnreadableMedia, open_frames
 from s4d_lib.frames.streams import REMEDY, Chunk, Found, find_media, is_image, iter_frames, pictures_in
+from s4d_lib.precision import COMPUTES_IN, computing, fastest, halved, refuse_precision
 from s4d_lib.predict.timelines import NO_FACE, STILL, THUMBNAILS, Judge, Prediction, judge_clip
 from s4d_lib.predict.windows import Cropper, Filmstrip, Shown, sliding_windows
 from s4d_lib.progress import Progress
@@ -40,9 +41,9 @@ SMOOTH = 1.0            # seconds, see predict.smooth_in_time
 
 def predict(paths: str | os.PathLike | Sequence[str | os.PathLike] | Found, model: Any = None, *,
             crop: str | Cropper = "auto", stride: int | None = None, hop: float | None = None, batch: int = 16,
-            smooth: float = SMOOTH, device: str = "auto", schema: Mapping[str, str] | None = None,
-            abstain: float | None = None, thumbnails: int = THUMBNAILS, frame_folders: bool = False,
-            progress: bool = False) -> list[Prediction]:
+            smooth: float = SMOOTH, device: str = "auto", precision: str = "no",
+            schema: Mapping[str, str] | None = None, abstain: float | None = None, thumbnails: int = THUMBNAILS,
+            frame_folders: bool = False, progress: bool = False) -> list[Prediction]:
     """What a model says about videos and images: one `Prediction` a file, in the order given.
 
     paths       files; folders stand for the media inside them; or what `frames.find_media` has found there
@@ -54,6 +55,7 @@ def predict(paths: str | os.PathLike | Sequence[str | os.PathLike] | Found, mode
     stride      frames from one picture to the next; the model's own by default
     hop         seconds from one window to the next; half a window by default
     smooth      seconds, reach of the smoothing kernel (`predict.smooth_in_time`); 0 leaves the windows as they are
+    precision   "no" (float32), "bf16", "fp16", or "auto", what the device is fast in; `Prediction.computed_in` tells
     abstain     confidence an answer needs; the model's own by default, 0 answers always, with or without a face
     schema      label order of heads whose file does not say: {"video": "dfew"}
 
@@ -61,7 +63,7 @@ def predict(paths: str | os.PathLike | Sequence[str | os.PathLike] | Found, mode
     for wrong arguments, and where there is no file at all.
     """
     reader = model if isinstance(model, OpenedModel) else open_model(model, schema)
-    plan = _plan(reader.card, crop, stride, hop, batch, smooth, device, abstain, thumbnails)
+    plan = _plan(reader.card, crop, stride, hop, batch, smooth, device, precision, abstain, thumbnails)
     paths = [paths] if isinstance(paths, (str, os.PathLike)) else paths
     found = paths if isinstance(paths, Found) else find_media(paths, frame_folders)
     if not found.media and not found.refused:
@@ -98,12 +100,13 @@ class _Plan:
     batch: int
     smooth: float
     device: torch.device
+    precision: str
     judges: dict[str, Judge]
     thumbnails: int
 
 
 def _plan(card: AnswerCard, crop: str | Cropper, stride: int | None, hop: float | None, batch: int, smooth: float,
-          device: str, abstain: float | None, thumbnails: int) -> _Plan:
+          device: str, precision: str, abstain: float | None, thumbnails: int) -> _Plan:
     stride = card.stride if stride is None else stride
     for name, value, least in (("stride", stride, 1), ("batch", batch, 1), ("smooth", smooth, 0),
                                ("thumbnails", thumbnails, 0)):
@@ -125,12 +128,16 @@ def _plan(card: AnswerCard, crop: str | Cropper, stride: int | None, hop: float 
     except (RuntimeError, AssertionError) as error:
         raise Refused(f"device {device!r} cannot be used here ({str(error).splitlines()[0]}); "
                       "choose auto or cpu") from error
+    if precision not in ("auto", *COMPUTES_IN):
+        raise Refused(f"precision is {precision!r}; choose auto, {', '.join(COMPUTES_IN)}")
+    precision = fastest(place.type) if precision == "auto" else precision
+    refuse_precision(precision, "auto" if place.type == "cuda" else "cpu")
     judges = {task: Judge(names, card.temperature.get(task, 1.0),
                           card.abstain_below.get(task, 0.0) if abstain is None else abstain, abstain != 0)
               for task, names in card.classes.items()}
     cropper = _cropper(stride, card.framing) if crop in ("auto", "face") else None if crop == "none" else crop
-    return _Plan(crop if isinstance(crop, str) else "own", cropper, stride, hop, batch, smooth, place, judges,
-                 thumbnails)
+    return _Plan(crop if isinstance(crop, str) else "own", cropper, stride, hop, batch, smooth, place, precision,
+                 judges, thumbnails)
 
 
 def _cropper(stride: int, framing: Mapping[str, Any]) -> Cropper:
@@ -152,7 +159,8 @@ class _Queue:
     """Windows of one head wait here until a batch is full, from whichever file they come."""
 
     def __init__(self, reader: OpenedModel, plan: _Plan) -> None:
-        self.model, self.plan = reader.model.to(plan.device), plan
+        model = reader.model if plan.precision == "no" else halved(reader.model, plan.precision)
+        self.model, self.plan = model.to(plan.device), plan
         self.waiting: list[tuple[Tensor, Callable[[list[float]], None]]] = []
 
     def add(self, x: Tensor, deliver: Callable[[list[float]], None]) -> None:
@@ -166,7 +174,9 @@ class _Queue:
         if not self.waiting:
             return
         batch = torch.stack([x for x, _ in self.waiting]).to(self.plan.device)
-        probabilities = self.model(batch).float().softmax(-1).cpu().double().numpy()
+        with computing(self.plan.precision, self.plan.device.type):
+            logits = self.model(batch)
+        probabilities = logits.float().softmax(-1).cpu().double().numpy()
         for (_, deliver), row in zip(self.waiting, probabilities.tolist()):  # views would keep their batch in memory
             deliver(row)
         self.waiting = []
@@ -202,7 +212,8 @@ class _Job:
     def __post_init__(self) -> None:
         kind = "image" if is_image(self.path) else "clip"
         path = os.fsencode(self.path).decode("utf-8", "backslashreplace")  # names need not be UTF-8
-        self.found = Prediction(path, kind, self.card, stride=self.plan.stride, notes=list(self.card.notes))
+        self.found = Prediction(path, kind, self.card, stride=self.plan.stride, notes=list(self.card.notes),
+                                computed_in=COMPUTES_IN[self.plan.precision])
 
     def read(self, queues: Mapping[str, _Queue], tell: Callable[[float], None]) -> None:
         """Decode the file and hand its windows to the queue of its head; errors stay with the file."""

@@ -13,7 +13,6 @@
     s2d               S2D's two stages: an image model on stills, then prompts and adapters on clips; with SDL.
     remedies          what is done about conflict: ways to weigh the tasks, one table, one step.
     optimizers        AdamW that keeps its moments apart for each task.
-    precision         which numbers a training computes with, and which it cannot.
     steps             which process computes which samples of a step, and how their gradients meet.
     divergence        a training whose numbers are no longer finite: what happened, on which files, what is saved.
     stopping          a training stops between two steps, so that none is left half applied.

@@ -28,6 +28,7 @@ from s4d_lib.datasets.labels import LabelSchema, schema_named
 from s4d_lib.datasets.list_form import ListForm, form_of
 from s4d_lib.datasets.readers import READERS, options_of
 from s4d_lib.errors import Refused
+from s4d_lib.precision import device_of, fastest
 from s4d_lib.training.later import later
 from s4d_lib.training.loop import Loop
 from s4d_lib.training.s2d_settings import S2DSettings
@@ -74,7 +75,8 @@ class Config(BaseModel):
     weight_decay: float = Field(0.05, ge=0)
     clip_norm: float | None = Field(None, gt=0, description="largest norm of the gradient; None: as it is")
     seed: Seed = 0
-    precision: Literal["no", "bf16", "fp16"] = "no"
+    # "auto" is resolved when the configuration is made, and never stored: a run says what it computes in.
+    precision: Literal["no", "bf16", "fp16"] = Field("no", description="auto: what the device is fast in")
     accumulate: int = Field(1, ge=1, description="micro-batches a step is split into, over all processes")
     ema: float | None = Field(None, gt=0, lt=1)
     workers: int = Field(0, ge=0, le=1024)
@@ -88,6 +90,13 @@ class Config(BaseModel):
         if isinstance(value, bool) and "bool" not in str(cls.model_fields[about.field_name].annotation):
             raise Refused(f"{str(value).lower()} is neither a number nor a word")
         return value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _precision_of_this_machine(cls, said: object) -> object:
+        if isinstance(said, dict) and said.get("precision") == "auto":
+            return {**said, "precision": fastest(device_of(said.get("device", "auto")))}
+        return said
 
     @model_validator(mode="after")
     def _known_recipes(self) -> Config:

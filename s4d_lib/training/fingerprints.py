@@ -13,10 +13,10 @@ from s4d_lib import distributed
 from s4d_lib.datasets.protocols import PROTOCOLS, Protocol, compare
 from s4d_lib.errors import Refused
 from s4d_lib.files import sha256_of
+from s4d_lib.precision import COMPUTES_IN, device_of
 from s4d_lib.records import DataUse, Record, code_state, device_state, fingerprint, peak_memory_mb
 from s4d_lib.training.configs import Config, FinetuneConfig, geometry
 from s4d_lib.training.later import unused
-from s4d_lib.training.precision import COMPUTES_IN, device_of
 from s4d_lib.training.state import Progressed
 from s4d_lib.weights.files import SHIPPED
 from s4d_lib.weights.wheels import FACE_MESH, WHEELS

@@ -24,11 +24,11 @@ from torch.utils.data import DataLoader
 from s4d_lib import distributed
 from s4d_lib.errors import Refused
 from s4d_lib.files import sha256_of
+from s4d_lib.precision import device_of, refuse_precision
 from s4d_lib.progress import Progress
 from s4d_lib.training.divergence import Diverged, NotFinite, gradient_norm, is_finite, tell
 from s4d_lib.training.optimizers import adamw, unwrapped
 from s4d_lib.training.plans import Mixed, Step, keys, seed_torch, seeded
-from s4d_lib.training.precision import device_of, refuse_precision
 from s4d_lib.training.state import MetricsLog, Progressed, load_state, reached, save_state
 from s4d_lib.training.steps import LossOf, Part, StepShare, full, meeting, shard
 from s4d_lib.training.stopping import Held, between_steps

@@ -27,6 +27,7 @@ from s4d_lib import distributed
 from s4d_lib.checkpoints.loading import load_model
 from s4d_lib.errors import Refused
 from s4d_lib.files import leftovers, runs_root, sha256_of, waited_for, write_atomically
+from s4d_lib.precision import refuse_precision
 from s4d_lib.progress import in_notebook, say
 from s4d_lib.records import DataUse, Finished, Record, read_record, write_record
 from s4d_lib.training.configs import Config, FinetuneConfig, PretrainConfig, stays_alone
@@ -34,7 +35,6 @@ from s4d_lib.training.content import data_use
 from s4d_lib.training.fingerprints import require_weights, run_mark
 from s4d_lib.training.fitting import finetune, pretrain
 from s4d_lib.training.launch import Launch, run_ranks
-from s4d_lib.training.precision import refuse_precision
 from s4d_lib.training.state import CHECKPOINT, read_losses
 
 RECORD = "record.json"
