@@ -91,6 +91,7 @@ KINDS: dict[str, tuple[Level, str, str]] = {
     "twice": ("note", "a clip is there as a video and as frames", "Nothing: the video is read"),
     "without a row": ("note", "on disk, but in no list", "Nothing, if the lists are whole: they leave clips out"),
     "left out by the reader": ("note", "what the reader leaves out", "Nothing"),
+    "folds by name": ("note", "folds that are words, counted in their order", "Nothing: fold= takes the number"),
     "Chinese captions": ("note", "lists with captions in GB 18030", "Nothing: they are read as such"),
     "near copies not looked for": ("note", "equal pixels were", "Install it and look again"),
     "walked": ("note", "there is no list; all that was found is taken", "Nothing"),
