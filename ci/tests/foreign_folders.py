@@ -90,7 +90,8 @@ def dfer_clip(root: Path) -> None:
         for n in numbers:
             folder(root / f"2_ClipsforFaceCrop/Daily/{words[n % 7]}/{n:04d}", n)
         text(root / f"annotation/FERV39k_{split}.txt",
-             [f"/home/others/FERV39k/2_ClipsforFaceCrop/Daily/{words[n % 7]}/{n:04d} {LENGTH} {n % 7}" for n in numbers])
+             [f"/home/others/FERV39k/2_ClipsforFaceCrop/Daily/{words[n % 7]}/{n:04d} {LENGTH} {n % 7}"
+              for n in numbers])
 
 
 def videomae(root: Path) -> None:

@@ -11,15 +11,13 @@ from s4d_lib.datasets.lists import csv_dicts
 from s4d_lib.datasets.rows import without_ending
 from s4d_lib.errors import Refused
 
-GROUPS = "groups.csv"
-
 
 def groups_of(folder: Path) -> dict[str, str] | None:
     """id → group of `groups.csv` beside the lists; None where there is none. ValueError for a row that names no group.
 
     Blank lines are passed over; an id that was written with its ending is found without it too.
     """
-    path = folder / GROUPS
+    path = folder / "groups.csv"
     if not path.exists():
         return None
     groups: dict[str, str] = {}

@@ -5,8 +5,8 @@ A table has a header (CSV, TSV, Parquet), or columns that are told by their numb
 a row for another split or fold than the others do:
 
     split column               rows of that split
-    fold column                the fold in which a row is tested; the other folds' rows are trained on. Folds that are words,
-                               as of a column of people, are counted from 1 in the order of these words
+    fold column                the fold in which a row is tested; the other folds' rows are trained on. Where folds are
+                               words, as the names of people, they are counted from 1 in the order of the words
     both                       rows of that split in that fold
     neither                    one list, unless `listing` names one for every {split} and {fold}
 
@@ -140,8 +140,9 @@ class Table:
 
     def has(self, split: str, fold: int | None = None) -> bool:
         """Whether the columns call some row one of this split (and fold, where there are folds)."""
+        by_fold = fold is not None and "fold" in self.at
         return "split" in self.at and any(
-            split_named(row["split"], self.form) == split and fold in (None, self.fold_of(row) if "fold" in self.at else fold)
+            split_named(row["split"], self.form) == split and (not by_fold or self.fold_of(row) == fold)
             for _, row in self.dicts(lambda error: None))
 
     def rows(self, split: str | None, fold: int | None, bad: Bad = refuse) -> Iterator[Row]:

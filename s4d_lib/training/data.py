@@ -162,7 +162,7 @@ def views(config: Config, samples: list[Sample], sampling: str, seed: int, **mor
 
 
 def validates_on_list(config: Config, modality: str) -> bool:
-    """Whether the epoch of a fine-tuning is chosen on a validation split that its lists have, and not on a part of train.
+    """Whether a fine-tuning chooses its epoch on a validation split that its lists have, and not on a part of train.
 
     Refused where it is to be and there is none.
     """

@@ -27,6 +27,7 @@ from s4d_lib.datasets.folders import (
     rows_of,
     split_folder,
 )
+from s4d_lib.datasets.groups import groups_of
 from s4d_lib.datasets.labels import LabelSchema, ReaderNote, schema_named
 from s4d_lib.datasets.list_form import SPLITS, USUAL, ListForm
 from s4d_lib.datasets.lists import Bad, DataRoot, Row, RowError, clean, encoding_of
@@ -89,6 +90,7 @@ class Census:
         self.members: dict[str, int] = {}
         self.groups: dict[str, int] = {}
         self.group_of: dict[str, str] = {}  # id → group
+        self.told_groups: dict[str, str] | None = None  # id → group of groups.csv, which counts in place of the lists'
         self.outside: list[str] = []  # names that lead out of the folder
         self.frames: dict[str, int] = {}  # id → how many frames a list says that it has
         self._labels: dict[str, str] = {}
@@ -100,7 +102,8 @@ class Census:
         self.listings.append(listing)
         for row in rows:
             try:
-                id = layout.whole(clean(row.name, f"{listing.path}:{row.line}"))
+                name = clean(row.name, f"{listing.path}:{row.line}")
+                id = layout.whole(name)
             except RowError as error:
                 note("name outside the folder", str(error))
                 self.outside.append(row.name)
@@ -112,9 +115,12 @@ class Census:
             self.members[id] = held | bit
             if row.frames is not None:
                 self.frames[id] = row.frames
-            if row.group is not None:
-                self.groups[row.group] = self.groups.get(row.group, 0) | bit
-                self.group_of[id] = row.group
+            group = row.group if self.told_groups is None else self.told_groups.get(name)
+            if group is not None:
+                self.groups[group] = self.groups.get(group, 0) | bit
+                self.group_of[id] = group
+            elif self.told_groups is not None:
+                note("without a group", id)
             if row.label is not None:
                 self._count(listing, row, id, layout, note)
 
@@ -164,6 +170,10 @@ def read_census(
         raise Refused(f"{root}: {'a table' if dataset == 'table' else 'class folders'} does not say its class order; "
                       "say its schema, as in --schema dfew, or your own classes, as in --classes pain,no_pain")
     census = Census(dataset, schema_named(schema or layout.schema))
+    try:
+        census.told_groups = groups_of(data.path)
+    except (ValueError, OSError) as error:
+        note("unreadable list", str(error))
     if dataset == "table":
         found = _table_lists(data, form, fold, census.schema.name != "unlabelled", note)
     elif layout.by_name is not None:

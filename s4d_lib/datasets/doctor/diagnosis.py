@@ -96,6 +96,9 @@ def diagnose(
     training = None if reading is None else configuration(name, str(root), modality_of(layout, report), reading)
     if training is not None and 1 not in (folds := {one.fold for one in lists}) and "mode" in training:
         training["fold"] = min(folds)
+    if training is not None and "mode" in training and any(
+            note.count[kind] for kind in ("shared with validation", "group shared with validation")):
+        training["validation_from"] = "train"
     return Diagnosis(str(root), name, census.schema.name, deep, lists, report, protocols, note.findings(levels),
                      reading, training,
                      () if reading is None else folds_of(name, root, form))

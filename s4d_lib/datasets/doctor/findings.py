@@ -22,6 +22,7 @@ Level = Literal["error", "warning", "note"]
 _EXTRACT = "Extract or fetch the data again, name another folder with --frames, or shorten the list"
 _BROKEN = "Fetch or extract it again, or take its row out of the lists"
 _LOOK = "Look at both; if one is made from the other, take it out of one of the two"
+_NO_CHOICE = "Nothing, or correct the lists: a training as printed above cuts a validation set off the training list"
 _LEAK = "Take it out of one of the two: a model that has seen it cannot be tested on it"
 
 # kind → (level, what it means, remedy), in the order in which findings are listed
@@ -41,9 +42,14 @@ KINDS: dict[str, tuple[Level, str, str]] = {
         "warning", "no label is 0 and none is the number of classes", "Say base=0 or base=1 (--base here)"),
     "label against the name": (
         "error", "the label is another expression than the folder says", "Use the class order that the list has"),
+    "without a group": ("error", "groups.csv does not say who is shown", "Add them to groups.csv, or take it away"),
     "two labels": ("warning", "lists give a clip different labels", "Use the lists of one source"),
     "in train and test": ("error", "a fold tests on what it has trained on", _LEAK),
     "group in train and test": ("error", "a fold tests on people it has trained on", "Split by group"),
+    "shared with validation": (
+        "warning", "clips of the validation split are trained on or tested too", _NO_CHOICE),
+    "group shared with validation": (
+        "warning", "people of the validation split are trained on or tested too", _NO_CHOICE),
     "test folds overlap": ("warning", "clips are tested in several folds", "Use the published lists: means of folds "
                            "count such clips twice"),
     "group in several test folds": ("warning", "people are tested in several folds",
