@@ -10,6 +10,7 @@ Derived in chapter 02.
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -178,6 +179,7 @@ class Diagnosis:
     findings: tuple[Finding, ...]
     reading: dict[str, Any] | None = None  # what to tell the reader, beside split and fold; None: nothing to be read
     training: dict[str, Any] | None = None  # the same as a configuration says it
+    chapter: dict[str, Any] | None = None  # the same as parameters of chapter 07
     folds: tuple[int, ...] = ()  # that the reader is to be asked for; () where there is one split
 
     @property
@@ -251,6 +253,10 @@ def print_report(diagnosis: Diagnosis, file: TextIO | None = None) -> None:
             f"{', fold' if diagnosis.folds else ''}{told})")
     if diagnosis.training is not None:
         say(f"to train on it, in the file of `s4d train`: {json.dumps(diagnosis.training, ensure_ascii=False)}")
+    if diagnosis.chapter is not None:
+        told = [f"{name}={json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else value}"
+                for name, value in diagnosis.chapter.items()]
+        say(f"to run a chapter on it: s4d book 07 {' '.join(f'-p {shlex.quote(word)}' for word in told)}")
     rows = [(r.path, r.split, str(r.fold), f"{r.rows:,}", "words" if r.base is None else str(r.base),
              " ".join(map(str, r.per_class)), r.published) for r in diagnosis.lists]
     found = [(f.level, f.kind, f"{f.count:,}", f.meaning, "; ".join(printable(text, LONGEST) for text in f.examples),
