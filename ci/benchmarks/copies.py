@@ -80,7 +80,8 @@ def in_clips(people: int, size: int, recipe: str, seed: int, stills: list[Print]
     """
     rng = np.random.default_rng(seed)
     clips = make_clips(replace(RECIPES[recipe], size=size), people, seed + 1)
-    shown = [[Image.fromarray(clip[k].numpy()) for k in (0, (len(clip) - 1) // 2, len(clip) - 1)] for clip in clips.frames]
+    shown = [[Image.fromarray(clip[k].numpy()) for k in (0, (len(clip) - 1) // 2, len(clip) - 1)]
+             for clip in clips.frames]
     films = [printed(*three) for three in shown]
     saved = [printed(everything(three[i % 3], rng)) for i, three in enumerate(shown)]
     pairs = near_pairs(films + saved, lambda a, b: (a < people)[:, None] != (b < people))
@@ -100,7 +101,8 @@ def measure(people: int, size: int = 64, recipe: str = "default", seed: int = 10
     false = {"as drawn": (sum(1 for _ in near_pairs(prints, lambda a, b: np.ones((len(a), len(b)), bool))),
                           people * (people - 1) // 2)}
     both = prints + [printed(grey(picture, rng)) for picture in pictures]
-    one_grey = near_pairs(both, lambda a, b: ((a < people)[:, None] != (b < people)) & ((a % people)[:, None] != b % people))
+    one_grey = near_pairs(both, lambda a, b: ((a < people)[:, None] != (b < people)) & (
+        (a % people)[:, None] != b % people))
     false["one of two grey"] = sum(1 for _ in one_grey), people * (people - 1)
     found = {}
     for name, copy in COPIES.items():

@@ -140,7 +140,8 @@ def test_no_sieve_alone_is_enough(monkeypatch, faces):
 @hashes
 def test_control_a_copy_without_colour_is_lost_where_colours_are_compared(monkeypatch, faces):
     rng = np.random.default_rng(3)
-    parts = [benchmark.printed(face) for face in faces] + [benchmark.printed(benchmark.grey(face, rng)) for face in faces]
+    parts = [benchmark.printed(face) for face in faces]
+    parts += [benchmark.printed(benchmark.grey(face, rng)) for face in faces]
     copies = lambda a, b: b == a[:, None] + PEOPLE  # noqa: E731
     assert len(list(near_pairs(parts, copies))) == PEOPLE
     monkeypatch.setattr(prints_file, "COLOURLESS", -1)

@@ -63,7 +63,7 @@ def kinds(diagnosis: Diagnosis) -> dict[str, int]:
 @pytest.mark.trains
 @pytest.mark.parametrize("name", FOREIGN)
 def test_the_line_of_the_doctor_trains(made, tmp_path, name):
-    """Doctor, line, training, model: counts as they were written, and a head that answers with the classes of the lists."""
+    """Doctor, line, training, model: counts as they were written, a head that answers with the classes of the lists."""
     found = looked_at(made(name), FOREIGN[name])
     assert found.frames.found == found.frames.listed and "error" not in {one.level for one in found.findings}
     settings = yaml.safe_load(printed(found)["to train on it, in the file of `s4d train`"])

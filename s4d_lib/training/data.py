@@ -197,6 +197,9 @@ def training_split(config: FinetuneConfig, modality: str, listed: list[Sample], 
     train, validation = (listed, _relabelled(config, modality, own)) if own else split_validation(
         listed, config.validation, config.split_seed)
     count = config.train_clips if modality == "clip" else config.train_stills
+    if count and count > len(train):
+        raise Refused(f"train_{'clips' if modality == 'clip' else 'stills'}={count}, but {len(train):,} are there to "
+                      f"train on in {data_folder(config, modality)}: say fewer, or leave it out to take all")
     return (few_labels(train, count, config.split_seed) if count else train), validation
 
 

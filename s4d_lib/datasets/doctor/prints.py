@@ -135,9 +135,8 @@ def near_pairs(prints: Sequence[Print], compared: Compared, order: Sequence[int]
     if stills.any() and not stills.all():
         single = [(one.frame(k), i) for i, one in enumerate(prints) for k in range(one.frames) if one.hashes]
         beside = lambda a, b: compared(a, b) & (stills[a][:, None] != stills[b])  # noqa: E731
-        found = _pairs_of([one for one, _ in single], np.array([i for _, i in single]), beside, 2 * order + stills, None,
-                          block)
-        yield from dict.fromkeys(found)
+        places = np.array([i for _, i in single])
+        yield from dict.fromkeys(_pairs_of([one for one, _ in single], places, beside, 2 * order + stills, None, block))
 
 
 def _pairs_of(prints: Sequence[Print], places: np.ndarray, compared: Compared, order: np.ndarray,
