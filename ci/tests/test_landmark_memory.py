@@ -6,7 +6,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from s4d_lib.models.landmark_memory import ask, fingerprint, frame_marks, recall, remember
+from s4d_lib.errors import Refused
+from s4d_lib.models.landmark_memory import _open, ask, fingerprint, frame_marks, recall, remember
 
 GRID = (2, 3)
 
@@ -50,6 +51,7 @@ def test_an_answer_does_not_depend_on_what_was_remembered(tmp_path, frames):
     remember(eye, [frames[:1]], GRID, tmp_path / "one")
     remember(eye, [frames], GRID, tmp_path / "all")
     few = recall(eye, frames, GRID, tmp_path / "one")
+    assert torch.equal(recall(eye, frames, GRID, tmp_path / "none"), few), "an empty memory is a memory"
     assert torch.equal(recall(eye, frames, GRID, tmp_path / "all"), few)
     assert not torch.equal(ask(eye, frames, GRID), few), "control: half precision must be visible, or equality is idle"
 
@@ -58,8 +60,8 @@ def test_a_memory_belongs_to_one_network_and_one_grid(tmp_path, frames):
     eye, other = Eye(), Eye(2.0)
     assert fingerprint(eye) == fingerprint(Eye()) != fingerprint(other)
     remember(eye, [frames], GRID, tmp_path)
-    assert torch.equal(recall(other, frames, GRID, tmp_path), ask(other, frames, GRID))
-    assert torch.equal(recall(eye, frames, (4, 5), tmp_path), ask(eye, frames, (4, 5)))
+    assert torch.equal(recall(other, frames, GRID, tmp_path), ask(other, frames, GRID).half().float())
+    assert torch.equal(recall(eye, frames, (4, 5), tmp_path), ask(eye, frames, (4, 5)).half().float())
 
 
 def test_a_frame_is_known_by_every_byte(frames):
@@ -88,3 +90,18 @@ def test_a_memory_grows_and_a_stopped_call_leaves_it_as_it_was(tmp_path, frames)
     found = recall(eye, frames, GRID, tmp_path)
     assert eye.asked == 3, "frames 2, 3 and 6 are unknown"
     assert torch.equal(found, ask(eye, frames, GRID).half().float())
+
+
+@pytest.mark.parametrize("harm", [lambda data: data[:-2], lambda data: data[:40] + bytes([data[40] ^ 1]) + data[41:]])
+def test_a_memory_that_was_damaged_is_refused_and_not_believed(tmp_path, frames, harm):
+    """A cut file, or one wrong bit: it would be other features under the fingerprint of the right ones."""
+    eye = Eye()
+    place = remember(eye, [frames], GRID, tmp_path)
+    path = place / "features.f16"
+    whole = path.read_bytes()
+    path.write_bytes(whole + b"a stopped call")
+    assert torch.equal(recall(eye, frames, GRID, tmp_path), ask(eye, frames, GRID).half().float())
+    path.write_bytes(harm(whole))
+    _open.cache_clear()
+    with pytest.raises(Refused, match="not the features.*delete"):
+        recall(eye, frames, GRID, tmp_path)

@@ -1,5 +1,6 @@
 """words → runs     `s4d train`, `study`, `rerun` and `curves`: one training, a recorded study, a run of it again."""
 
+import shlex
 import sys
 from inspect import signature
 from pathlib import Path
@@ -141,7 +142,9 @@ def _own_clips(name: str, tier: str, dataset: str, data_root: str, fold: int, wo
             raise Refused(f"{', '.join(asked)}: say with --dataset and --data-root which clips of your own are meant")
         return {}
     if name not in ("few_labels", "four_modes"):
-        raise Refused(f"{name} is about drawn faces, whose truth is known; few_labels and four_modes take --dataset")
+        raise Refused(f"{name} is about drawn faces, whose truth is known. On clips of your own run few_labels or "
+                      "four_modes, `s4d train`, or the comparisons of chapters 07, 09 and 11: s4d book 11 "
+                      f"-p dataset={dataset} -p data_root={shlex.quote(data_root) if data_root else 'FOLDER'}")
     if out is None:
         raise Refused("a study on clips of your own is no record of the book: say with --out where it is to be written")
     found = data_settings(tier, dataset, data_root, fold, lists=words)["clip"]

@@ -16,7 +16,7 @@ from typing import Literal
 
 from s4d_lib.datasets.arrays import npy_rows
 from s4d_lib.datasets.labels import canonical, schema_named
-from s4d_lib.datasets.list_form import SPLITS, USUAL, ListForm
+from s4d_lib.datasets.list_form import SPLITS, USUAL, VALIDATION, ListForm
 from s4d_lib.datasets.lists import (
     Bad,
     DataRoot,
@@ -32,7 +32,7 @@ from s4d_lib.datasets.lists import (
 from s4d_lib.datasets.named_files import Told, crema_d, ravdess
 from s4d_lib.datasets.rows import checked_fold, spellings, without_ending
 from s4d_lib.datasets.still_rows import FERPLUS, affectnet_rows, of_split, rafdb_rows, voted
-from s4d_lib.datasets.tables import VALIDATION, Table
+from s4d_lib.datasets.tables import Table
 from s4d_lib.errors import Refused
 from s4d_lib.frames.endings import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from s4d_lib.text import natural_order

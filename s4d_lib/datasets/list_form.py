@@ -26,6 +26,7 @@ from s4d_lib.errors import Refused
 
 COLUMNS = ("path", "label", "split", "fold", "subject", "frames")
 SPLITS = ("train", "validation", "test")
+VALIDATION = ("validation", "val", "valid", "dev")  # what data sets call that split
 
 
 @dataclass(frozen=True)
@@ -86,14 +87,29 @@ class ListForm:
         """What the data set calls a split."""
         return dict(self.splits).get(split, split)
 
+    def called(self, split: str) -> tuple[str, ...]:
+        """What a list of a split may be called: as it was said, else a validation split by any of its usual names."""
+        if split != "validation" or split in dict(self.splits):
+            return (self.split(split),)
+        taken = {name for _, name in self.splits}
+        return tuple(name for name in VALIDATION if name not in taken)
+
+    @property
+    def says_splits(self) -> bool:
+        """Whether what was said tells the splits apart, so that there may be a validation split among them."""
+        return "{split}" in (self.listing or "") or self.column("split") is not None
+
     def names(self, patterns: Iterable[str], split: str, fold: int) -> list[str]:
         """The names of the lists of a split and fold: that of `listing`, or those that the layout knows."""
-        return [name.replace("{split}", self.split(split)).replace("{fold}", str(fold))
-                for name in ([self.listing] if self.listing else patterns)]
+        return self._filled([self.listing] if self.listing else patterns, split, fold)
 
-    def label_names(self, split: str, fold: int) -> str:
-        """The name of the array of labels of a split and fold."""
-        return (self.labels or "").replace("{split}", self.split(split)).replace("{fold}", str(fold))
+    def label_names(self, split: str, fold: int) -> list[str]:
+        """The names that the array of labels of a split and fold may have; none where no such array was said."""
+        return self._filled([self.labels] if self.labels else [], split, fold)
+
+    def _filled(self, patterns: Iterable[str], split: str, fold: int) -> list[str]:
+        return list(dict.fromkeys(name.replace("{split}", called).replace("{fold}", str(fold))
+                                  for name in patterns for called in self.called(split)))
 
     def stripped(self, name: str) -> str:
         """A listed name without what is to be taken off. ValueError (`Refused`) where it does not begin so."""

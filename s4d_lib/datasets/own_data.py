@@ -100,6 +100,17 @@ def configuration(name: str, root: str, modality: str, reading: dict[str, Any]) 
         field: value for field, value in told.items() if value is not None}
 
 
+def chapter_words(training: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters with which chapter 07 trains on what `configuration` names: own stills beside drawn clips."""
+    part = "clips" if "clips" in training else "stills"
+    named = {"dataset": training["clips_as"]} if part == "clips" else {"still_dataset": training["stills_as"]}
+    known = {"stage", "mode", "name", "fold", part, f"{part}_as", f"{part}_lists"}
+    settings = {field: value for field, value in training.items() if field not in known}
+    told = {"data_root": training[part], "fold": training.get("fold"),
+            "lists" if part == "clips" else "still_lists": training.get(f"{part}_lists"), "settings": settings}
+    return named | {name: value for name, value in told.items() if value not in (None, {})}
+
+
 def lists_hash(tier: str, dataset: str, data_root: str, still_dataset: str, fold: int | None,
                lists: Words = None, still_lists: Words = None) -> str:
     """Content hash of every list of the named data sets, all folds, so that a run can be told from one on other lists.

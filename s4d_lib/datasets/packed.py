@@ -112,11 +112,15 @@ def read_packed_split(
     return [replace(sample, group=groups[sample.id]) for sample in samples]
 
 
+def packed_splits(root: Path) -> set[tuple[str | None, int | None]]:
+    """(split, fold) of every list that named a packed sample; None for a fold of a data set without folds."""
+    return {(name, number) for part in read_manifest(root)["parts"] for _, told in _indexed(root, part)
+            for name, number in told["members"]}
+
+
 def packed_folds(root: Path) -> tuple[int, ...]:
     """The folds of a packed folder; () where its data set has none."""
-    folds = {number for part in read_manifest(root)["parts"] for _, told in _indexed(root, part)
-             for _, number in told["members"]}
-    return tuple(sorted(folds - {None}))
+    return tuple(sorted({number for _, number in packed_splits(root)} - {None}))
 
 
 def _indexed(root: Path, part: Mapping[str, Any]) -> Iterator[tuple[str, dict]]:

@@ -88,7 +88,7 @@ def read_dfew(
     form = form_of("dfew", words)
     checked = checked_fold_of(LAYOUTS["dfew"], fold, form)
     reading = Reading(DataRoot(root, links), schema, form.base, groups, errors)
-    path = reading.data.listing(*list_names(LAYOUTS["dfew"], checked_split(split), checked, form))
+    path = reading.data.listing(*list_names(LAYOUTS["dfew"], checked_split(split, form.says_splits), checked, form))
     rows = rows_of(LAYOUTS["dfew"], path, split, reading.bad, form, fold)
     return reading.samples(rows, path, clip_finder(reading.data.folder(frames), pattern), "clip")
 
@@ -104,7 +104,7 @@ def read_ferv39k(
     """
     form = form_of("ferv39k", words)
     reading = Reading(DataRoot(root, links), schema, form.base, groups, errors)
-    path = reading.data.listing(*list_names(LAYOUTS["ferv39k"], checked_split(split), 1, form))
+    path = reading.data.listing(*list_names(LAYOUTS["ferv39k"], checked_split(split, form.says_splits), 1, form))
     rows = rows_of(LAYOUTS["ferv39k"], path, split, reading.bad, form)
 
     def agree(name: str, label: int, where: str) -> None:
@@ -135,7 +135,7 @@ def read_mafw(
     form, layout = form_of(name, words), LAYOUTS[name]
     checked = checked_fold_of(layout, fold, form)
     reading = Reading(DataRoot(root, links), schema or name, form.base, groups, errors)
-    path = reading.data.listing(*list_names(layout, checked_split(split), checked, form))
+    path = reading.data.listing(*list_names(layout, checked_split(split, form.says_splits), checked, form))
     rows = rows_of(layout, path, split, reading.bad, form, fold)
     return reading.samples(rows, path, clip_finder(reading.data.folder(frames)), "clip")
 
@@ -299,7 +299,7 @@ def read_laid_out(
     form = ListForm.of(words)
     base = layout.base if form.base is None else form.base
     reading = Reading(data := DataRoot(root, links), schema or layout.schema, base, groups, errors)
-    if split not in layout.splits:
+    if split not in layout.splits and not (split == "validation" and form.says_splits):
         raise Refused(f"{root}: split must be {' or '.join(map(repr, layout.splits))}, got {split!r}")
     checked_fold_of(layout, fold, form)
     path = data.listing(*list_names(layout, split, fold, form))

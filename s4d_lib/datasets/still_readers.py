@@ -33,8 +33,8 @@ def read_affectnet(
     form, layout = form_of(name, words), LAYOUTS[name]
     reading = Reading(DataRoot(root, links), schema, form.base, groups, errors)
     data = reading.data
-    path = data.listing(*list_names(layout, checked_split(split), 1, form), arrays=True)
-    labels = data.listing(form.label_names(split, 1)) if form.labels else None
+    path = data.listing(*list_names(layout, checked_split(split, form.says_splits), 1, form), arrays=True)
+    labels = data.listing(*form.label_names(split, 1)) if form.labels else None
     if labels is not None and path.suffix != ".npy":
         raise Refused(f"{path}: labels={form.labels!r} is for an array of names; this list holds its labels")
     rows = rows_of(layout, path, split, reading.bad, form, labels=labels)
@@ -68,6 +68,7 @@ def read_rafdb(
         called = split_folder(data.path, checked_split(split, validation=True), form) or form.split(split)
         folder = data.folder(called, "folder of a split")
         return reading.samples(folder_rows(folder, data, []), data.path, lambda name: data.path / name, "image")
+    checked_split(split, validation=bool(form.listing) or form.says_splits)
     path = data.listing(*list_names(layout, split, 1, form))
     place = frames or next((one for one in layout.frames if (data.path / one).is_dir()), layout.frames[0])
     inside = "basic/" if not (data.path / place).exists() and (data.path / "basic" / place).exists() else ""
@@ -77,7 +78,6 @@ def read_rafdb(
         places = [folder / alias for alias in layout.alias(name)]
         return next((place for place in places if os.path.exists(place)), places["_aligned" not in name])
 
-    checked_split(split, validation=bool(form.listing))
     return reading.samples(rows_of(layout, path, split, reading.bad, form), path, locate, "image")
 
 

@@ -5,7 +5,8 @@ A table has a header (CSV, TSV, Parquet), or columns that are told by their numb
 a row for another split or fold than the others do:
 
     split column               rows of that split
-    fold column                the fold in which a row is tested; the other folds' rows are trained on
+    fold column                the fold in which a row is tested; the other folds' rows are trained on. Where folds are
+                               words, as the names of people, they are counted from 1 in the order of the words
     both                       rows of that split in that fold
     neither                    one list, unless `listing` names one for every {split} and {fold}
 
@@ -16,10 +17,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 
 from s4d_lib.datasets.arrays import table_dicts
-from s4d_lib.datasets.list_form import COLUMNS, SPLITS, USUAL, ListForm
+from s4d_lib.datasets.list_form import COLUMNS, SPLITS, USUAL, VALIDATION, ListForm
 from s4d_lib.datasets.lists import (
     Bad,
     Row,
@@ -33,8 +35,8 @@ from s4d_lib.datasets.lists import (
     text_lines,
 )
 from s4d_lib.errors import Refused
+from s4d_lib.text import natural_order
 
-VALIDATION = ("val", "valid", "validation", "dev")
 _SPELLED = {"training": "train", "testing": "test"} | dict.fromkeys(VALIDATION, "validation")
 
 
@@ -106,11 +108,26 @@ class Table:
         for line, row in lines:
             yield line, {name: row[column] for name, column in self.at.items()}
 
+    @cached_property
+    def named_folds(self) -> dict[str, int]:
+        """Name → number of the folds, where the column of folds holds words and no number, and not those of splits."""
+        if "fold" not in self.at:
+            return {}
+        words = {row["fold"].strip() for _, row in self.dicts(lambda error: None)} - {""}
+        if any(fold_named(word) is not None for word in words) or {split_named(word) for word in words} <= set(SPLITS):
+            return {}
+        return {word: number for number, word in enumerate(sorted(words, key=natural_order), 1)}
+
+    def fold_of(self, row: dict[str, str]) -> int | None:
+        """The number of a row's fold, 1 where no column says it; None for a fold that is none."""
+        text = row.get("fold", "1")
+        return self.named_folds.get(text.strip()) if self.named_folds else fold_named(text)
+
     def parts(self, bad: Bad = refuse) -> tuple[list[str], list[int]]:
         """(splits in order, folds in order) that its columns name; a row that names none is a bad row."""
         splits, folds = set(), set()
         for line, row in self.dicts(lambda error: None):
-            split, fold = split_named(row.get("split", "train"), self.form), fold_named(row.get("fold", "1"))
+            split, fold = split_named(row.get("split", "train"), self.form), self.fold_of(row)
             if split not in SPLITS or fold is None:
                 bad(RowError(f"{self.path}:{line}: split {short(row.get('split', ''))}, fold "
                              f"{short(row.get('fold', ''))} is none; say what they are called with splits, or correct "
@@ -120,6 +137,13 @@ class Table:
                 folds.add(fold)
         return ([split for split in SPLITS if split in splits] if "split" in self.at else [],
                 sorted(folds) if "fold" in self.at else [])
+
+    def has(self, split: str, fold: int | None = None) -> bool:
+        """Whether the columns call some row one of this split (and fold, where there are folds)."""
+        by_fold = fold is not None and "fold" in self.at
+        return "split" in self.at and any(
+            split_named(row["split"], self.form) == split and (not by_fold or self.fold_of(row) == fold)
+            for _, row in self.dicts(lambda error: None))
 
     def rows(self, split: str | None, fold: int | None, bad: Bad = refuse) -> Iterator[Row]:
         """The rows of one split and fold (None: of all). ValueError where there is none, or no such fold."""
@@ -137,7 +161,7 @@ class Table:
         seen: set[tuple[str, int | None]] = set()
         for line, row in self.dicts(bad):
             count += 1
-            here = split_named(row["split"], self.form) if by_split else split, fold_named(row.get("fold", "1"))
+            here = split_named(row["split"], self.form) if by_split else split, self.fold_of(row)
             seen.add(here)
             if (by_split and here[0] != split) or (by_fold and here[1] is None):
                 continue

@@ -22,7 +22,7 @@ from s4d_lib.training.scoring import probabilities
 from s4d_lib.weights.files import SHIPPED, save_model
 
 LEARNING_RATES = (1e-3, 3e-3)
-FEW = 400  # labelled clips
+FEW = 400  # labelled clips; at the smoke tier, which has no more than 120, a few of these
 
 
 def few_labels(tier: str = "laptop", seeds: Sequence[int] = (0, 1, 2), jobs: int = 2) -> Record:
@@ -35,15 +35,16 @@ def few_labels(tier: str = "laptop", seeds: Sequence[int] = (0, 1, 2), jobs: int
 
     grid: Grid = {}
     chosen: dict[str, float] = {}
+    few = FEW if tier != "smoke" else 30
     for arm, init in (("pretrained", "shipped"), ("scratch", None)):
-        tried = run_grid({f"{arm} {lr:g}": finetuning(tier, "dfer", f"few_{arm}", init=init, train_clips=FEW, lr=lr)
+        tried = run_grid({f"{arm} {lr:g}": finetuning(tier, "dfer", f"few_{arm}", init=init, train_clips=few, lr=lr)
                           for lr in LEARNING_RATES}, seeds, jobs)
         best = max(tried, key=lambda name: np.mean([_chosen_validation(run) for run in tried[name]]))
         grid[arm], chosen[arm] = tried[best], float(best.split()[1])
-    beside = floor_scores(finetuning(tier, "dfer", train_clips=FEW))
+    beside = floor_scores(finetuning(tier, "dfer", train_clips=few))
     table = summarise(grid)
     gain = paired(grid, "pretrained", "scratch")
-    headline = (f"{FEW} clips: pretrained WAR {table['pretrained']['clip_war']['value']:.1f} "
+    headline = (f"{few} clips: pretrained WAR {table['pretrained']['clip_war']['value']:.1f} "
                 f"UAR {table['pretrained']['clip_uar']['value']:.1f}, scratch WAR "
                 f"{table['scratch']['clip_war']['value']:.1f} UAR {table['scratch']['clip_uar']['value']:.1f}, "
                 f"pixel ridge WAR {beside['pixel_ridge']['war']['value']:.1f} "

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from s4d_lib.errors import Refused
 from s4d_lib.files import replacing
 
 _fingerprints: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
@@ -39,13 +40,15 @@ class Kept(NamedTuple):
 def recall(net: nn.Module, frames: Tensor, grid: tuple[int, int], folder: Path | None = None) -> Tensor:
     """Frames `[n 3 h w]` → landmark features on the token grid `[n c gh gw]`, float32.
 
-    Without a memory of this network and grid in `folder` these are the network's own features, resized bilinearly. With
-    one they are rounded to half precision whether a frame was found or not: a result must not depend on what happened
-    to be remembered. That makes a run with a memory another run: the setting `landmark_memory` names the folder.
+    Without a folder these are the network's own features, resized bilinearly. With one they are rounded to half
+    precision whether a frame was found or not: a result must not depend on what happened to be remembered, so that a
+    run is known by having a memory, whatever lies in it. The setting `landmark_memory` names the folder.
     """
-    kept = _open(_place(folder, net, grid)) if folder is not None else None
-    if kept is None:
+    if folder is None:
         return ask(net, frames, grid)
+    kept = _open(_place(folder, net, grid))
+    if kept is None:
+        return ask(net, frames, grid).half().float()
     marks = frame_marks(frames)
     place = np.searchsorted(kept.marks, marks).clip(max=len(kept.marks) - 1)
     found = kept.marks[place] == marks
@@ -113,7 +116,8 @@ def remember(net: nn.Module, batches: Iterable[Tensor], grid: tuple[int, int], f
     if shape is not None and (kept is None or len(rows) > len(kept.rows)):
         order = np.argsort(np.array(marks, np.uint64))
         with replacing(place / "index.npz") as part, open(part, "wb") as file:  # last: without it there is no memory
-            np.savez(file, marks=np.array(marks, np.uint64)[order], rows=np.array(rows)[order], shape=np.array(shape))
+            np.savez(file, marks=np.array(marks, np.uint64)[order], rows=np.array(rows)[order], shape=np.array(shape),
+                     sha256=np.array(_sha256(place / "features.f16", 2 * len(rows) * int(np.prod(shape)))))
     _open.cache_clear()
     return place
 
@@ -122,10 +126,25 @@ def remember(net: nn.Module, batches: Iterable[Tensor], grid: tuple[int, int], f
 def _open(place: Path) -> Kept | None:
     if not (place / "index.npz").exists():
         return None
+    path = place / "features.f16"
     with np.load(place / "index.npz") as index:
         marks, rows, shape = (index[name] for name in ("marks", "rows", "shape"))
-    features = np.memmap(place / "features.f16", np.float16, "r", shape=(len(rows), *shape.tolist()))
-    return Kept(marks, rows, features)
+        known = str(index["sha256"]) if "sha256" in index else None  # memories of earlier versions have none
+    size = 2 * len(rows) * int(np.prod(shape))
+    if not path.is_file() or path.stat().st_size < size or known not in (None, _sha256(path, size)):
+        raise Refused(f"{path}: not the features that index.npz beside it is of; delete {place}, and ask the "
+                      "network again")
+    return Kept(marks, rows, np.memmap(path, np.float16, "r", shape=(len(rows), *shape.tolist())))
+
+
+def _sha256(path: Path, size: int) -> str:
+    """Of the first `size` bytes: behind them may stand what a stopped call wrote."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while size > 0 and (piece := file.read(min(size, 1 << 20))):
+            digest.update(piece)
+            size -= len(piece)
+    return digest.hexdigest()
 
 
 def _place(folder: Path, net: nn.Module, grid: tuple[int, int]) -> Path:

@@ -185,7 +185,11 @@ class FinetuneConfig(S2DSettings, TransferDials, Config):
     )
     init: str | None = Field(None, description="pretrained checkpoint, or 'shipped'; None: random weights")
     fold: int = Field(1, ge=0, description="the test fold, of as many as the data set has")
-    validation: float = Field(0.1, gt=0, lt=1, description="share of the training list kept for choosing the epoch")
+    validation: float = Field(0.1, gt=0, lt=1, description="share of the training list kept for choosing the epoch, "
+                              "where the lists hold no validation split")
+    validation_from: Literal["list", "train"] | None = later(
+        None, description="list: the validation split of the lists; train: a share of the training list; None: the "
+        "first where there is one")
     split_seed: Seed = Field(0, description="the same validation samples and few labels for every training seed")
     epoch_rule: Literal["best_on_validation", "last", "best_on_test"] = Field(
         "best_on_validation", description="best_on_test is what the released code does; it is recorded as such"

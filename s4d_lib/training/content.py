@@ -24,7 +24,7 @@ from s4d_lib.progress import say
 from s4d_lib.records import DataUse, fingerprint
 from s4d_lib.synthetic_faces.folders import SUMS
 from s4d_lib.training.configs import Config, FinetuneConfig
-from s4d_lib.training.data import data_folder, read_samples
+from s4d_lib.training.data import data_folder, read_samples, validates_on_list
 from s4d_lib.training.hashes import FrameHashes, listed
 from s4d_lib.weights.wheels import FACE_MESH
 
@@ -35,7 +35,8 @@ def data_use(config: Config, modality: str, verify: bool = False, runs: Path | N
     Refused where a list cannot be read. A frame that cannot be read counts as that: what then happens is a setting.
     """
     folder = data_folder(config, modality)
-    splits = ("train", "test") if isinstance(config, FinetuneConfig) else ("train",)
+    splits = ["train", "test"] if isinstance(config, FinetuneConfig) else ["train"]
+    splits += ["validation"] * validates_on_list(config, modality)
     lists, samples = hashlib.sha256(), {}
     for split in splits:
         for sample in read_samples(config, modality, split):

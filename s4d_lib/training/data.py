@@ -12,10 +12,10 @@ import numpy as np
 
 from s4d_lib.clips import EVAL, RECIPES
 from s4d_lib.datasets.face_dataset import FaceDataset, find_unreadable
+from s4d_lib.datasets.groups import groups_of
 from s4d_lib.datasets.labels import schema_named
-from s4d_lib.datasets.lists import csv_dicts
+from s4d_lib.datasets.own_validation import has_validation
 from s4d_lib.datasets.readers import folds_of, options_of, read_dataset
-from s4d_lib.datasets.rows import without_ending
 from s4d_lib.datasets.samples import Sample, check_samples, few_labels, split_validation
 from s4d_lib.errors import Refused
 from s4d_lib.progress import say
@@ -45,10 +45,16 @@ def split_data(config: FinetuneConfig) -> Split:
     train, validation, test, skipped = {}, {}, {}, {}
     for m in config.modalities:
         listed, left_out = readable(config, read_samples(config, m, "train"))
-        train[m], validation[m] = training_split(config, m, listed)
+        named = listed_validation(config, m)
+        own, of_validation = readable(config, named)
+        if named and not own:
+            raise Refused(f"{data_folder(config, m)}: nothing of the listed validation split can be read, such as "
+                          f"{of_validation[0]}")
+        train[m], validation[m] = training_split(config, m, listed, own)
         test[m], more = readable(config, read_samples(config, m, "test"))
         refuse_leaks(data_folder(config, m), listed, test[m])
-        skipped[m] = left_out + more
+        refuse_shared_validation(data_folder(config, m), own, listed, test[m])
+        skipped[m] = left_out + of_validation + more
     return Split(train, validation, test, skipped)
 
 
@@ -116,28 +122,6 @@ def data_folder(config: Config, modality: str) -> Path:
     return Path(folder)
 
 
-def groups_of(folder: Path) -> dict[str, str] | None:
-    """id → group of `groups.csv` beside the lists; None where there is none. ValueError for a row that names no group.
-
-    Blank lines are passed over; an id that was written with its ending is found without it too.
-    """
-    path = folder / "groups.csv"
-    if not path.exists():
-        return None
-    groups: dict[str, str] = {}
-    lines = csv_dicts(path)
-    header = list(next(lines)[1])
-    if len(header) != 2:
-        raise Refused(f"{path}:1: expected two columns, the id and the group, got {', '.join(header) or 'none'}")
-    for number, row in lines:
-        id, group = row.values()
-        if not id or not group:
-            raise Refused(f"{path}:{number}: expected an id and its group, got {','.join(row.values())!r}")
-        if groups.setdefault(id, group) != group:
-            raise Refused(f"{path}:{number}: {id!r} has group {group!r} here and {groups[id]!r} above")
-    return {without_ending(id): group for id, group in groups.items()} | groups
-
-
 def readable(config: Config, samples: list[Sample]) -> tuple[list[Sample], list[str]]:
     """The samples and what was left out of them: nothing, or, when the configuration says so, what cannot be read."""
     if config.on_unreadable == "raise":
@@ -158,6 +142,14 @@ def refuse_leaks(folder: Path, listed: list[Sample], test: list[Sample]) -> None
         raise Refused(f"{folder}: {' '.join(map(str, problems))} `s4d doctor` says more; training was not started")
 
 
+def refuse_shared_validation(folder: Path, own: list[Sample], listed: list[Sample], test: list[Sample]) -> None:
+    """An epoch that was chosen on what is trained on, or on what is tested, was not chosen."""
+    for name, others in (("training", listed), ("test", test)):
+        if problems := check_samples(own, others):
+            raise Refused(f"{folder}: the listed validation split and the {name} list: {' '.join(map(str, problems))} "
+                          "Or set validation_from: train, so that a validation set is cut off the training list")
+
+
 def views(config: Config, samples: list[Sample], sampling: str, seed: int, **more: object) -> FaceDataset:
     """Samples of one kind as the stage reads them: varied in training, squared and centred in evaluation."""
     training = sampling in ("train", "pretrain")
@@ -169,11 +161,45 @@ def views(config: Config, samples: list[Sample], sampling: str, seed: int, **mor
     )
 
 
-def training_split(config: FinetuneConfig, modality: str, listed: list[Sample]) -> tuple[list[Sample], list[Sample]]:
-    """(train, validation) of one modality: validation is cut off first, then the few labels are drawn from the rest."""
+def validates_on_list(config: Config, modality: str) -> bool:
+    """Whether a fine-tuning chooses its epoch on a validation split that its lists have, and not on a part of train.
+
+    Refused where it is to be and there is none.
+    """
+    wanted = getattr(config, "validation_from", "train")
+    if wanted == "train":
+        return False
+    folder, name = data_folder(config, modality), config.clips_as if modality == "clip" else config.stills_as
+    there = has_validation(name, folder, config.lists(modality), _fold(config, modality, folder))
+    if wanted == "list" and not there:
+        raise Refused(f"validation_from: list, but {folder} as {name!r} has no validation split; name it in "
+                      f"{'clips' if modality == 'clip' else 'stills'}_lists, as in {{splits: {{validation: dev}}}}")
+    return there
+
+
+def listed_validation(config: FinetuneConfig, modality: str) -> list[Sample]:
+    """The validation samples that the lists name; none where validation is cut off the training list."""
+    if not validates_on_list(config, modality):
+        return []
+    found = read_samples(config, modality, "validation")
+    say(f"{config.name}: the epoch is chosen on the validation split of the {modality} lists, {len(found):,} samples")
+    return found
+
+
+def training_split(config: FinetuneConfig, modality: str, listed: list[Sample], own: list[Sample] | None = None
+                   ) -> tuple[list[Sample], list[Sample]]:
+    """(train, validation) of one modality: validation is cut off first, then the few labels are drawn from the rest.
+
+    `own` is the validation split that the lists have, read here where it is not given; with one, nothing is cut off.
+    """
+    own = listed_validation(config, modality) if own is None else own
     listed = _relabelled(config, modality, listed)
-    train, validation = split_validation(listed, config.validation, config.split_seed)
+    train, validation = (listed, _relabelled(config, modality, own)) if own else split_validation(
+        listed, config.validation, config.split_seed)
     count = config.train_clips if modality == "clip" else config.train_stills
+    if count and count > len(train):
+        raise Refused(f"train_{'clips' if modality == 'clip' else 'stills'}={count}, but {len(train):,} are there to "
+                      f"train on in {data_folder(config, modality)}: say fewer, or leave it out to take all")
     return (few_labels(train, count, config.split_seed) if count else train), validation
 
 

@@ -16,6 +16,7 @@ from s4d_lib.files import sha256_of
 from s4d_lib.precision import COMPUTES_IN, device_of
 from s4d_lib.records import DataUse, Record, code_state, device_state, fingerprint, peak_memory_mb
 from s4d_lib.training.configs import Config, FinetuneConfig, geometry
+from s4d_lib.training.data import validates_on_list
 from s4d_lib.training.later import unused
 from s4d_lib.training.state import Progressed
 from s4d_lib.weights.files import SHIPPED
@@ -110,7 +111,7 @@ def run_record(config: Config, kind: str, headline: str, where: Progressed, outc
     device = device_of(config.device)
     protocol = {"test": TEST_VIEWS}
     if isinstance(config, FinetuneConfig):
-        protocol |= {"epoch_rule": config.epoch_rule, "fold": config.fold, "validation": config.validation,
+        protocol |= {"epoch_rule": config.epoch_rule, "fold": config.fold, "validation": _validation(config),
                      "split_seed": config.split_seed, "select": config.select}
         protocol |= {m: _protocol(config, m) for m in config.modalities}
     return Record(
@@ -122,6 +123,12 @@ def run_record(config: Config, kind: str, headline: str, where: Progressed, outc
         device=device_state(device) | {"computed_in": COMPUTES_IN[config.precision]} | distributed.state(),
         peak_memory_mb=peak_memory_mb(device),
     )
+
+
+def _validation(config: FinetuneConfig) -> float | dict[str, float | str]:
+    """The share that was cut off the training list; by modality where the lists have a validation split."""
+    of = {m: "listed" if validates_on_list(config, m) else config.validation for m in config.modalities}
+    return of if "listed" in of.values() else config.validation
 
 
 def _protocol(config: FinetuneConfig, modality: str) -> dict:

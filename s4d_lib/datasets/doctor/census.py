@@ -27,10 +27,12 @@ from s4d_lib.datasets.folders import (
     rows_of,
     split_folder,
 )
+from s4d_lib.datasets.groups import groups_of
 from s4d_lib.datasets.labels import LabelSchema, ReaderNote, schema_named
 from s4d_lib.datasets.list_form import SPLITS, USUAL, ListForm
 from s4d_lib.datasets.lists import Bad, DataRoot, Row, RowError, clean, encoding_of
 from s4d_lib.datasets.named_files import named_rows
+from s4d_lib.datasets.own_validation import has_validation
 from s4d_lib.datasets.tables import Table
 from s4d_lib.errors import Refused
 
@@ -88,6 +90,7 @@ class Census:
         self.members: dict[str, int] = {}
         self.groups: dict[str, int] = {}
         self.group_of: dict[str, str] = {}  # id → group
+        self.told_groups: dict[str, str] | None = None  # id → group of groups.csv, which counts in place of the lists'
         self.outside: list[str] = []  # names that lead out of the folder
         self.frames: dict[str, int] = {}  # id → how many frames a list says that it has
         self._labels: dict[str, str] = {}
@@ -99,7 +102,8 @@ class Census:
         self.listings.append(listing)
         for row in rows:
             try:
-                id = layout.whole(clean(row.name, f"{listing.path}:{row.line}"))
+                name = clean(row.name, f"{listing.path}:{row.line}")
+                id = layout.whole(name)
             except RowError as error:
                 note("name outside the folder", str(error))
                 self.outside.append(row.name)
@@ -111,9 +115,12 @@ class Census:
             self.members[id] = held | bit
             if row.frames is not None:
                 self.frames[id] = row.frames
-            if row.group is not None:
-                self.groups[row.group] = self.groups.get(row.group, 0) | bit
-                self.group_of[id] = row.group
+            group = row.group if self.told_groups is None else self.told_groups.get(name)
+            if group is not None:
+                self.groups[group] = self.groups.get(group, 0) | bit
+                self.group_of[id] = group
+            elif self.told_groups is not None:
+                note("without a group", id)
             if row.label is not None:
                 self._count(listing, row, id, layout, note)
 
@@ -163,6 +170,10 @@ def read_census(
         raise Refused(f"{root}: {'a table' if dataset == 'table' else 'class folders'} does not say its class order; "
                       "say its schema, as in --schema dfew, or your own classes, as in --classes pain,no_pain")
     census = Census(dataset, schema_named(schema or layout.schema))
+    try:
+        census.told_groups = groups_of(data.path)
+    except (ValueError, OSError) as error:
+        note("unreadable list", str(error))
     if dataset == "table":
         found = _table_lists(data, form, fold, census.schema.name != "unlabelled", note)
     elif layout.by_name is not None:
@@ -170,7 +181,7 @@ def read_census(
     elif as_class_folders(layout, data.path, form):
         found = _class_folders(data, form, note)
     else:
-        found = _named_lists(data, layout, form, fold, note)
+        found = _named_lists(data, dataset, form, fold, note)
     for one, rows in found:
         bad, before = [], len(census.outside)
         with warnings.catch_warnings(record=True) as notes:
@@ -193,11 +204,12 @@ def read_census(
 Found = Iterator[tuple[Listing, Callable[[Bad], Iterator[Row]]]]
 
 
-def _named_lists(data: DataRoot, layout: FolderLayout, form: ListForm, fold: int | None, note: Note) -> Found:
+def _named_lists(data: DataRoot, dataset: str, form: ListForm, fold: int | None, note: Note) -> Found:
+    layout = LAYOUTS[dataset]
     folds = [fold] if fold is not None else range(1, fold_count(layout, form) + 1)
     seen: dict[Path, bool] = {}
     for number in folds:
-        for split in layout.splits:
+        for split in SPLITS if has_validation(dataset, data.path, form, number) else layout.splits:
             names = [clean(name, "--listing") for name in list_names(layout, split, number, form)]
             path = next((data.path / name for name in names if (data.path / name).is_file()
                          or (layout.arrays and (data.path / name).is_dir())), None)
@@ -210,7 +222,8 @@ def _named_lists(data: DataRoot, layout: FolderLayout, form: ListForm, fold: int
             if not seen.setdefault(path, False) and path.suffix == ".txt" and _is_chinese(path):
                 note("Chinese captions", str(path.relative_to(data.path)))
             seen[path] = True
-            labels = data.path / clean(form.label_names(split, number), "--labels") if form.labels else None
+            named = [data.path / clean(name, "--labels") for name in form.label_names(split, number)]
+            labels = next((place for place in named if place.is_file()), named[0] if named else None)
 
             def rows(bad: Bad, path: Path = path, split: str = split, number: int = number, labels: Path | None = labels
                      ) -> Iterator[Row]:
@@ -281,6 +294,8 @@ def _table_lists(data: DataRoot, form: ListForm, fold: int | None, labelled: boo
 
 def _table_parts(table: Table, part: str, number: int, by_file: bool, fold: int | None, note: Note) -> Found:
     splits, folds = table.parts(lambda error: note("bad row", str(error)))
+    for name, number_of in table.named_folds.items():
+        note("folds by name", f"{number_of}: {name}")
     if not by_file and not folds and not {"train", "test"} <= set(splits):
         missing = [split for split in ("train", "test") if split not in splits] if splits else ["test"]
         note("list missing", f"{table.path.name}: {'no row is of the split ' + ' or '.join(missing) if splits else ''}"

@@ -31,7 +31,7 @@ from s4d_lib.datasets.folders import LAYOUTS, FolderLayout, fold_count, list_pla
 from s4d_lib.datasets.labels import LabelSchema
 from s4d_lib.datasets.list_form import form_of
 from s4d_lib.datasets.lists import ASSUMED
-from s4d_lib.datasets.own_data import configuration
+from s4d_lib.datasets.own_data import chapter_words, configuration
 from s4d_lib.datasets.protocols import EXPECTED, PROTOCOLS, Expected, Protocol, compare
 from s4d_lib.datasets.readers import folds_of
 from s4d_lib.errors import Refused
@@ -96,8 +96,12 @@ def diagnose(
     training = None if reading is None else configuration(name, str(root), modality_of(layout, report), reading)
     if training is not None and 1 not in (folds := {one.fold for one in lists}) and "mode" in training:
         training["fold"] = min(folds)
+    if training is not None and "mode" in training and any(
+            note.count[kind] for kind in ("shared with validation", "group shared with validation")):
+        training["validation_from"] = "train"
     return Diagnosis(str(root), name, census.schema.name, deep, lists, report, protocols, note.findings(levels),
                      reading, training,
+                     chapter_words(training) if training is not None and "mode" in training else None,
                      () if reading is None else folds_of(name, root, form))
 
 

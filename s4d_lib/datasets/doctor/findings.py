@@ -10,6 +10,7 @@ Derived in chapter 02.
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -22,6 +23,7 @@ Level = Literal["error", "warning", "note"]
 _EXTRACT = "Extract or fetch the data again, name another folder with --frames, or shorten the list"
 _BROKEN = "Fetch or extract it again, or take its row out of the lists"
 _LOOK = "Look at both; if one is made from the other, take it out of one of the two"
+_NO_CHOICE = "Nothing, or correct the lists: a training as printed above cuts a validation set off the training list"
 _LEAK = "Take it out of one of the two: a model that has seen it cannot be tested on it"
 
 # kind → (level, what it means, remedy), in the order in which findings are listed
@@ -41,9 +43,14 @@ KINDS: dict[str, tuple[Level, str, str]] = {
         "warning", "no label is 0 and none is the number of classes", "Say base=0 or base=1 (--base here)"),
     "label against the name": (
         "error", "the label is another expression than the folder says", "Use the class order that the list has"),
+    "without a group": ("error", "groups.csv does not say who is shown", "Add them to groups.csv, or take it away"),
     "two labels": ("warning", "lists give a clip different labels", "Use the lists of one source"),
     "in train and test": ("error", "a fold tests on what it has trained on", _LEAK),
     "group in train and test": ("error", "a fold tests on people it has trained on", "Split by group"),
+    "shared with validation": (
+        "warning", "clips of the validation split are trained on or tested too", _NO_CHOICE),
+    "group shared with validation": (
+        "warning", "people of the validation split are trained on or tested too", _NO_CHOICE),
     "test folds overlap": ("warning", "clips are tested in several folds", "Use the published lists: means of folds "
                            "count such clips twice"),
     "group in several test folds": ("warning", "people are tested in several folds",
@@ -91,6 +98,7 @@ KINDS: dict[str, tuple[Level, str, str]] = {
     "twice": ("note", "a clip is there as a video and as frames", "Nothing: the video is read"),
     "without a row": ("note", "on disk, but in no list", "Nothing, if the lists are whole: they leave clips out"),
     "left out by the reader": ("note", "what the reader leaves out", "Nothing"),
+    "folds by name": ("note", "folds that are words, counted in their order", "Nothing: fold= takes the number"),
     "Chinese captions": ("note", "lists with captions in GB 18030", "Nothing: they are read as such"),
     "near copies not looked for": ("note", "equal pixels were", "Install it and look again"),
     "walked": ("note", "there is no list; all that was found is taken", "Nothing"),
@@ -171,6 +179,7 @@ class Diagnosis:
     findings: tuple[Finding, ...]
     reading: dict[str, Any] | None = None  # what to tell the reader, beside split and fold; None: nothing to be read
     training: dict[str, Any] | None = None  # the same as a configuration says it
+    chapter: dict[str, Any] | None = None  # the same as parameters of chapter 07
     folds: tuple[int, ...] = ()  # that the reader is to be asked for; () where there is one split
 
     @property
@@ -244,6 +253,10 @@ def print_report(diagnosis: Diagnosis, file: TextIO | None = None) -> None:
             f"{', fold' if diagnosis.folds else ''}{told})")
     if diagnosis.training is not None:
         say(f"to train on it, in the file of `s4d train`: {json.dumps(diagnosis.training, ensure_ascii=False)}")
+    if diagnosis.chapter is not None:
+        told = [f"{name}={json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else value}"
+                for name, value in diagnosis.chapter.items()]
+        say(f"to run a chapter on it: s4d book 07 {' '.join(f'-p {shlex.quote(word)}' for word in told)}")
     rows = [(r.path, r.split, str(r.fold), f"{r.rows:,}", "words" if r.base is None else str(r.base),
              " ".join(map(str, r.per_class)), r.published) for r in diagnosis.lists]
     found = [(f.level, f.kind, f"{f.count:,}", f.meaning, "; ".join(printable(text, LONGEST) for text in f.examples),

@@ -7,6 +7,7 @@ Derived in chapter 02.
 
 from __future__ import annotations
 
+from itertools import permutations
 from typing import NamedTuple
 
 from s4d_lib.datasets.doctor.census import Census, bit_of
@@ -29,14 +30,14 @@ def judge_folds(census: Census, folds: int, note: Tally) -> None:
     tests = sum(bit_of(fold, "test") for fold in tested)
     for id, mask in census.members.items():
         if leak := leaking(mask, mask, present):
-            note("in train and test", f"{id}, fold {leak.fold}")
+            note(_kind(leak), f"{id}, fold {leak.fold}")
         if (mask & tests).bit_count() > 1:
             note("test folds overlap", f"{id}, {_folds(mask, tested)}")
         elif 1 < folds == len(tested) and not mask & tests:
             note("never tested", id)
     for group, mask in census.groups.items():
         if leak := leaking(mask, mask, present):
-            note("group in train and test", f"{group}, fold {leak.fold}")
+            note(f"group {_kind(leak)}", f"{group}, fold {leak.fold}")
         elif (mask & tests).bit_count() > 1:  # lists of test folds alone
             note("group in several test folds", f"{group}, {_folds(mask, tested)}")
 
@@ -47,13 +48,21 @@ def folds_of(census: Census) -> list[int]:
 
 
 def leaking(a: int, b: int, folds: list[int]) -> Leak | None:
-    """The first fold in which one mask is in one split and the other in another."""
-    for fold in folds:
-        for one in SPLITS:
-            for other in SPLITS:
-                if one != other and a & bit_of(fold, one) and b & bit_of(fold, other):
+    """The first fold in which one mask is in one split and the other in another; training and test come first."""
+    for pairs in (_SCORED, _CHOSEN):
+        for fold in folds:
+            for one, other in pairs:
+                if a & bit_of(fold, one) and b & bit_of(fold, other):
                     return Leak(fold, one, other)
     return None
+
+
+_SCORED = (("train", "test"), ("test", "train"))
+_CHOSEN = tuple(pair for pair in permutations(SPLITS, 2) if "validation" in pair)
+
+
+def _kind(leak: Leak) -> str:
+    return "shared with validation" if "validation" in leak[1:] else "in train and test"
 
 
 def _folds(mask: int, tested: list[int]) -> str:

@@ -8,10 +8,12 @@ Equal pixels have equal digests. Near copies go through three sieves, each stric
     coarse   correlation of 8 × 8 grey pixels, one product of matrices for thousands of pairs
     hash     `imagehash.dhash`, 256 bits: the whole of one against 25 windows of the other, since cutting off 5 % turns
              a quarter of the bits; COPY_BITS may differ
-    pixels   correlation of 12 × 12 colour pixels after the window was fitted, to 1.25 % of an edge
+    pixels   correlation of 12 × 12 colour pixels after the window was fitted, to 1.25 % of an edge; of grey ones where
+             one of the two pictures has no colour
 
-Each looks at the mirrored picture too. A clip counts as one tall picture of its first, middle and last frame. Bounds
-were chosen on drawn people and measured on others (ci/benchmarks/copies.py).
+Each looks at the mirrored picture too. A clip counts as one tall picture of its first, middle and last frame; beside a
+picture each of the three counts by itself. Bounds were chosen on drawn people and measured on others
+(ci/benchmarks/copies.py).
 
 Derived in chapter 02.
 """
@@ -26,6 +28,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+COLOURLESS = 6  # largest difference between the channels of a pixel of a grey picture, after JPEG
+_LUMA = np.tile(np.array([[0.299], [0.587], [0.114]], np.float32), 3)  # colour → grey in all three channels
 SMALL, GREY, FLAT = 24, 72, 4.0  # px of the kept picture and of the one that is hashed; grey levels of an empty one
 COARSE, COPY_BITS, COPY_PIXELS = 0.85, 48, 0.975
 _CUTS = [(0, 0), (0.05, 0), (0, 0.05), (0.025, 0.025), (0.05, 0.05)]  # off the two ends of an axis
@@ -46,6 +50,12 @@ class Print(NamedTuple):
     @property
     def frames(self) -> int:
         return len(self.small) // (3 * SMALL * SMALL)
+
+    def frame(self, number: int) -> Print:
+        """What is kept of one of the frames, without digests."""
+        small, hashes = 3 * SMALL * SMALL, 32 * (len(WINDOWS) + 1)
+        return Print(b"", b"", self.small[small * number : small * (number + 1)],
+                     self.hashes[hashes * number : hashes * (number + 1)])
 
 
 class Pair(NamedTuple):
@@ -119,17 +129,30 @@ def near_pairs(prints: Sequence[Print], compared: Compared, order: Sequence[int]
     """
     order = np.zeros(len(prints)) if order is None else np.asarray(order)
     for frames in sorted({one.frames for one in prints if one.hashes}):
-        chosen = np.array([i for i, one in enumerate(prints) if one.frames == frames])
-        chosen = chosen[np.argsort(order[chosen], kind="stable")]
-        kept = _Kept([prints[i] for i in chosen], frames)
-        for at in range(0, len(chosen), block):
-            rows = np.arange(at, min(at + block, len(chosen)))
-            for beside in range(at, len(chosen), 4 * block):
-                columns = np.arange(beside, min(beside + 4 * block, len(chosen)))
-                wanted = compared(chosen[rows], chosen[columns]) & (rows[:, None] < columns)
-                if wanted.any():
-                    for a, b, mirrored in kept.pairs(rows, columns, wanted):
-                        yield Pair(*sorted((int(chosen[a]), int(chosen[b]))), bool(mirrored))
+        chosen = [i for i, one in enumerate(prints) if one.frames == frames]
+        yield from _pairs_of([prints[i] for i in chosen], np.array(chosen), compared, order, seen, block)
+    stills = np.array([one.frames == 1 for one in prints], bool)
+    if stills.any() and not stills.all():
+        single = [(one.frame(k), i) for i, one in enumerate(prints) for k in range(one.frames) if one.hashes]
+        beside = lambda a, b: compared(a, b) & (stills[a][:, None] != stills[b])  # noqa: E731
+        places = np.array([i for _, i in single])
+        yield from dict.fromkeys(_pairs_of([one for one, _ in single], places, beside, 2 * order + stills, None, block))
+
+
+def _pairs_of(prints: Sequence[Print], places: np.ndarray, compared: Compared, order: np.ndarray,
+              seen: Callable[[int], object] | None, block: int) -> Iterator[Pair]:
+    """The same of prints with one number of frames, by the places that they are of."""
+    sorting = np.argsort(order[places], kind="stable")
+    places, kept = places[sorting], _Kept([prints[i] for i in sorting], prints[0].frames)
+    for at in range(0, len(places), block):
+        rows = np.arange(at, min(at + block, len(places)))
+        for beside in range(at, len(places), 4 * block):
+            columns = np.arange(beside, min(beside + 4 * block, len(places)))
+            wanted = compared(places[rows], places[columns]) & (rows[:, None] < columns)
+            if wanted.any():
+                for a, b, mirrored in kept.pairs(rows, columns, wanted):
+                    yield Pair(*sorted((int(places[a]), int(places[b]))), bool(mirrored))
+        if seen is not None:
             seen(len(rows))
 
 
@@ -144,6 +167,8 @@ class _Kept:
         hashes = hashes.reshape(count, frames, len(WINDOWS) + 1, 32).swapaxes(1, 2)
         self.hashes = np.ascontiguousarray(hashes).reshape(count, len(WINDOWS) + 1, 32 * frames).view(np.uint64)
         self.frames = frames
+        spread = self.small.max(-1).astype(np.int16) - self.small.min(-1)  # between the channels of a pixel
+        self.grey = (spread <= COLOURLESS).all((1, 2, 3))
         self.cut = [self._coarse(cut) for cut in (_CUTS[0], _CUTS[3], _CUTS[4])]
         self.turned = self._coarse(_CUTS[0], -1)
 
@@ -188,6 +213,8 @@ class _Kept:
         whole, across = self.small[outer].astype(np.float32), np.stack([_averages(12, *cut) for cut in _FINE])
         there = self.small[inner]
         there = np.where(mirrored[:, None, None, None, None], there[:, :, :, ::-1], there).astype(np.float32)
+        mixed = self.grey[outer] != self.grey[inner]
+        whole[mixed], there[mixed] = whole[mixed] @ _LUMA, there[mixed] @ _LUMA
         target = _unit(np.einsum("ij,cfjkl,mk->cfiml", across[0], there, across[0], optimize=True))
         column, row = _FINE_OF[window // len(_CUTS)], _FINE_OF[window % len(_CUTS)]
         for _ in range(2):

@@ -42,6 +42,7 @@ from s4d_lib.datasets.doctor.census import read_census
 from s4d_lib.datasets.doctor.diagnosis import NAMES
 from s4d_lib.datasets.doctor.inventory import picture_size
 from s4d_lib.datasets.folders import LAYOUTS
+from s4d_lib.datasets.groups import groups_of
 from s4d_lib.datasets.labels import ReaderNote, schema_named
 from s4d_lib.datasets.list_form import NAMES as WORDS
 from s4d_lib.datasets.list_form import ListForm
@@ -162,6 +163,8 @@ def collect(
     """(every sample once, in natural order, with the lists that name it; what the readers refused)."""
     found: dict[str, Item] = {}
     errors: list[RowError] = []
+    if "groups" not in options and (people := groups_of(source)) is not None:
+        options = {**options, "groups": people}
     for part, number in _lists(source, dataset, split, fold, options):
         kept: list[RowError] = []
         for sample in read_dataset(source, dataset, part, number, **options, errors=kept):
