@@ -17,15 +17,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-# `dense` answers where its rows times d², the arithmetic of a row up to a constant, are no more than this. On a CPU (one
-# thread, float32, forward and backward, medians of 15) the loop takes 1.2 to 1.7 times as long there, at twice that as
-# long, and above it less.
+# `dense` answers where its rows times d², the arithmetic of a row up to a constant, are no more than this. On a CPU
+# (one thread, float32, forward and backward, medians of 15) the loop takes 1.2 to 1.7 times as long there, at twice
+# that as long, and above it less.
 DENSE = {"cpu": 2e7}
 # Elsewhere: where the additional products take as long as the launches of `padded`, some 100 µs at 3e14 operations a
 # second. Counted, not measured.
 DENSE_ELSEWHERE = 2e10
-# On a CPU `padded` answers up to this width: the loop takes 1.1 to 1.4 times as long there up to 1600 tokens, as long at
-# more of them or at width 256, and 0.85 times at 384 and 72 tokens, where stacking the weights counts.
+# On a CPU `padded` answers up to this width: the loop takes 1.1 to 1.4 times as long there up to 1600 tokens, as long
+# at more of them or at width 256, and 0.85 times at 384 and 72 tokens, where stacking the weights counts.
 PADDED_ON_CPU = 256
 
 
