@@ -183,7 +183,8 @@ def test_which_way_is_taken(monkeypatch):
     cpu, other = torch.device("cpu"), torch.device("meta")
     for question, wanted in {
         (cpu, 64, 64, 8, None): "dense", (cpu, 800, 768, 8, None): "loop", (cpu, 800, 768, 8, 200): "loop",
-        (cpu, 1024, 64, 8, 256): "padded", (cpu, 800, 192, 8, 200): "padded", (cpu, 3, 1024, 8, 0): "loop",
+        (cpu, 1024, 64, 8, 256): "padded", (cpu, 800, 192, 8, 200): "padded", (cpu, 72, 384, 8, 18): "loop",
+        (cpu, 3, 1024, 8, 0): "loop",
         (other, 64, 64, 8, 16): "dense", (other, 4096, 768, 8, 1024): "dense", (other, 65536, 768, 8, 16384): "padded",
         (other, 65536, 768, 8, None): "dense", (other, 65536, 768, 8, 65536): "dense",
     }.items():

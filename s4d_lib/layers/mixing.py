@@ -17,14 +17,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-# Which way is fastest, by the rows that it computes times d², the arithmetic of a row up to a constant. On a CPU
-# (one thread, float32, forward and backward, d from 64 to 768, 72 to 6400 tokens) the loop's Python and its small
-# products cost 1.2 to 1.7 times as much as `dense` below the first number and as `padded` below the second; above
-# them the arithmetic saved outweighs that. For other devices the first is where the additional products of `dense`
-# take as long as the launches of `padded`, some 100 µs at 3e14 operations a second: counted, not measured.
+# `dense` answers where its rows times d², the arithmetic of a row up to a constant, are no more than this. On a CPU
+# (one thread, float32, forward and backward, medians of 15) the loop takes 1.2 to 1.7 times as long there, at twice
+# that as long, and above it less.
 DENSE = {"cpu": 2e7}
+# Elsewhere: where the additional products take as long as the launches of `padded`, some 100 µs at 3e14 operations a
+# second. Counted, not measured.
 DENSE_ELSEWHERE = 2e10
-PADDED_ON_CPU = 1e8
+# On a CPU `padded` answers up to this width: the loop takes 1.1 to 1.4 times as long there up to 1600 tokens, as long
+# at more of them or at width 256, and 0.85 times at 384 and 72 tokens, where stacking the weights counts.
+PADDED_ON_CPU = 256
 
 
 def ranks(indices: Tensor, experts: int) -> Tensor:
@@ -42,7 +44,7 @@ def way(device: torch.device, tokens: int, dim: int, experts: int, places: int |
     limited, row = places is not None and 0 < places < tokens, dim * dim
     if experts * tokens * row <= DENSE.get(device.type, DENSE_ELSEWHERE):
         return "dense"
-    if limited and (not waits or experts * places * row <= PADDED_ON_CPU):
+    if limited and (not waits or dim <= PADDED_ON_CPU):
         return "padded"
     return "loop" if waits else "dense"
 
