@@ -15,13 +15,12 @@ import argparse
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from s4d_lib.bench.chores import loading_data
+from s4d_lib.bench.chores import reading_with
 from s4d_lib.bench.networks import Task, make
 from s4d_lib.bench.parts import Mixing, layer_call
 from s4d_lib.bench.timing import Call, Clock, median_between, take_turns
@@ -50,16 +49,7 @@ def dials(size: Size, device: str) -> dict[str, dict[int, Call]]:
 
 def workers(size: str) -> dict[int, Call]:
     """Reading and varying the same batches with so many worker processes; 0 is this process."""
-    data, step = loading_data(Task("finetune", "clip", size, 4))
-    return {n: partial(_read, data, step, n) for n in WORKERS}
-
-
-def _read(data: object, step: object, count: int) -> None:
-    from s4d_lib.training.plans import collate, keys
-
-    loader = torch.utils.data.DataLoader(data, batch_sampler=keys([step] * 8, 0), num_workers=count, collate_fn=collate)
-    for _ in loader:
-        pass
+    return {n: reading_with(n, Task("finetune", "clip", size, 4)) for n in WORKERS}
 
 
 def exponent(values: Sequence[float], seconds: np.ndarray) -> dict[str, float]:

@@ -1,10 +1,9 @@
 """`s4d bench`: intervals against another library, the textbook against ours, and a slow-down that must be seen."""
 
-import importlib.util
 import itertools
 import math
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 
 import numpy as np
@@ -13,8 +12,8 @@ import torch
 from scipy.stats import binom, quantile_test
 from typer.testing import CliRunner
 
-from s4d_lib.bench import memory, networks, parts
-from s4d_lib.bench.baselines import TEXTBOOK, available
+from s4d_lib.bench import chores, memory, networks, parts
+from s4d_lib.bench.baselines import TEXTBOOK, available, load_script
 from s4d_lib.bench.measuring import headline, measure, measure_row
 from s4d_lib.bench.networks import Task, differences
 from s4d_lib.bench.rows import Row, Settings, all_rows, chosen
@@ -23,6 +22,8 @@ from s4d_lib.bench.timing import Clock, median_between, ratios, take_turns
 from s4d_lib.cli.app import app
 from s4d_lib.errors import Refused
 from s4d_lib.figures import draw_bench
+from s4d_lib.layers.tokens import position_table
+from s4d_lib.models.sizes import resolve_size
 from s4d_lib.records import Record, read_record
 
 NANO = Task("finetune", "clip", "nano", 2)
@@ -118,9 +119,9 @@ def test_the_textbook_is_ours(stage, modality, experts):
 
 @pytest.mark.parametrize("size", ["tiny", "small"])
 def test_positions_of_other_sizes_are_ours(size):
-    model = networks.our_network(Task("predict", "clip", size, 1))
-    twin = networks.textbook_twin(model)
-    torch.testing.assert_close(twin.positions, model.positions, atol=1e-6, rtol=0)
+    s = resolve_size(size)
+    theirs = load_script(TEXTBOOK).positions(asdict(s), s.dim)
+    torch.testing.assert_close(theirs, position_table(s.grid, s.dim, s.positions), atol=1e-6, rtol=0)
 
 
 def test_a_changed_weight_is_a_difference(monkeypatch):
@@ -246,6 +247,19 @@ def test_a_stopped_benchmark_goes_on_and_a_failed_row_is_tried_again(tmp_path):
     assert set(read_record(path).results["rows"]) == {"one"}
 
 
+def test_a_benchmark_beside_the_library_can_be_a_row(monkeypatch, tmp_path):
+    path = tmp_path / "planted_steps.py"
+    path.write_text("def step_ratio(kind, repeats):\n"
+                    "    return {'loop_ms': 12.0, 'bare_ms': 10.0, 'ratios': [1.2] * repeats}\n")
+    monkeypatch.setattr(chores, "SMALL_STEPS", path)
+    [row] = chosen(all_rows(replace(QUICK, quick=False)), ["small nano joint"])
+    ways = measure_row(row, QUICK)["ways"]
+    assert ways["ours"]["seconds"] == 0.012 and ways["its arithmetic"]["ratio"]["value"] == pytest.approx(1 / 1.2)
+    monkeypatch.setattr(chores, "SMALL_STEPS", tmp_path / "none.py")
+    with pytest.raises(Refused):
+        chosen(all_rows(replace(QUICK, quick=False)), ["small nano joint"])
+
+
 @pytest.mark.spawns
 def test_the_command_measures_writes_and_prints(tmp_path):
     path = tmp_path / "bench.json"
@@ -284,17 +298,9 @@ def test_without_the_repository_ours_is_measured_alone(monkeypatch, tmp_path):
 # ------------------------------------------------------------------------------------------------- growth
 
 
-def script(name):
-    """A benchmark beside the library, as a module."""
-    spec = importlib.util.spec_from_file_location(name, TEXTBOOK.with_name(f"{name}.py"))
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_exponents_of_costs_are_slopes():
     """Exact powers give their exponent whatever slows a whole turn; with a fixed part beside it, less than that."""
-    costs_by_size = script("costs_by_size")
+    costs_by_size = load_script(TEXTBOOK.with_name("costs_by_size.py"))
     values, slow = [1, 2, 4, 8], np.array([1, 3, 1, 1, 2, 1, 5, 1, 1])
     found = costs_by_size.exponent(values, np.outer(np.power(values, 1.7), slow))
     assert [found[key] for key in ("value", "low", "high")] == pytest.approx([1.7] * 3)

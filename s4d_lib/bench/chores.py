@@ -107,12 +107,17 @@ def loading_data(task: Task) -> tuple[Any, Any]:
     return data, Step("clip", tuple(i % len(samples) for i in range(task.batch)))
 
 
-def _load(data: Any, step: Any) -> None:
-    from s4d_lib.training.plans import collate, keys
+def _load(data: Any, step: Any, count: int = 1, workers: int = 0) -> None:
+    from s4d_lib.training.plans import keys
 
-    loader = torch.utils.data.DataLoader(data, batch_sampler=keys([step], 0), collate_fn=collate)
-    for _ in loader:
+    sampler = keys([step] * count, 0)
+    for _ in torch.utils.data.DataLoader(data, batch_size=None, sampler=sampler, num_workers=workers):
         pass
+
+
+def reading_with(workers: int, task: Task, count: int = 8) -> Call:
+    """`count` such batches, read by so many worker processes; 0 is this process."""
+    return partial(_load, *loading_data(task), count, workers)
 
 
 def loading_ways(task: Task) -> dict[str, Any]:

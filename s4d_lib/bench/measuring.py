@@ -26,7 +26,8 @@ from s4d_lib.records import Record, code_state, device_state, peak_memory_mb, re
 NOT_SLOWER = 0.97  # the lower end of a ratio's interval from which ours counts as not slower
 MACHINE = "matmul"  # the way beside the others that stands for what the machine can do
 PROTOCOL = {
-    "turns": "ways take turns, each turn beginning with another; one turn before them is not counted, three on a GPU",
+    "turns": "ways take turns, each turn beginning with another; one turn before them is not counted, of networks on "
+             "a GPU three, of a whole film none",
     "ratio": "time of the other / time of ours in the same turn; median with the interval of the sign test (95 % from "
              "six turns on; of fewer their range, whose coverage is said)",
     "of_matmul": "operations of a call / its time / the rate of [800 768] × [768 3072] products in the same turn, in "
@@ -69,8 +70,7 @@ def measure_row(row: Row, settings: Settings, told: Callable[[], None] = lambda:
     calls = {name: make() for name, make in row.ways.items()}
     if row.precision is not None:
         calls[MACHINE], machine_tflop = matmul(settings.device, row.precision)
-    times = take_turns(calls, repeats, Clock(settings.device, settings.clock),
-                       warm=3 if settings.device.startswith("cuda") else 1, told=told)
+    times = take_turns(calls, repeats, Clock(settings.device, settings.clock), row.warm, told)
     found: dict[str, Any] = {"unit": row.unit, "amount": row.amount, "repeats": repeats,
                              "rivals": row.rivals, "ways": {}}
     rates = [machine_tflop / spent for spent in times.pop(MACHINE)] if row.precision is not None else []

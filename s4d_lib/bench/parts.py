@@ -6,6 +6,7 @@ views × crops, a mean softmax for each clip.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -89,8 +90,10 @@ def layer_differences(mixing: Mixing) -> dict[str, float]:
 # ------------------------------------------------------------------------------------------------------ several looks
 
 
-class _Looks(torch.utils.data.Dataset):
-    """Clips in memory as test views: every item `[looks 3 t h w]`, its label 0."""
+class _Looks:
+    """Clips in memory `[n looks 3 t h w]` as a test reads them from files, all with label 0."""
+
+    sampling = "test"
 
     def __init__(self, x: Tensor) -> None:
         self.x, self.samples = x, []
@@ -98,8 +101,9 @@ class _Looks(torch.utils.data.Dataset):
     def __len__(self) -> int:
         return len(self.x)
 
-    def __getitem__(self, index: int) -> dict:
-        return {"x": self.x[index], "label": 0, "index": index}
+    def batch(self, indices: Sequence[int]) -> dict[str, Tensor]:
+        index = torch.as_tensor(indices)
+        return {"x": self.x[index], "label": torch.zeros_like(index), "index": index}
 
 
 def looks_call(way: str, task: Task) -> Call:

@@ -46,6 +46,7 @@ class Row:
                 them
     compare     largest differences from the slow oracle
     repeats     where fewer than those of the settings will do
+    warm        turns before them that are not counted
     memory      whether it is measured
     whole       what measures the row by itself and returns what is kept, in place of all the above
     rivals      whether the others do the same for others' users; else they are parts or bounds, and count for nothing
@@ -59,6 +60,7 @@ class Row:
     operations: Callable[[], float] | None = None
     compare: Callable[[], dict[str, float]] | None = None
     repeats: int | None = None
+    warm: int = 1
     memory: bool = True
     rivals: bool = True
     whole: Callable[[Settings], dict[str, Any]] | None = None
@@ -101,7 +103,7 @@ def network_rows(settings: Settings) -> list[Row]:
 def _network_row(task: Task) -> Row:
     unit: Any = "stills" if task.modality == "image" else "clips"
     return Row(task.name, ways_of(task), unit, task.batch, task.precision, partial(operations, task),
-               partial(differences, task))
+               partial(differences, task), warm=3 if task.device.startswith("cuda") else 1)
 
 
 def part_rows(settings: Settings) -> list[Row]:
@@ -128,7 +130,7 @@ def chore_rows(settings: Settings) -> list[Row]:
         *(row(f"detection stills of {side} px", {"ours": partial(chores.detecting_call, side)}, "stills", chores.FACES)
           for side in ((64,) if settings.quick else (160, 224))),
         row(f"predict a film of {minutes} min", chores.predicting_ways(minutes, settings.device), "seconds of film",
-            60 * minutes, repeats=3),
+            60 * minutes, repeats=3, warm=0),
         *(Row(f"small steps {kind}", {}, "steps", rivals=False, whole=partial(chores.small_steps, kind))
           for kind in ([] if settings.quick else chores.small_kinds())),  # they draw the data of a study
         row("import s4d_lib", chores.importing_ways(), "imports"),

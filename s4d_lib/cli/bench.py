@@ -13,7 +13,8 @@ def bench(
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     precision: Annotated[list[str] | None, typer.Option(help="no or bf16; both if not given, where bf16 "
                          "is not slower than float32.")] = None,
-    repeats: Annotated[int, typer.Option(min=1, help="Turns that are counted; intervals want nine.")] = 9,
+    repeats: Annotated[int | None, typer.Option(min=1, help="Turns that are counted: nine, or three with --quick; six "
+                                                "are the fewest for 95 %.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="As many as PyTorch takes if not given.")] = None,
     clock: Annotated[str, typer.Option(help="wall, or cpu: processor time, for one thread of a busy machine.")
                      ] = "wall",
@@ -50,7 +51,7 @@ def bench(
         say("bf16 is left out: its products are slower here than those in float32; --precision bf16 measures it "
             "nonetheless")
     settings = Settings("nano" if quick and size == "base" else size, device, tuple(precision or ("no", "bf16")),
-                        3 if quick and repeats == 9 else repeats, threads or torch.get_num_threads(), clock, quick)
+                        repeats or (3 if quick else 9), threads or torch.get_num_threads(), clock, quick)
     resolve_size(settings.size)
     picked = chosen(all_rows(settings), rows or [])
     if list_rows:
