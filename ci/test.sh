@@ -69,6 +69,7 @@ fi
 printf '\n== unit tests and chapters (%d notebooks)\n' "${#chapters[@]}"
 echo "To run one test alone: .venv/bin/python -m pytest PATH::NAME. To mend a chapter whose cell fails: edit its .md, then"
 echo "write its .ipynb anew with .venv/bin/python ci/execute_chapters.py CHAPTER."
-# Three for two cores: a quarter of the time is tests that wait for processes of their own.
+# Three for two cores: a quarter of the time is tests that wait for processes of their own. Their files begin first, in the
+# order of ci/tests/conftest.py, which xdist would turn into one by numbers of tests.
 exec python -m pytest ci/tests ${chapters[@]+"${chapters[@]}"} --nbval-lax --nbval-current-env --nbval-cell-timeout=300 \
-    -n 3 --dist loadfile ${words[@]+"${words[@]}"}
+    -n 3 --dist loadfile --no-loadscope-reorder ${words[@]+"${words[@]}"}

@@ -38,6 +38,20 @@ settings.register_profile("unhurried", deadline=None, suppress_health_check=[Hea
 settings.load_profile("unhurried")
 
 
+# Files that wait for browsers and processes take minutes; begun last, one would keep a single worker busy at the end.
+LONG_FIRST = ("browser", "spawns", "notebook", "trains", "slow")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whole files in the order of the longest kind of test that they hold; the tests of a file stay as they stand."""
+    kinds: dict[Path, int] = {}
+    for item in items:
+        marks = {mark.name for mark in item.iter_markers()} | ({"notebook"} if item.path.suffix == ".ipynb" else set())
+        rank = next((i for i, kind in enumerate(LONG_FIRST) if kind in marks), len(LONG_FIRST))
+        kinds[item.path] = min(rank, kinds.get(item.path, rank))
+    items.sort(key=lambda item: kinds[item.path])
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread():
     torch.set_num_threads(1)
