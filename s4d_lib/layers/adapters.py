@@ -13,6 +13,7 @@ Derived in chapter 09.
 """
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -22,6 +23,7 @@ from torch.nn import functional as F
 from s4d_lib.distributed import draw, gather_rows, own_rows, shared
 from s4d_lib.errors import Refused
 from s4d_lib.layers.losses import load_balance_loss
+from s4d_lib.layers.mixing import mix, ranks
 
 BEHAVIOURS = ("clean", "reference")
 # learned: the paper's; quiet: without noise; frozen: with its random first weights; the other two are controls
@@ -71,12 +73,12 @@ class NoisyTopKRouter(nn.Module):
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Tokens `[b n d]` → gates `[b n k]`, experts `[b n k]`, logits `[b n e]`, in float32."""
         # Half precision makes neighbouring logits equal and the choice arbitrary, so autocast stops here.
-        with torch.autocast(z.device.type, enabled=False):
-            logits = _linear_float32(self.topkroute_linear, z)
-            if self.noise and (self.training or self.behaviour == "reference"):
-                spread = F.softplus(_linear_float32(self.noise_linear, z))
+        noisy = self.noise and (self.training or self.behaviour == "reference")
+        with _without_autocast(z.device.type):
+            logits, *spread = _linear_float32(z, self.topkroute_linear, *[self.noise_linear] * noisy)
+            if noisy:
                 noise = draw(lambda n: torch.randn_like(logits.new_empty(n, *logits.shape[1:])), len(logits))
-                logits = logits + noise * spread
+                logits = logits + noise * F.softplus(spread[0])
         best, indices = logits.topk(self.top_k, dim=-1)
         return best.softmax(dim=-1), indices, logits
 
@@ -135,10 +137,19 @@ class MixtureOfAdapterExperts(nn.Module):
         learns = isinstance(self.router, NoisyTopKRouter)
         # Where several processes share a batch: how often each of its samples chose each expert, [batch e].
         chosen = gather_rows(F.one_hot(indices, len(self.experts)).sum(dim=(1, 2))) if shared() else None
-        self.balance_loss = load_balance_loss(logits, indices, self.behaviour, chosen) if learns else z.new_zeros(())
-        served = None if chosen is None else self._served(chosen, z.shape[1])
-        mixed, dropped = self._dispatch(z.flatten(0, 1), gates.flatten(), indices.flatten(), served)
-        self.routing = Routing(gates.detach(), indices, dropped.view_as(indices))
+        balance = load_balance_loss(logits, indices, self.behaviour, chosen) if learns else z.new_zeros(())
+        tokens, asked = z.flatten(0, 1), indices.flatten(0, 1)
+        whole = (z if chosen is None else chosen).shape[0] * z.shape[1]  # `len` would fix the size of an exported batch
+        room, rank, dropped = self.capacity(whole), None, None
+        if room >= whole:
+            room = None
+        else:
+            rank = ranks(asked, len(self.experts))
+            dropped = rank >= (room if chosen is None else self._served(chosen, room)[asked])
+        mixed = mix(self.experts, tokens, gates.flatten(0, 1), asked, rank, dropped, room)
+        if not torch.compiler.is_exporting():  # an exported graph answers and remembers nothing
+            refused = torch.zeros_like(indices, dtype=torch.bool) if dropped is None else dropped.view_as(indices)
+            self.routing, self.balance_loss = Routing(gates.detach(), indices, refused), balance
         return mixed.view_as(z)
 
     def capacity(self, tokens: int) -> int:
@@ -148,39 +159,24 @@ class MixtureOfAdapterExperts(nn.Module):
             return tokens
         return int(tokens * self.router.top_k / len(self.experts) * self.capacity_factor)
 
-    def _served(self, chosen: Tensor, tokens: int) -> list[int]:
-        """How many of this process's tokens each expert serves, so that the first C of the whole batch are served.
+    def _served(self, chosen: Tensor, room: int) -> Tensor:
+        """How many of this process's tokens each expert serves, `[e]`, so that the first of the whole batch are served.
 
-        chosen `[batch e]` as in `forward`, with `tokens` tokens a sample.
+        chosen `[batch e]` as in `forward`; room: how many of the batch's tokens one expert may serve.
         """
         before = chosen.cumsum(dim=0) - chosen
-        left = (self.capacity(len(chosen) * tokens) - before).clamp(min=0)
-        return own_rows(torch.minimum(left, chosen)).sum(dim=0).tolist()
-
-    def _dispatch(self, z: Tensor, gates: Tensor, indices: Tensor,
-                  served: list[int] | None = None) -> tuple[Tensor, Tensor]:
-        """Tokens `[(b n) d]`, gates and experts `[(b n k)]` → mixture `[(b n) d]`, dropped `[(b n k)]`.
-
-        `served`: how many tokens each expert serves; None: as many as its capacity for these tokens.
-        """
-        # One stable sort lines the (token, choice) pairs up by expert, tokens ascending within each. So a
-        # forward pass waits for the device once per layer, not once per expert.
-        order = indices.argsort(stable=True)
-        counts = torch.bincount(indices, minlength=len(self.experts)).tolist()
-        mixed = torch.zeros_like(z)
-        dropped = torch.zeros_like(indices, dtype=torch.bool)
-        most = [self.capacity(len(z))] * len(self.experts) if served is None else served
-        for expert, pairs, capacity in zip(self.experts, order.split(counts), most, strict=True):
-            dropped[pairs[capacity:]] = True
-            tokens = pairs[:capacity] // self.router.top_k
-            answer = gates[pairs[:capacity], None] * expert(z[tokens])
-            mixed = mixed.index_add(0, tokens, answer.to(mixed.dtype))
-        return mixed, dropped
+        return own_rows(torch.minimum((room - before).clamp(min=0), chosen)).sum(dim=0)
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy of the model (an average of weights, a worker's replica) must not drag the last graph along.
         return {**self.__dict__, "routing": None, "balance_loss": None}
 
 
-def _linear_float32(layer: nn.Linear, z: Tensor) -> Tensor:
-    return F.linear(z.float(), layer.weight.float(), layer.bias.float())
+def _without_autocast(device: str) -> AbstractContextManager:
+    return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
+
+
+def _linear_float32(z: Tensor, *layers: nn.Linear) -> tuple[Tensor, ...]:
+    """What each layer makes of z, in one product: they are a few columns wide, and reading z is what takes time."""
+    weight, bias = (torch.cat([getattr(layer, part).float() for layer in layers]) for part in ("weight", "bias"))
+    return F.linear(z.float(), weight, bias).chunk(len(layers), dim=-1)

@@ -149,7 +149,11 @@ class EmotionAnchors(nn.Module):
     @property
     def ready(self) -> bool:
         """Whether every class that must be present holds enough anchors for a target."""
-        return bool((self.filled[self.present] >= self.neighbours).all())
+        return bool(self._enough())
+
+    def _enough(self) -> Tensor:
+        """`ready` where the queues are, so that nobody waits for the device."""
+        return (self.filled[self.present] >= self.neighbours).all()
 
     def anchors(self, label: int) -> tuple[Tensor, Tensor]:
         """Features `[s d]` and outputs `[s classes]` of one class, oldest first; s is at most `slots`."""
@@ -179,9 +183,6 @@ class EmotionAnchors(nn.Module):
 
         No gradient flows through a target.
         """
-        if not self.ready:
-            return SoftTargets(self.outputs.new_zeros(len(features), self.num_classes),
-                               torch.zeros(len(features), dtype=torch.bool, device=features.device))
         s, slot = self.nearest(features)
         clean = self.behaviour == "clean"
         s = s.clamp(min=0.0) if clean else s
@@ -189,8 +190,8 @@ class EmotionAnchors(nn.Module):
         with _full_precision(features):
             summed = torch.einsum("b c k, b c k o -> b o", s, self.outputs[classes, slot])
         total = s.sum(dim=(1, 2))
-        known = total > 0 if clean else torch.ones_like(total, dtype=torch.bool)
-        values = summed / torch.where(known, total, 1.0)[:, None]
+        known = (total > 0) & self._enough() if clean else torch.ones_like(total, dtype=torch.bool)
+        values = torch.where(known[:, None], summed / torch.where(known, total, 1.0)[:, None], 0.0)
         return SoftTargets(values, known)
 
     def loss(self, logits: Tensor, features: Tensor, weight: float) -> Tensor:
@@ -220,16 +221,20 @@ class EmotionAnchors(nn.Module):
         if self.behaviour == "clean":
             rows = tuple(self.gather(row.contiguous()) for row in rows)
         features, outputs, labels = rows
-        if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < self.num_classes:
+        seen = len(labels) and labels.device.type == "cpu"  # an accelerator would be waited for
+        if seen and not 0 <= int(labels.min()) <= int(labels.max()) < self.num_classes:
             raise ValueError(f"labels must lie in 0..{self.num_classes - 1}, got {labels.tolist()}")
         own = F.one_hot(labels, self.num_classes)
         turn = (own.cumsum(dim=0) - own).gather(1, labels[:, None])[:, 0]  # which of its class in this batch, from 0
         slot = (self.pushed[labels] + turn) % self.slots
-        # Of more than `slots` samples of a class the last stay. The others must not be written at all: two writes to
-        # one slot come in no certain order.
+        # Of more than `slots` samples of a class the last stay. Two writes to one slot come in no certain order, so the
+        # others go to a place beyond the queue, which is cut off: no shape depends on how many they are.
         stays = turn >= own.sum(dim=0)[labels] - self.slots
-        self.features[labels[stays], slot[stays]] = features[stays]
-        self.outputs[labels[stays], slot[stays]] = outputs[stays]
+        slot = torch.where(stays, slot, self.slots)
+        for kept, rows in ((self.features, features), (self.outputs, outputs)):
+            room = F.pad(kept, (0, 0, 0, 1))
+            room[labels, slot] = rows
+            kept.copy_(room[:, :-1])
         self.pushed += own.sum(dim=0)
 
     def extra_repr(self) -> str:

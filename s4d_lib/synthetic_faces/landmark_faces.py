@@ -144,7 +144,8 @@ def move_points(points: Tensor, maps: Tensor, flipped: Tensor) -> Tensor:
     A mirrored left eye is a right eye: positions move through the inverse map, and numbers through `MIRROR`.
     """
     away = (2 * points - 1) - maps[:, None, :, 2]
-    moved = (torch.linalg.solve(maps[:, :, :2], away.mT).mT + 1) / 2
+    # A turn and a zoom can be undone; `solve` would ask the device whether that is so, and wait.
+    moved = (torch.linalg.solve_ex(maps[:, :, :2], away.mT).result.mT + 1) / 2
     return torch.where(flipped[:, None, None], moved[:, list(MIRROR)], moved)
 
 
@@ -156,13 +157,18 @@ def vary(frames: Tensor, points: Tensor, rng: np.random.Generator, v: Variation)
     grid = F.affine_grid(maps, list(frames.shape), align_corners=True)  # the corners are pixel centres, as in _units
     frames = F.grid_sample(frames, grid, padding_mode="border", align_corners=True)
     weight = frames.new_tensor([0.299, 0.587, 0.114]).view(3, 1, 1)     # luma of Rec. ITU-R BT.601
-    chance = torch.from_numpy(rng.random((5, len(frames)), dtype=np.float32)).to(frames.device)
-    grey, blurred, coarse = chance[0] < v.grey, chance[1] < v.blur, chance[3] < v.coarse
+    chance = rng.random((5, len(frames)), dtype=np.float32)
+
+    def rows(chosen: np.ndarray) -> Tensor:
+        """Numbers of the chosen frames: a mask on an accelerator would have to be counted there, and waited for."""
+        return torch.from_numpy(np.flatnonzero(chosen)).to(frames.device)
+
+    grey, blurred, coarse = rows(chance[0] < v.grey), rows(chance[1] < v.blur), chance[3] < v.coarse
     frames[grey] = (frames[grey] * weight).sum(1, keepdim=True).expand(-1, 3, -1, -1)
-    amount = chance[2, blurred].view(-1, 1, 1, 1)
+    amount = torch.from_numpy(chance[2, chance[1] < v.blur]).to(frames.device).view(-1, 1, 1, 1)
     frames[blurred] = torch.lerp(frames[blurred], _soft(_soft(frames[blurred])), amount)
     for read_as_contrast in (False, True):
-        some = coarse & ((chance[4] < v.contrast) == read_as_contrast)
+        some = rows(coarse & ((chance[4] < v.contrast) == read_as_contrast))
         frames[some] = through_coarse(frames[some], read_as_contrast)
     return frames, move_points(points, maps, flipped)
 
