@@ -324,6 +324,14 @@ def test_local_contrast_against_windows_cut_by_hand():
         assert np.abs(found - expected).max() < 0.5001
 
 
+def test_a_block_that_a_validation_began_is_filled_by_training(cached):
+    dataset = cached()
+    with torch.inference_mode():
+        dataset.batch([0])
+    x = dataset.batch([1, 2, 3])["x"]
+    assert len(dataset._cache.blocks) == 1 and not x.is_inference()
+
+
 def test_a_cache_in_another_process_begins_empty_and_gives_no_number_twice(cached):
     import pickle
 

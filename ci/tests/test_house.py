@@ -72,7 +72,8 @@ def test_every_public_function_and_class_that_is_handed_on_says_what_it_is():
 
 def _defines(node: ast.stmt, name: str) -> bool:
     targets = getattr(node, "targets", [getattr(node, "target", None)])
-    words = {word.id for target in targets if target for word in ast.walk(target) if isinstance(word, ast.Name)}
+    words = {word.id for target in targets if target and not isinstance(target, ast.Attribute)
+             for word in ast.walk(target) if isinstance(word, ast.Name)}
     return getattr(node, "name", None) == name or isinstance(node, (ast.Assign, ast.AnnAssign)) and name in words
 
 
