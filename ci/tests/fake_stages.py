@@ -119,8 +119,7 @@ class NoOptimizer:
 
 def optimizer_of(job: Job) -> torch.optim.Optimizer:
     """As the loop makes it."""
-    kind = training_loop.TaskAdamW if job.separate else torch.optim.AdamW
-    return kind(job.groups, lr=1e-3, betas=job.betas)
+    return training_loop.adamw(job.groups, 1e-3, job.betas, job.separate, plain=False)
 
 
 def take_step(job: Job, loop: Loop, modality: str, batch: dict, stepper: Stepper, optimizer: Any) -> float:

@@ -11,6 +11,7 @@ from .tokens import (
 from .masking import (
     frame_mask as frame_mask,
     random_mask as random_mask,
+    split_index as split_index,
     tube_mask as tube_mask,
     visible_index as visible_index,
 )

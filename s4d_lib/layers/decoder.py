@@ -8,10 +8,10 @@ import torch
 from einops import rearrange, repeat
 from torch import Tensor, nn
 
-from s4d_lib.clips import denormalise
+from s4d_lib.clips import IMAGENET_STD, denormalise
 from s4d_lib.layers.encoder import TransformerBlock, layer_norm
 from s4d_lib.layers.masking import visible_index
-from s4d_lib.layers.tokens import pad_image_to_tubelet
+from s4d_lib.layers.tokens import cut_tubelets, pad_image_to_tubelet
 
 RELEASED_EPSILON = 1e-6
 
@@ -31,19 +31,20 @@ class Decoder(nn.Module):
         self.norm = layer_norm(dim)
         self.head = nn.Linear(dim, pixels)
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        tokens = tokens + self.positions[: tokens.shape[1]]
+    def forward(self, tokens: Tensor, index: Tensor | None = None, answers: int | None = None) -> Tensor:
+        """With `index`, int64 `[b n]`, token i stands at place index[i]; else they stand in order.
+
+        With `answers`, only the last so many tokens are painted: `[b answers p]`.
+        """
+        tokens = tokens + (self.positions[: tokens.shape[1]] if index is None else self.positions[index])
         for block in self.blocks:
             tokens = block(tokens)
-        return self.head(self.norm(tokens))
+        return self.head(self.norm(tokens if answers is None else tokens[:, -answers:]))
 
 
-def place_mask_tokens(visible: Tensor, mask_token: Tensor, mask: Tensor, index: Tensor | None = None) -> Tensor:
-    """Visible latents `[b v d]` in their own places, the mask token `[1 1 d]` in all others: `[b n d]`.
-
-    `index` is `visible_index` of the mask `[b v]`, where somebody knows it already.
-    """
-    index = repeat(visible_index(mask) if index is None else index, "b v -> b v d", d=visible.shape[-1])
+def place_mask_tokens(visible: Tensor, mask_token: Tensor, mask: Tensor) -> Tensor:
+    """Visible latents `[b v d]` in their own places, the mask token `[1 1 d]` in all others: `[b n d]`."""
+    index = repeat(visible_index(mask), "b v -> b v d", d=visible.shape[-1])
     full = mask_token.to(visible.dtype).expand(*mask.shape, -1)
     return full.scatter(1, index, visible)
 
@@ -64,17 +65,22 @@ def unpatchify(tubelets: Tensor, height: int, width: int, patch: int, tubelet: i
                      h=height // patch, w=width // patch, u=tubelet, p=patch, q=patch)
 
 
-def normalised_target(x: Tensor, patch: int, tubelet: int, epsilon: float = RELEASED_EPSILON) -> Tensor:
+def normalised_target(x: Tensor, patch: int, tubelet: int, epsilon: float = RELEASED_EPSILON,
+                      index: Tensor | None = None) -> Tensor:
     """What the decoder must predict: ImageNet-normalised input → `[b n p]`, channel fastest, p = s·c.
 
     Each colour channel of each tubelet is brought to mean 0 and variance 1, so that the loss asks for
     structure and not for brightness (released `pretrain/omnivision/losses/mae_loss.py:57-136`). `epsilon` is
     added to the variance of pixels in [0, 1]: what varies far less than √epsilon, as the noise of a flat
-    background does, is not blown up to full size.
+    background does, is not blown up to full size. With `index`, int64 `[b v]`, only of these tokens: `[b v p]`.
     """
-    tubelets = patchify(denormalise(x.float()), patch, tubelet)
-    mean, spread = _mean_and_spread(tubelets, epsilon)
-    return rearrange((tubelets - mean) / spread, "b n c s -> b n (s c)")
+    boxes = cut_tubelets(x.float(), patch, tubelet, index).flatten(3)
+    copies = tubelet if x.ndim == 4 else 1  # the frames of an image's tubelet are equal: one is looked at
+    centred = boxes - boxes.mean(dim=-1, keepdim=True)
+    variance = centred.square().sum(dim=-1, keepdim=True) * (copies / (copies * boxes.shape[-1] - 1))
+    # A pixel in [0, 1] is σ·x + µ: its mean cancels, its variance is σ²·var(x), so ε moves to the scale of x.
+    least = boxes.new_tensor([epsilon / std**2 for std in IMAGENET_STD])[:, None]
+    return repeat(centred / (variance + least).sqrt(), "b n c s -> b n (u s c)", u=copies)
 
 
 def paste_prediction(x: Tensor, prediction: Tensor, mask: Tensor, patch: int, tubelet: int,

@@ -9,7 +9,6 @@ from contextlib import nullcontext
 from functools import partial
 
 import torch
-from einops import repeat
 from timm.models.beit import Block
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -65,17 +64,18 @@ class Encoder(nn.Module):
     def encode(self, x: Tensor, mask: Tensor | None = None, visible: Tensor | None = None) -> Tensor:
         """Clips `[b 3 t h w]` or images `[b 3 h w]`, mask bool `[b n]`, True = hidden → latents `[b v d]`.
 
-        Visible tokens keep their order and their own positions. Without a mask v = n. `visible` is `visible_index` of
-        the mask `[b v]`, where somebody knows it already: to count on an accelerator is to wait for it.
+        Visible tokens keep their order and their own positions. Without a mask v = n. `visible`, int64 `[b v]`, names
+        the visible tokens in place of a mask: to count them on an accelerator is to wait for it.
         """
-        tokens = self.patch_embed(x)
-        tokens = tokens + self.positions[: tokens.shape[1]]  # an image is time slot 0
         if mask is not None:
-            if mask.shape != tokens.shape[:2]:
-                raise ValueError(f"this input has [b n] = {list(tokens.shape[:2])} tokens, but the mask is "
+            count = self.patch_embed.count(x)
+            if mask.shape != (len(x), count):
+                raise ValueError(f"this input has [b n] = {[len(x), count]} tokens, but the mask is "
                                  f"{list(mask.shape)}; make it with this input's token grid")
-            index = repeat(visible_index(mask) if visible is None else visible, "b v -> b v d", d=tokens.shape[-1])
-            tokens = torch.gather(tokens, 1, index)
+            visible = visible_index(mask)
+        tokens = self.patch_embed(x, visible)
+        # An image is time slot 0.
+        tokens = tokens + (self.positions[: tokens.shape[1]] if visible is None else self.positions[visible])
         recompute = self.grad_checkpointing and torch.is_grad_enabled()
         for block in self.blocks:
             tokens = _recomputed(block, tokens) if recompute else block(tokens)

@@ -39,8 +39,15 @@ def tube_mask(batch: int, grid: Grid, ratio: float, generator: torch.Generator |
 def visible_index(mask: Tensor) -> Tensor:
     """Indices of the visible tokens, ascending: bool `[b n]` → int64 `[b v]`.
 
-    Raises ValueError when samples hide different numbers of tokens, or all of them. How many are visible is a shape,
-    so on an accelerator this waits for the device: ask where the mask was made, and move the answer with the mask.
+    Raises ValueError when samples hide different numbers of tokens, or all of them.
+    """
+    return split_index(mask)[0]
+
+
+def split_index(mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Indices of the visible and of the hidden tokens, each ascending: bool `[b n]` → int64 `[b v]`, `[b n-v]`.
+
+    Raises ValueError when samples hide different numbers of tokens, or all of them.
     """
     if mask.dtype != torch.bool or mask.ndim != 2:
         raise ValueError(f"a mask is bool [b n], True = hidden; got {mask.dtype} {tuple(mask.shape)}")
@@ -50,7 +57,8 @@ def visible_index(mask: Tensor) -> Tensor:
         raise Refused(f"every sample must show the same number of tokens, got {fewest} to {most}")
     if fewest == 0:
         raise Refused("the mask hides every token and leaves nothing to read; lower the mask ratio")
-    return mask.to(torch.uint8).argsort(dim=1, stable=True)[:, :fewest]
+    order = mask.to(torch.uint8).argsort(dim=1, stable=True)
+    return order[:, :fewest], order[:, fewest:]
 
 
 def _hide(batch: int, cells: int, ratio: float, generator: torch.Generator | None, what: str) -> Tensor:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import torch
 from einops import rearrange, repeat
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from s4d_lib.errors import Refused
 
@@ -37,11 +38,26 @@ def pad_image_to_tubelet(image: Tensor, tubelet: int = 2) -> Tensor:
     return repeat(image, "b c h w -> b c t h w", t=tubelet)
 
 
+def cut_tubelets(x: Tensor, patch: int, tubelet: int, index: Tensor | None = None) -> Tensor:
+    """Cut clips `[b c t h w]` or images `[b c h w]` into boxes `[b n c u p q]` in token order, u = tubelet frames.
+
+    An image has one frame, u = 1: all frames of its tubelet are copies. With `index`, int64 `[b v]`, only the boxes of
+    these numbers are copied out, the others are not touched.
+    """
+    clip, u = (x, tubelet) if x.ndim == 5 else (x[:, :, None], 1)
+    boxes = rearrange(clip, "b c (t u) (h p) (w q) -> b t h w c u p q", u=u, p=patch, q=patch)  # a view: nothing moves
+    if index is None:
+        return boxes.flatten(1, 3)
+    sample = torch.arange(len(x), device=x.device)[:, None]
+    return boxes[(sample, *torch.unravel_index(index, boxes.shape[1:4]))]
+
+
 class TubeletEmbed(nn.Module):
     """Linear map of each tubelet to one token: a 3-D convolution whose kernel equals its stride.
 
     Tokens are in raster order: time, then height, then width. `image_size` is a side or (height, width). Source:
-    released `finetune/s4d/videomae.py:438-465`, which reads squares only.
+    released `finetune/s4d/videomae.py:438-465`, which reads squares only. The weights are a convolution's, under the
+    released names; computed is one matrix product, which leaves out the tubelets that nobody reads.
     """
 
     def __init__(self, image_size: int | tuple[int, int], frames: int, patch: int, tubelet: int, dim: int) -> None:
@@ -51,15 +67,23 @@ class TubeletEmbed(nn.Module):
         kernel = (tubelet, patch, patch)
         self.proj = nn.Conv3d(3, dim, kernel_size=kernel, stride=kernel)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, visible: Tensor | None = None) -> Tensor:
         """Clips `[b 3 t h w]` or images `[b 3 h w]`, ImageNet-normalised → tokens `[b n d]`.
 
-        Raises ValueError when the rank, channels, frame count or picture size is not what the model reads.
+        With `visible`, int64 `[b v]`, only the tokens of these numbers: `[b v d]`. Raises ValueError when the rank,
+        channels, frame count or picture size is not what the model reads.
         """
         self._check(x)
-        if x.ndim == 4:
-            x = pad_image_to_tubelet(x, self.tubelet)
-        return rearrange(self.proj(x), "b d t h w -> b (t h w) d")
+        # Equal frames meet equal pixels: an image's weights are summed over the frames of the tubelet first.
+        weight = self.proj.weight if x.ndim == 5 else self.proj.weight.sum(dim=2)
+        boxes = cut_tubelets(x, self.proj.kernel_size[1], self.tubelet, visible)
+        return F.linear(boxes.flatten(2), weight.flatten(1), self.proj.bias)
+
+    def count(self, x: Tensor) -> int:
+        """How many tokens this input makes."""
+        self._check(x)
+        slots = 1 if x.ndim == 4 else x.shape[2] // self.tubelet
+        return slots * (x.shape[-2] // self.proj.kernel_size[1]) * (x.shape[-1] // self.proj.kernel_size[2])
 
     def _check(self, x: Tensor) -> None:
         if x.ndim not in (4, 5):

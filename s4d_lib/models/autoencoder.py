@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from s4d_lib.layers.decoder import RELEASED_EPSILON, Decoder, normalised_target, paste_prediction, place_mask_tokens
 from s4d_lib.layers.encoder import Encoder, layer_norm
@@ -63,15 +64,28 @@ class DualModalMAE(nn.Module, HubModel):
         self.mask_token = nn.Parameter(torch.zeros(1, 1, s.decoder_dim))
         nn.init.trunc_normal_(self.mask_token, std=0.02, a=-0.02, b=0.02)
 
-    def forward(self, x: Tensor, mask: Tensor, visible: Tensor | None = None) -> MAEOutput:
+    def forward(self, x: Tensor, mask: Tensor) -> MAEOutput:
         """Images `[b 3 h w]` or clips `[b 3 t h w]`, ImageNet-normalised; mask bool `[b n]`, True = hidden.
 
         The mask must hide the same number of tokens in every sample, as the functions of `layers/masking.py` do.
-        `visible` is `layers.visible_index` of it, counted once and before the mask went to an accelerator.
         """
-        latents = self.encoder_to_decoder(self.encoder(x, mask, visible))
-        prediction = self.decoder(place_mask_tokens(latents, self.mask_token, mask, visible))
+        visible = self.encoder_to_decoder(self.encoder(x, mask))
+        prediction = self.decoder(place_mask_tokens(visible, self.mask_token, mask))
         return MAEOutput(prediction, masked_mse(prediction, self.patches(x), mask))
+
+    def loss(self, x: Tensor, visible: Tensor, hidden: Tensor) -> Tensor:
+        """The loss of `forward` for training: the tokens `hidden`, int64 `[b h]`, painted from `visible`, `[b v]`.
+
+        Both come from `layers.split_index`. Visible tokens are not painted; they come first in the decoder and hidden
+        ones after them, since its blocks do not mind the order of tokens that carry their positions. `hidden` may leave
+        some of the hidden tokens out, which the decoder then neither sees nor paints: less time, a noisier loss (the
+        idea is VideoMAE V2's, arXiv 2303.16727).
+        """
+        latents = self.encoder_to_decoder(self.encoder(x, visible=visible))
+        tokens = torch.cat([latents, self.mask_token.to(latents.dtype).expand(*hidden.shape, -1)], dim=1)
+        prediction = self.decoder(tokens, torch.cat([visible, hidden], dim=1), hidden.shape[1])
+        target = normalised_target(x, self.size.patch, self.size.tubelet, self.target_epsilon, hidden)
+        return F.mse_loss(prediction.float(), target)
 
     def patches(self, x: Tensor) -> Tensor:
         """The target of every token: pixels normalised per tubelet and channel, `[b n p]`."""

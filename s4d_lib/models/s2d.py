@@ -21,7 +21,7 @@ from s4d_lib.distributed import RowDropout
 from s4d_lib.errors import Refused
 from s4d_lib.layers.encoder import layer_norm
 from s4d_lib.layers.prompts import Prompter
-from s4d_lib.layers.tokens import sincos_positions
+from s4d_lib.layers.tokens import cut_tubelets, sincos_positions
 from s4d_lib.models.face_mesh import FaceMesh
 from s4d_lib.models.landmark_memory import recall
 from s4d_lib.models.landmark_net import LANDMARK_CHANNELS, LandmarkNet
@@ -51,7 +51,8 @@ class FrameEmbed(nn.Module):
         self.proj = nn.Conv2d(channels, dim, kernel_size=patch, stride=patch)
 
     def forward(self, frames: Tensor) -> Tensor:
-        return rearrange(self.proj(frames), "b d h w -> b (h w) d")
+        boxes = cut_tubelets(frames, self.proj.kernel_size[0], 1)
+        return F.linear(boxes.flatten(2), self.proj.weight.flatten(1), self.proj.bias)
 
 
 class S2DClassifier(nn.Module, HubModel):

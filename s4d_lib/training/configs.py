@@ -155,6 +155,7 @@ class PretrainConfig(Config):
     mask_clips: float = Field(0.95, gt=0, lt=1, description="hidden share of a clip's tokens")
     replicate: int = Field(4, ge=1, description="views made of one decoded clip; 1/replicate of the clips an epoch")
     target_epsilon: float = Field(1e-6, gt=0, description="added to the variance of a target tubelet")
+    decoder_share: float = later(1.0, gt=0, le=1, description="share of the hidden tokens that the decoder paints")
     augment_stills: str = "PAPER_STILL_PRETRAIN"
     augment_clips: str = "PAPER_CLIP_PRETRAIN"
     batch_stills: int = Field(384, ge=1)

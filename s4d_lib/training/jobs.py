@@ -17,7 +17,8 @@ from s4d_lib.datasets.face_dataset import FaceDataset
 from s4d_lib.datasets.samples import Sample
 from s4d_lib.distributed import draw
 from s4d_lib.layers.losses import soft_target_cross_entropy
-from s4d_lib.layers.masking import random_mask, visible_index
+from s4d_lib.layers.masking import random_mask, split_index
+from s4d_lib.layers.tokens import Grid
 from s4d_lib.training.configs import HEAD, Config, FinetuneConfig, PretrainConfig
 from s4d_lib.training.data import views
 from s4d_lib.training.loop import Job, Loop
@@ -40,13 +41,13 @@ def pretrain_job(config: PretrainConfig, samples: dict[str, list[Sample]]) -> tu
 
     def prepare(batch: dict, rng: np.random.Generator) -> dict:
         modality = "clip" if batch["x"].ndim == 5 else "image"
-        mask = draw(lambda n: random_mask(n, grids[modality], ratios[modality]), len(batch["x"]))
         # Counted here, where the mask is made: how many tokens are visible is a shape, and the device need not tell it.
-        return {"x": batch["x"]} | {name: value.to(batch["x"].device, non_blocking=True)
-                                    for name, value in (("mask", mask), ("visible", visible_index(mask)))}
+        visible, hidden = hidden_places(len(batch["x"]), grids[modality], ratios[modality], config.decoder_share)
+        to = {"device": batch["x"].device, "non_blocking": True}
+        return {"x": batch["x"], "visible": visible.to(**to), "hidden": hidden.to(**to)}
 
     def loss(network: nn.Module, modality: str, batch: dict) -> Tensor:
-        return network(batch["x"], batch["mask"], batch["visible"]).loss
+        return network.loss(batch["x"], batch["visible"], batch["hidden"])
 
     job = Job(
         model=model, groups=param_groups_weight_decay(model, config.weight_decay), betas=config.betas,
@@ -54,6 +55,18 @@ def pretrain_job(config: PretrainConfig, samples: dict[str, list[Sample]]) -> tu
         data=Mixed(parts), prepare=prepare, loss=loss, label="pretraining", mixes=False,
     )
     return job, config.loop(start_lr=1e-6, warmup_in_cosine=True)
+
+
+def hidden_places(rows: int, grid: Grid, ratio: float, share: float = 1.0) -> tuple[Tensor, Tensor]:
+    """A random mask's visible tokens and the hidden ones that are painted, int64 `[b v]` and `[b h]`.
+
+    `share` below 1 paints that part of the hidden tokens, at least one, drawn anew for each sample.
+    """
+    visible, hidden = split_index(draw(lambda n: random_mask(n, grid, ratio), rows))
+    if share < 1:
+        order = draw(lambda n: torch.rand(n, hidden.shape[1]), rows).argsort(dim=1)
+        hidden = hidden.gather(1, order[:, : max(1, int(share * hidden.shape[1]))])
+    return visible, hidden
 
 
 def finetune_job(config: FinetuneConfig, model: nn.Module, samples: dict[str, list[Sample]],

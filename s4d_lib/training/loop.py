@@ -26,7 +26,7 @@ from s4d_lib.errors import Refused
 from s4d_lib.files import sha256_of
 from s4d_lib.progress import Progress
 from s4d_lib.training.divergence import Diverged, NotFinite, gradient_norm, is_finite, tell
-from s4d_lib.training.optimizers import TaskAdamW, unwrapped
+from s4d_lib.training.optimizers import adamw, unwrapped
 from s4d_lib.training.plans import Mixed, Step, keys, seed_torch, seeded
 from s4d_lib.training.precision import device_of, refuse_precision
 from s4d_lib.training.state import MetricsLog, Progressed, load_state, reached, save_state
@@ -116,8 +116,8 @@ class _Training:
         self.job, self.loop, self.folder, self.fingerprint = job, loop, folder, fingerprint
         self.accelerator = _accelerator(loop)
         network, self.plain = self._spread() if distributed.size() > 1 else (job.model, None)
-        kind = TaskAdamW if job.separate else torch.optim.AdamW
-        optimizer = kind(job.groups, lr=loop.lr, betas=job.betas)
+        optimizer = adamw(job.groups, loop.lr, job.betas, job.separate,
+                          plain=distributed.sharded() or loop.precision == "fp16")
         self.total = sum(len(job.plan(epoch)) for epoch in range(loop.epochs))
         self.scheduler = _scheduler(optimizer, loop, self.total)
         self.torn = False  # between the optimiser's step and the count of it: weights that belong to no whole step

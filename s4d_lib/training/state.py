@@ -186,12 +186,19 @@ def load_state(folder: Path, fingerprint: str, model: nn.Module, averaged: Model
         index, key = name.split(".", 1)
         state.setdefault(int(index), {})[key] = value
     listed = [p for group in optimizer.param_groups for p in group["params"]]
-    state = {index: {key: part_like(value, listed[index]) for key, value in values.items()}
+    state = {index: {key: _laid_out_as(part_like(value, listed[index]), listed[index]) for key, value in values.items()}
              for index, values in state.items()}
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
     if scaler:
         scaler.load_state_dict(json.loads(header["scaler"]))
     return Progressed(**json.loads(header["progress"]))
+
+
+def _laid_out_as(value: Tensor, weight: Tensor) -> Tensor:
+    """The value in the weight's order in memory: the fused step goes through both as they lie, not by their indices."""
+    if hasattr(weight, "full_tensor") or value.shape != weight.shape or value.stride() == weight.stride():
+        return value
+    return torch.empty_like(weight, dtype=value.dtype).copy_(value)
 
 
 def reached(folder: Path) -> int | None:

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from s4d_lib.layers.losses import soft_target_cross_entropy
-from s4d_lib.layers.masking import random_mask
+from s4d_lib.layers.masking import random_mask, split_index
 from s4d_lib.training.configs import Config, PretrainConfig, geometry
+from s4d_lib.training.optimizers import adamw
 
 
 @dataclass(frozen=True)
@@ -39,10 +40,10 @@ def make_step(config: Config, modality: str, batch: int, device: str = "cpu") ->
         from s4d_lib.models.autoencoder import DualModalMAE
 
         model = DualModalMAE(config.size).to(device).train()
-        grid, hidden = ((model.size.image_grid, config.mask_stills) if modality == "image" else
+        grid, ratio = ((model.size.image_grid, config.mask_stills) if modality == "image" else
                         (model.size.grid, config.mask_clips))
-        mask = random_mask(batch, grid, hidden).to(device)
-        return model, lambda: model(x, mask).loss
+        visible, hidden = (index.to(device) for index in split_index(random_mask(batch, grid, ratio)))
+        return model, lambda: model.loss(x, visible, hidden)
     from s4d_lib.training.fitting import build_classifier
 
     model = build_classifier(config.model_copy(update={"init": None})).to(device).train()
@@ -93,7 +94,7 @@ def time_step(config: Config, modality: str, batch: int, device: str = "cpu", re
     Also "peak_mb" on a GPU: the most that its allocator held.
     """
     model, loss = make_step(config, modality, batch, device)
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-5)
+    optimizer = adamw([{"params": [p for p in model.parameters() if p.requires_grad]}], 1e-5, (0.9, 0.95), False, False)
     gpu = device.startswith("cuda")
     seconds = []
     for _ in range(1 + repeats):  # the first allocates
