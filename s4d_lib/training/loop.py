@@ -25,7 +25,7 @@ from s4d_lib import distributed
 from s4d_lib.errors import Refused
 from s4d_lib.files import sha256_of
 from s4d_lib.progress import Progress
-from s4d_lib.training.divergence import Diverged, NotFinite, gradient_norm, is_finite, tell
+from s4d_lib.training.divergence import Diverged, NotFinite, blamed, gradient_norm, is_finite, keep, tell
 from s4d_lib.training.optimizers import adamw, unwrapped
 from s4d_lib.training.plans import Mixed, Step, keys, seed_torch, seeded
 from s4d_lib.training.precision import device_of, refuse_precision
@@ -218,7 +218,10 @@ class _Training:
         self.agreed = True
         stands = self.where.update if self._saves() else reached(self.folder)
         batch = {step.modality: _names(self.job, step) for step, _ in group}
-        return tell(self.folder, what, self.where.update, scheduler_lr(self.optimizer), batch, stands)
+        loaded = {step.modality: loaded for step, loaded in group} if distributed.size() == 1 else {}
+        keep(self.folder, self.job.model, self.job.keep, loaded)
+        return tell(self.folder, blamed(what, batch, loaded), self.where.update, scheduler_lr(self.optimizer), batch,
+                    stands, self.where.epoch)
 
     def save(self) -> None:
         """A checkpoint, unless the last step was applied by half, or weights lie in parts that others may have lost.
