@@ -12,6 +12,7 @@
     loading        all models that this library saves, and `load_model`, which rebuilds whichever it is.
     photographs    the classifier that has seen photographs: fetched on request, kept as a file of ours.
     cards          a model that answers, and what its file says about how to ask and how far to trust it.
+    export         a classifier or an encoder as .pt2 and ONNX, with a card.
 """
 
 import lazy_loader

@@ -15,6 +15,7 @@ from s4d_lib import __version__
 from s4d_lib.cli.book import book
 from s4d_lib.cli.cost import cost
 from s4d_lib.cli.data import crop, data, doctor, faces, pack
+from s4d_lib.cli.export import export
 from s4d_lib.cli.models import convert, fetch, predict
 from s4d_lib.cli.training import curves, rerun, study, train
 from s4d_lib.errors import Refused
@@ -62,5 +63,6 @@ def s4d(
     """Static for Dynamic: facial expression recognition in images and videos."""
 
 
-for command in (faces, data, train, study, rerun, book, cost, curves, convert, fetch, crop, predict, doctor, pack):
+for command in (faces, data, train, study, rerun, book, cost, curves, convert, export, fetch, crop, predict, doctor,
+                pack):
     app.command()(command)

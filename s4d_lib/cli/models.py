@@ -83,9 +83,7 @@ def predict(
     for suffix, out in wanted.items():
         if out is not None and (out.suffix.lower() != suffix or out.is_dir()):
             raise Refused(f"{out}: the {suffix[1:]} report needs a file name that ends in {suffix}")
-    heads = [words.partition("=") for words in schema or []]
-    if strange := [task for task, equals, name in heads if task not in ("image", "video") or not name]:
-        raise Refused(f"--schema takes image=NAME or video=NAME, not {strange[0]!r}")
+    heads = heads_named(schema)
     from s4d_lib.checkpoints.cards import open_model
     from s4d_lib.files import require_writable, write_text
     from s4d_lib.frames.streams import find_media
@@ -99,7 +97,7 @@ def predict(
         media = find_media(paths, frame_folders)
         if media.others:
             print(f"left out, being neither video nor image: {media.others}", file=sys.stderr)
-        reader = open_model(model, {task: name for task, _, name in heads})
+        reader = open_model(model, heads)
         print(printable(reader.card.opening))
         found = predict_files(
             media, reader, crop={None: "auto", True: "face", False: "none"}[crop], stride=stride, hop=hop, batch=batch,
@@ -114,3 +112,11 @@ def predict(
             print(f"{write_text(out, write(found))}: {out.stat().st_size:,} bytes")
     if not all(one.whole for one in found):
         raise typer.Exit(1)
+
+
+def heads_named(schema: list[str] | None) -> dict[str, str]:
+    """The words of --schema, such as video=dfew, as task → label order."""
+    heads = [words.partition("=") for words in schema or []]
+    if strange := [task for task, _, name in heads if task not in ("image", "video") or not name]:
+        raise Refused(f"--schema takes image=NAME or video=NAME, not {strange[0]!r}")
+    return {task: name for task, _, name in heads}

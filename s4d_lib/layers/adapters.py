@@ -13,6 +13,7 @@ Derived in chapter 09.
 """
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -73,7 +74,7 @@ class NoisyTopKRouter(nn.Module):
         """Tokens `[b n d]` → gates `[b n k]`, experts `[b n k]`, logits `[b n e]`, in float32."""
         # Half precision makes neighbouring logits equal and the choice arbitrary, so autocast stops here.
         noisy = self.noise and (self.training or self.behaviour == "reference")
-        with torch.autocast(z.device.type, enabled=False):
+        with _without_autocast(z.device.type):
             logits, *spread = _linear_float32(z, self.topkroute_linear, *[self.noise_linear] * noisy)
             if noisy:
                 noise = draw(lambda n: torch.randn_like(logits.new_empty(n, *logits.shape[1:])), len(logits))
@@ -138,9 +139,11 @@ class MixtureOfAdapterExperts(nn.Module):
         chosen = gather_rows(F.one_hot(indices, len(self.experts)).sum(dim=(1, 2))) if shared() else None
         balance = load_balance_loss(logits, indices, self.behaviour, chosen) if learns else z.new_zeros(())
         tokens, asked = z.flatten(0, 1), indices.flatten(0, 1)
-        whole = len(z if chosen is None else chosen) * z.shape[1]
+        whole = (z if chosen is None else chosen).shape[0] * z.shape[1]  # `len` would fix the size of an exported batch
         room, rank, dropped = self.capacity(whole), None, None
-        if room < whole:
+        if room >= whole:
+            room = None
+        else:
             rank = ranks(asked, len(self.experts))
             dropped = rank >= (room if chosen is None else self._served(chosen, room)[asked])
         mixed = mix(self.experts, tokens, gates.flatten(0, 1), asked, rank, dropped, room)
@@ -167,6 +170,10 @@ class MixtureOfAdapterExperts(nn.Module):
     def __getstate__(self) -> dict[str, Any]:
         # A copy of the model (an average of weights, a worker's replica) must not drag the last graph along.
         return {**self.__dict__, "routing": None, "balance_loss": None}
+
+
+def _without_autocast(device: str) -> AbstractContextManager:
+    return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
 
 
 def _linear_float32(z: Tensor, *layers: nn.Linear) -> tuple[Tensor, ...]:

@@ -30,18 +30,21 @@ PADDED_ON_CPU = 1e8
 def ranks(indices: Tensor, experts: int) -> Tensor:
     """Chosen experts `[n k]` → how many earlier tokens chose the same one, `[n k]`: a token's place in its queue."""
     to = indices.t()
-    chosen = to.new_zeros(experts, len(indices)).scatter(0, to, 1)
+    chosen = to.new_zeros(experts, to.shape[1]).scatter(0, to, 1)
     return (chosen.cumsum(dim=1) - chosen).gather(0, to).t()  # along rows, where a GPU can share a sum out
 
 
-def way(device: torch.device, tokens: int, dim: int, experts: int, places: int) -> str:
-    """loop, dense or padded, for experts that serve at most `places` of the tokens."""
-    limited, row = 0 < places < tokens, dim * dim
+def way(device: torch.device, tokens: int, dim: int, experts: int, places: int | None) -> str:
+    """loop, dense or padded, for experts that serve at most `places` of the tokens; None: all of them."""
+    waits = device.type == "cpu" and not torch.compiler.is_compiling()  # where it costs nothing to count on the host
+    if places is None and not waits:
+        return "dense"  # before any look at the number of tokens, which an exported graph leaves open
+    limited, row = places is not None and 0 < places < tokens, dim * dim
     if experts * tokens * row <= DENSE.get(device.type, DENSE_ELSEWHERE):
         return "dense"
-    if device.type != "cpu" or torch.compiler.is_compiling():
-        return "padded" if limited else "dense"
-    return "padded" if limited and experts * places * row <= PADDED_ON_CPU else "loop"
+    if limited and (not waits or experts * places * row <= PADDED_ON_CPU):
+        return "padded"
+    return "loop" if waits else "dense"
 
 
 def mix(experts: Sequence[nn.Module], z: Tensor, gates: Tensor, indices: Tensor, rank: Tensor | None = None,
@@ -49,15 +52,15 @@ def mix(experts: Sequence[nn.Module], z: Tensor, gates: Tensor, indices: Tensor,
     """Tokens `[n d]`, gates and chosen experts `[n k]`, distinct for each token → Σ gate · expert(z), `[n d]`.
 
     dropped   bool `[n k]`: pairs that are not served; None: all are
-    rank      `ranks(indices)`; needed where `places`, the most tokens that an expert serves, is below n
+    places    the most tokens that an expert serves; None: any number
+    rank      `ranks(indices)`, needed with places
     """
     if dropped is not None:
         gates = gates.masked_fill(dropped, 0)
-    places = len(z) if places is None else min(places, len(z))
     chosen = way(z.device, *z.shape, len(experts), places)
     if chosen == "loop":
         return _loop(experts, z, gates, indices, dropped)
-    weights = gates.new_zeros(len(z), len(experts)).scatter(1, indices, gates)  # [n e]
+    weights = gates.new_zeros(z.shape[0], len(experts)).scatter(1, indices, gates)  # [n e]
     mixed = (_dense(experts, z, weights) if chosen == "dense" else
              _padded(experts, z, gates, indices, rank, dropped, places))
     biases = torch.stack([expert.fc2.bias for expert in experts])
@@ -77,7 +80,7 @@ def _padded(experts: Sequence[nn.Module], z: Tensor, gates: Tensor, indices: Ten
     rows, k = len(experts) * places, indices.shape[1]
     # The place of a pair among all; pairs that are not served share one more, which is cut off again.
     place = (indices * places + rank).masked_fill(dropped, rows).flatten()
-    pair = torch.arange(len(place), device=z.device)
+    pair = torch.arange(place.shape[0], device=z.device)
     tokens = torch.zeros(rows + 1, dtype=torch.long, device=z.device).scatter(0, place, pair // k)[:rows]
     gate = gates.new_zeros(rows + 1).scatter(0, place, gates.flatten())[:rows]
     # An empty place answers token 0 with a gate of 0.
