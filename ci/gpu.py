@@ -260,7 +260,7 @@ def go(call: Call, stages: list[str]) -> int:
         if done.exists():
             print(f"{name}: done before", flush=True)
             continue
-        print(f"{name}: {(STAGES[name].__doc__ or '').splitlines()[0]}", flush=True)
+        print(f"{name}: {(STAGES[name].__doc__ or name).splitlines()[0]}", flush=True)
         try:
             found = STAGES[name](call)
         except Later:

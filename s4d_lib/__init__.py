@@ -2,6 +2,7 @@
 
     cli/              words → calls                       the `s4d` command
     lab/              plan → record                       the transfer laboratory and the book's studies
+    bench/            rows → ratios                       how fast this is beside others, on one machine
     training/         config → run                        one process or many, the same run
     analysis/         model → reasons                     gradients, routes, use of time, floors
     predict/          video → timeline                    any video to apparent expressions over time

@@ -1,6 +1,6 @@
 """length, stride, rule → frames     clip_explorer: which 16 frames of a video does a model see, and which twice?
 
-Positions are those of `clips.py`, looked up and not computed again. Belongs to chapter 02.
+Positions are those of `clips/positions.py`, looked up and not computed again. Belongs to chapter 02.
 """
 
 from __future__ import annotations

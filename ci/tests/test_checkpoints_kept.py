@@ -173,9 +173,9 @@ def test_control_numbers_that_are_finite_train_to_the_end(tmp_path):
 
 def test_the_norm_of_gradients_is_that_of_all_together():
     model = torch.nn.Linear(2, 1)
-    assert float(gradient_norm(model)) == 0
+    assert float(gradient_norm(model.parameters())) == 0
     model.weight.grad, model.bias.grad = torch.tensor([[3.0, 0.0]]), torch.tensor([4.0])
-    assert float(gradient_norm(model)) == 5
+    assert float(gradient_norm(model.parameters())) == 5
 
 
 def test_all_files_of_a_batch_are_told_and_few_are_said(tmp_path):

@@ -74,5 +74,7 @@ def test_an_unknown_augmentation_is_answered_with_those_there_are():
         PretrainConfig(name="x", augment_clips="HEAVY")
     with pytest.raises(ValueError, match="no augmentation is called 'augment'"):
         PretrainConfig(name="x", augment_stills="augment")  # a name of that module, but no recipe
-    recipes = {name: value for name, value in vars(clips).items() if isinstance(value, clips.AugmentRecipe)}
+    from s4d_lib.clips import recipes as recipes_file
+
+    recipes = {name: value for name, value in vars(recipes_file).items() if isinstance(value, clips.AugmentRecipe)}
     assert recipes == clips.RECIPES, "a recipe that is not in the table cannot be named"

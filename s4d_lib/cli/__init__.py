@@ -8,4 +8,5 @@
     training    `s4d train`, `study`, `rerun` and `curves`: one training, a recorded study, a run of it again.
     book        `s4d book`: which chapters, with which parameters, where and how many at a time.
     cost        `s4d cost`: what the trainings of a tier take on each type of GPU, and how we know.
+    bench       `s4d bench`: how fast this library is beside others on this machine, row by row.
 """

@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from s4d_lib import __version__
+from s4d_lib.cli.bench import bench
 from s4d_lib.cli.book import book
 from s4d_lib.cli.cost import cost
 from s4d_lib.cli.data import crop, data, doctor, faces, pack
@@ -63,6 +64,6 @@ def s4d(
     """Static for Dynamic: facial expression recognition in images and videos."""
 
 
-for command in (faces, data, train, study, rerun, book, cost, curves, convert, export, fetch, crop, predict, doctor,
-                pack):
+for command in (faces, data, train, study, rerun, book, cost, bench, curves, convert, export, fetch, crop, predict,
+                doctor, pack):
     app.command()(command)

@@ -2,7 +2,7 @@
 
 Cropping, resizing and flipping are linear maps of rows and of columns. Where no pixel is resampled they only choose
 rows and columns, and the clips equal those of `vary` to the bit; else they are two products with a matrix a clip, and
-differ from torchvision's arithmetic on bytes by its rounding (at most 2 of 255). Derived in chapter 02.
+differ from torchvision's arithmetic on bytes by its rounding (at most 3 of 255). Derived in chapter 02.
 """
 
 from __future__ import annotations
@@ -99,8 +99,9 @@ def _finished(x: Tensor, recipe: AugmentRecipe, drawn: Drawn) -> Tensor:
         x = x.clone()
         for i in erased:
             x[i][hole_of(drawn, i)] = 0
-    for channel, (mean, std) in enumerate(zip(IMAGENET_MEAN, IMAGENET_STD)):
-        torch.sub(x[:, :, channel if channels == 3 else 0], mean * 255, out=clips[:, channel]).div_(std * 255)
+    scale = (torch.tensor([IMAGENET_MEAN, IMAGENET_STD]) * 255).T.tolist()  # rounded as `normalise` rounds
+    for channel, (mean, std) in enumerate(scale):
+        torch.sub(x[:, :, channel if channels == 3 else 0], mean, out=clips[:, channel]).div_(std)
     if recipe.erase_mode == "noise":
         for i in erased:
             hole = clips[i][hole_of(drawn, i)]

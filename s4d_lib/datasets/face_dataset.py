@@ -24,7 +24,7 @@ from s4d_lib.clips.variation import vary
 from s4d_lib.datasets.samples import Sample, check_one_schema
 from s4d_lib.errors import Refused
 from s4d_lib.frames.cache import SHARED
-from s4d_lib.frames.local_contrast import local_contrast
+from s4d_lib.frames.local_contrast import one_channel
 from s4d_lib.frames.reader import UnreadableMedia, open_frames
 
 
@@ -162,7 +162,7 @@ class FaceDataset(Dataset):
 
     def _prepared(self, frames: np.ndarray | Tensor) -> Tensor:
         """Frames uint8 `[t h w 3]`, or `[t h w 1]` where all channels are equal."""
-        return local_contrast(frames)[..., :1] if self._contrast else torch.as_tensor(frames)
+        return one_channel(frames) if self._contrast else torch.as_tensor(frames)
 
     def _positions(self, n_frames: np.ndarray, chance: np.ndarray) -> np.ndarray:
         """Frames of each view `[b views t]`, of files that are `n_frames` `[b]` long."""

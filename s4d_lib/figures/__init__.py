@@ -10,6 +10,7 @@
     routing        every draw_* of the MoAE inspector: shares, places, information, effects, dials.
     landmarks      points on faces, errors by region, what the prompter is handed.
     s2d            drawings of chapter 11: prompter maps on faces, what is frozen, anchor queues, schedules, targets.
+    speed          how fast one way is beside others: ratios with their intervals, a line at one.
     sweeps         every point of a sweep as a dot, every row as its score with its interval.
     pictures       filmstrips, masks, tubelet grids and landmarks, drawn with Pillow.
 """

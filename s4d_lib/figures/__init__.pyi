@@ -64,6 +64,7 @@ from .s2d import (
     draw_targets as draw_targets,
     queue_state as queue_state,
 )
+from .speed import draw_bench as draw_bench
 from .sweeps import draw_sweep as draw_sweep
 from .pictures import (
     contact_sheet as contact_sheet,

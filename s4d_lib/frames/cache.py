@@ -81,7 +81,8 @@ class FrameCache:
         a_frame = max(1, shape[0] * shape[1] * shape[2])
         most = min(BLOCK, self.limit // 16) // a_frame
         self.open[shape] = self.count
-        self.blocks[self.count] = block = _Block(torch.empty(max(at_least, most), *shape, dtype=torch.uint8))
+        with torch.inference_mode(False):  # a block that a validation begins is filled by training too
+            self.blocks[self.count] = block = _Block(torch.empty(max(at_least, most), *shape, dtype=torch.uint8))
         self.count += 1
         return self.open[shape], block
 

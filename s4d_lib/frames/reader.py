@@ -1,8 +1,8 @@
 """file → frames     one reader for videos, frame folders and images: frame indices in, bytes out.
 
 `open_frames(path).read([0, 4, 8])` gives uint8 [t h w 3] whichever library decodes the file. Which frames a
-clip uses is decided elsewhere (`clips.py`); here a frame is its position among the pictures that a player shows
-(`index.py`) and nothing else. A back end that might number a file otherwise refuses it:
+clip uses is decided elsewhere (`clips/positions.py`); here a frame is its position among the pictures that a player
+shows (`index.py`) and nothing else. A back end that might number a file otherwise refuses it:
 
     pyav         the default: reads every container and codec by our own index, and tells of damage
     decord       when asked for, and where its index is provably ours (most plain MP4, MOV and MKV files)

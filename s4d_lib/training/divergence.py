@@ -9,7 +9,7 @@ again. Derived in chapter 06.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -38,9 +38,9 @@ def is_finite(model: nn.Module) -> bool:
     return not weights or bool(torch.stack(weights).all())  # an accelerator is asked once
 
 
-def gradient_norm(model: nn.Module) -> Tensor | float:
-    """The norm of all gradients together; 0 where there is none, or where a rank holds parts of them."""
-    gradients = [weight.grad for weight in model.parameters() if weight.grad is not None]
+def gradient_norm(weights: Iterable[nn.Parameter]) -> Tensor | float:
+    """The norm of all their gradients together; 0 where there is none, or where a rank holds parts of them."""
+    gradients = [weight.grad for weight in weights if weight.grad is not None]
     return 0.0 if distributed.sharded() or not gradients else torch.nn.utils.get_total_norm(gradients)
 
 

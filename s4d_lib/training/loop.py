@@ -124,6 +124,9 @@ class _Training:
         optimizer.register_step_pre_hook(lambda *_: setattr(self, "torn", True))
         self.model, self.optimizer = self.accelerator.prepare(network, optimizer) if self.plain is None else (
             network, self.accelerator.prepare(optimizer))
+        self.weights = list(self.model.parameters())  # finding them takes as long as clipping them
+        if self.accelerator.scaler is None:
+            self.optimizer = unwrapped(self.optimizer)  # Accelerate's adds nothing then, and looks for packages
         self.averaged = _averaged(job.model, loop)
         for part in job.keep.values():
             part.to(self.accelerator.device)
@@ -173,7 +176,8 @@ class _Training:
         for group in _together(zip(steps, _loader(job, loop, steps, where.epoch)), job):
             self.scheduler.step_update(where.update)
             try:
-                loss = _update(job, loop, self.accelerator, self.model, self.optimizer, group, where.update)
+                loss = _update(job, loop, self.accelerator, self.model, self.weights, self.optimizer, group,
+                               where.update)
             except NotFinite as error:
                 raise self._diverged(str(error), group) from None
             if self.averaged is not None:
@@ -247,8 +251,8 @@ def _together(steps: Iterable[tuple[Step, dict]], job: Job) -> Iterator[list[tup
             waiting = []
 
 
-def _update(job: Job, loop: Loop, accelerator: Accelerator, model: nn.Module, optimizer: Optimizer,
-            group: list[tuple[Step, dict]], update: int) -> float:
+def _update(job: Job, loop: Loop, accelerator: Accelerator, model: nn.Module, weights: list[nn.Parameter],
+            optimizer: Optimizer, group: list[tuple[Step, dict]], update: int) -> float:
     """One optimiser step; returns its loss (the sum over tasks under a remedy)."""
     if not model.training:  # after a validation; it walks through all layers
         model.train()
@@ -263,7 +267,7 @@ def _update(job: Job, loop: Loop, accelerator: Accelerator, model: nn.Module, op
             total = _combined_backward(job, accelerator, model, ready)
         if not math.isfinite(total):
             raise NotFinite(f"the loss became {total}")
-        norm = _clipped(accelerator, model, loop.clip_norm) if loop.clip_norm is not None else gradient_norm(model)
+        norm = gradient_norm(weights) if loop.clip_norm is None else _clipped(accelerator, weights, loop.clip_norm)
         # In float16 such a step is left out and the next one scaled down; parts of gradients are not looked at.
         if accelerator.scaler is None and not distributed.sharded() and not math.isfinite(float(norm)):
             raise NotFinite(f"the gradient became {float(norm)} at a loss of {total:.4g}")
@@ -282,11 +286,11 @@ def _update(job: Job, loop: Loop, accelerator: Accelerator, model: nn.Module, op
     return total
 
 
-def _clipped(accelerator: Accelerator, model: nn.Module, most: float) -> Tensor:
+def _clipped(accelerator: Accelerator, weights: list[nn.Parameter], most: float) -> Tensor:
     """Clip the gradients to a norm; what it was before."""
     if accelerator.scaler is not None or distributed.sharded():  # scaled, or in parts: Accelerate knows how
-        return accelerator.clip_grad_norm_(model.parameters(), most)
-    return torch.nn.utils.clip_grad_norm_(model.parameters(), most)
+        return accelerator.clip_grad_norm_(weights, most)
+    return torch.nn.utils.clip_grad_norm_(weights, most)
 
 
 def _backward(job: Job, loop: Loop, accelerator: Accelerator, model: nn.Module, modality: str,
