@@ -128,7 +128,8 @@ def take_step(job: Job, loop: Loop, modality: str, batch: dict, stepper: Stepper
     """The loop's own update on one batch."""
     rows = len(batch["x"]) // getattr(job.data.parts[modality], "replicate", 1)
     step = Step(modality, tuple(range(rows)))
-    return training_loop._update(job, loop, stepper, job.model, optimizer, [(step, batch)], 0)
+    weights = list(job.model.parameters())
+    return training_loop._update(job, loop, stepper, job.model, weights, optimizer, [(step, batch)], 0)
 
 
 def answering(model: nn.Module, device: str) -> Callable[[Tensor], None]:
