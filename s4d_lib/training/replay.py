@@ -78,7 +78,8 @@ def replay(folder: str | Path, device: str = "cpu") -> Replayed:
             losses[modality] = float(loss.detach())
     for hook in hooks:
         hook.remove()
-    return Replayed(said["step"], losses, float(gradient_norm(list(job.model.parameters()))), first[0] if first else "", said["batch"])
+    norm = float(gradient_norm(list(job.model.parameters())))
+    return Replayed(said["step"], losses, norm, first[0] if first else "", said["batch"])
 
 
 def _job(config: Config) -> Job:
