@@ -127,7 +127,7 @@ def compared(job: object, batch: dict, device: str, precision: str) -> tuple[flo
 # --- trainings -------------------------------------------------------------------------------------------------------
 
 
-def settings(call: Call, name: str, seed: int = 0, epochs: int = 30) -> Path:
+def settings(call: Call, name: str, seed: int = 0, epochs: int = 20) -> Path:
     """The file of a short training on drawn faces, which are drawn once."""
     faces = call.out / "faces"
     if not (faces / "done").exists():
@@ -281,7 +281,7 @@ def main() -> int:
                         ("--wheels", "print what is missing beside PyTorch")):
         words.add_argument(name, action="store_true", help=about)
     words.add_argument("--out", type=Path, default=Path(os.environ.get("OUT") or ROOT / "runs" / "gpu"))
-    words.add_argument("--minutes", type=float, default=MINUTES, help="this call ends after so many")
+    words.add_argument("--minutes", type=float, default=MINUTES, help="after which this call ends; no rehearsal does")
     asked = words.parse_args()
     lacking = missing()
     if asked.wheels or lacking:
@@ -296,7 +296,7 @@ def main() -> int:
     if not dry and not torch.cuda.is_available():
         print("PyTorch finds no GPU here; bash ci/gpu.sh --dry rehearses on the CPU", file=sys.stderr)
         return 2
-    call = Call(asked.out / "dry" if dry else asked.out, "cpu" if dry else "cuda", asked.minutes)
+    call = Call(asked.out / "dry" if dry else asked.out, "cpu" if dry else "cuda", 60.0 if dry else asked.minutes)
     if dry:
         for part in (call.out / f"{name}{end}" for name in STAGES for end in (".json", ".part.json")):
             part.unlink(missing_ok=True)

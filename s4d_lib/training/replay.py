@@ -3,7 +3,7 @@
     from s4d_lib.training.replay import replay
     print(replay("runs/dfer-0123456789abcdef"))
 
-It needs the folder of the run alone: what `divergence.keep` left there are the weights before the step, the batch as it
+It needs the folder of the run alone: what `training.divergence.keep` left there are the weights before the step, the batch as it
 was loaded and what was learned beside the model. Random numbers are those of the step, which its number decides, so on
 the same kind of device the same numbers come out.
 """
