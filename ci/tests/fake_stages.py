@@ -1,7 +1,7 @@
 """stage → one step on the fake accelerator: every training step and every inference of the library, as it runs them.
 
 A stage is a job of `training/jobs.py`, `training/s2d.py` or `lab/landmark_training.py`, whose samples are names alone;
-the step is `training.loop`'s own update. Batches have two rows, enough for every mean over rows and for mixing.
+the step is the own update of `training/loop.py`. Batches have two rows, enough for every mean over rows and for mixing.
 """
 
 from __future__ import annotations

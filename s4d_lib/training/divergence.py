@@ -2,8 +2,8 @@
 
 NaN spreads through every weight in one step and is never an answer, so the loop looks before it steps. What it looks at
 is the loss and the norm of the gradients; only when one of them is no number does it look at the data, which reaches
-both. The weights before the step and the batch as it was loaded stay in the run's folder: `training/replay.py` takes the step
-again. Derived in chapter 06.
+both. The weights before the step and the batch as it was loaded stay in the run's folder: `training/replay.py` takes
+the step again. Derived in chapter 06.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def blamed(what: str, files: Mapping[str, Sequence[str]], loaded: Mapping[str, M
 
 def keep(folder: Path, model: nn.Module, beside: Mapping[str, nn.Module],
          loaded: Mapping[str, Mapping[str, object]]) -> None:
-    """Leave the weights before the step, what is learned beside the model and the batch in `KEPT`, for `training.replay.replay`.
+    """Leave the weights before the step, what is learned beside the model and the batch in `KEPT`, to be replayed.
 
     Without a batch nothing is left, and what an earlier step had left goes.
     """
