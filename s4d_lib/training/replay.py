@@ -4,8 +4,8 @@
     print(replay("runs/dfer-0123456789abcdef"))
 
 It needs the folder of the run alone: what `training.divergence.keep` left there are the weights before the step, the
-batch as it was loaded and what was learned beside the model. Random numbers are those of the step, which its number decides, so on
-the same kind of device the same numbers come out.
+batch as it was loaded and what was learned beside the model. Random numbers are those of the step, which its number
+decides, so on the same kind of device the same numbers come out.
 """
 
 from __future__ import annotations
