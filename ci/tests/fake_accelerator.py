@@ -215,6 +215,8 @@ def cpu_number(func: Any, x: Tensor) -> bool | int | float:
 def swapping() -> Iterator[None]:
     """What fake tensors do not do by themselves: be moved as parameters, be handed to numpy, be listed."""
     with ExitStack() as patches:
+        forget()
+        patches.callback(forget)
         # PyTorch refuses to move a fake parameter that anybody points to weakly, and its fake mode itself does.
         patches.enter_context(mock.patch("torch.utils.swap_tensors", _swap))
         patches.enter_context(mock.patch.object(FakeTensor, "numpy", _numpy))
@@ -222,6 +224,15 @@ def swapping() -> Iterator[None]:
         for name in ("trunc_normal_", "xavier_uniform_", "kaiming_uniform_", "uniform_", "zeros_", "ones_"):
             patches.enter_context(mock.patch(f"torch.nn.init.{name}", lambda x, *_, **__: x))  # no numbers to set
         yield
+
+
+def forget() -> None:
+    """Empty the library's caches: a fake tensor in one of them would outlive its mode."""
+    for name, module in list(sys.modules.items()):
+        if name.startswith(f"{LIBRARY}."):
+            for value in list(vars(module).values()):
+                if callable(getattr(value, "cache_clear", None)):
+                    value.cache_clear()
 
 
 def _numpy(x: Tensor, *, force: bool = False) -> np.ndarray:

@@ -53,17 +53,21 @@ class Dtypes(TorchDispatchMode):
 
 
 class Held(TorchDispatchMode):
-    """Bytes of all storages that live, and the most there were: `.now`, `.peak`."""
+    """Bytes of all storages that were made and live, and the most there were: `.now`, `.peak`.
 
-    def __init__(self) -> None:
+    standing: tensors that were there before (weights, what the optimiser keeps, the batch); they do not count.
+    """
+
+    def __init__(self, standing: Iterable[Tensor] = ()) -> None:
         super().__init__()
         self.now = self.peak = 0
         self.living: dict[int, weakref.ref] = {}
+        self.standing = {x.untyped_storage()._cdata for x in standing}
 
     def add(self, x: Tensor) -> None:
         storage = x.untyped_storage()
         key, size = storage._cdata, storage.nbytes()
-        if key not in self.living:
+        if key not in self.living and key not in self.standing:
             self.living[key] = weakref.ref(storage, lambda _: self._gone(key, size))
             self.now += size
             self.peak = max(self.peak, self.now)

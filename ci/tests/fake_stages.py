@@ -1,7 +1,7 @@
 """stage → one step on the fake accelerator: every training step and every inference of the library, as it runs them.
 
 A stage is a job of `training/jobs.py`, `training/s2d.py` or `lab/landmark_training.py`, whose samples are names alone;
-the step is `training.loop`'s own update. Batches have two rows, enough for every mean over rows and for mixing.
+the step is the own update of `training/loop.py`. Batches have two rows, enough for every mean over rows and for mixing.
 """
 
 from __future__ import annotations
@@ -11,10 +11,9 @@ from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from unittest import mock
 
-import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils.data import default_collate
@@ -30,6 +29,9 @@ from s4d_lib.training.jobs import finetune_job, pretrain_job
 from s4d_lib.training.loop import Job, Loop
 from s4d_lib.training.plans import Step
 from s4d_lib.training.s2d import s2d_job
+
+if TYPE_CHECKING:
+    import pytest
 
 ROWS = 2
 # What may wait for the device in one step of one row of calls, and why.
@@ -126,7 +128,8 @@ def take_step(job: Job, loop: Loop, modality: str, batch: dict, stepper: Stepper
     """The loop's own update on one batch."""
     rows = len(batch["x"]) // getattr(job.data.parts[modality], "replicate", 1)
     step = Step(modality, tuple(range(rows)))
-    return training_loop._update(job, loop, stepper, job.model, optimizer, [(step, batch)], 0)
+    weights = list(job.model.parameters())
+    return training_loop._update(job, loop, stepper, job.model, weights, optimizer, [(step, batch)], 0)
 
 
 def answering(model: nn.Module, device: str) -> Callable[[Tensor], None]:
@@ -146,8 +149,9 @@ def landmark_job() -> tuple[Job, Loop]:
         return lab.landmark_job(lab.LandmarkConfig(width=1.0, ema=None), Path("unused"))
 
 
-def landmark_batch() -> dict[str, Tensor]:
-    return default_collate([Noise(2)[i] for i in range(2)])
+def landmark_batch(rows: int = ROWS) -> dict[str, Tensor]:
+    """A batch of noise as the loader hands faces over."""
+    return default_collate([Noise(rows)[i] for i in range(rows)])
 
 
 class Noise:
@@ -162,5 +166,5 @@ class Noise:
         return self.count
 
     def __getitem__(self, i: int) -> dict[str, Tensor]:
-        return {"x": torch.zeros(3, LANDMARK_PIXELS, LANDMARK_PIXELS, dtype=torch.uint8),
+        return {"x": torch.randint(0, 256, (3, LANDMARK_PIXELS, LANDMARK_PIXELS), dtype=torch.uint8),
                 "points": torch.rand(POINTS, 2), "yaw": torch.zeros(())}

@@ -182,3 +182,12 @@ def test_wrong_dtype(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, name, plant(getattr(module, name)))
     with pytest.raises(WrongDtype, match=r"line \d+"):
         step()
+
+
+def test_nothing_fake_stays_behind() -> None:
+    """Tensors that the library keeps in caches are real again afterwards."""
+    from s4d_lib.frames.local_contrast import local_contrast
+
+    with FakeAccelerator() as device:
+        local_contrast(torch.zeros(1, 8, 8, 3, dtype=torch.uint8, device=device.name))
+    assert local_contrast(torch.zeros(1, 8, 8, 3, dtype=torch.uint8)).float().mean().item() == 128

@@ -41,12 +41,12 @@ def _mean_around(x: Tensor) -> Tensor:
     A mean of means: of rows, then of columns, each one product with a band matrix, which is 17 times as fast at 48
     pixels as pooling and still faster at 512.
     """
-    return _band(x.shape[1]) @ (x @ _band(x.shape[2]).T)
+    return _band(x.shape[1], x.device) @ (x @ _band(x.shape[2], x.device).T)
 
 
 @lru_cache(maxsize=16)
-def _band(length: int) -> Tensor:
+def _band(length: int, device: torch.device) -> Tensor:
     """`[length length]`: row i takes the mean of the places around i."""
-    place = torch.arange(length)
+    place = torch.arange(length, device=device)
     near = ((place[:, None] - place).abs() <= WINDOW // 2).float()
     return near / near.sum(1, keepdim=True)

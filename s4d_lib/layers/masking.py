@@ -39,8 +39,7 @@ def tube_mask(batch: int, grid: Grid, ratio: float, generator: torch.Generator |
 def visible_index(mask: Tensor) -> Tensor:
     """Indices of the visible tokens, ascending: bool `[b n]` → int64 `[b v]`.
 
-    Raises ValueError when samples hide different numbers of tokens, or all of them. How many are visible is a shape,
-    so on an accelerator this waits for the device: ask where the mask was made, and move the answer with the mask.
+    Raises ValueError when samples hide different numbers of tokens, or all of them.
     """
     return split_index(mask)[0]
 

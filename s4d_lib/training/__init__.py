@@ -21,6 +21,7 @@
                       step.
     fitting           the two stages as acts: read the data, fit, score, and say what came out.
     scoring           what a model says of the samples it was not trained on.
+    replay            the step that a training did not take, taken once more and looked into.
     fingerprints      by what a run is known, and what it says of itself when it is done.
     runs              train or load: a folder with the configuration, the steps, the weights and the record.
     launch            start the ranks of a training, show what they do, and say how they ended.

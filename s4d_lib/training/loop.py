@@ -26,7 +26,7 @@ from s4d_lib.errors import Refused
 from s4d_lib.files import sha256_of
 from s4d_lib.precision import device_of, refuse_precision
 from s4d_lib.progress import Progress
-from s4d_lib.training.divergence import Diverged, NotFinite, gradient_norm, is_finite, tell
+from s4d_lib.training.divergence import Diverged, NotFinite, blamed, gradient_norm, is_finite, keep, tell
 from s4d_lib.training.optimizers import adamw, unwrapped
 from s4d_lib.training.plans import Mixed, Step, keys, seed_torch, seeded
 from s4d_lib.training.state import MetricsLog, Progressed, load_state, reached, save_state
@@ -220,9 +220,11 @@ class _Training:
     def _diverged(self, what: str, group: list[tuple[Step, dict]]) -> Diverged:
         """What the run says when it cannot go on; all ranks come to it at the same step."""
         self.agreed = True
-        stands = self.where.update if self._saves() else reached(self.folder)
         batch = {step.modality: _names(self.job, step) for step, _ in group}
-        return tell(self.folder, what, self.where.update, scheduler_lr(self.optimizer), batch, stands)
+        loaded = {step.modality: loaded for step, loaded in group} if distributed.size() == 1 else {}
+        keep(self.folder, self.job.model, self.job.keep, loaded)
+        return tell(self.folder, blamed(what, batch, loaded), self.where.update, scheduler_lr(self.optimizer), batch,
+                    self.where.update if self._saves() else reached(self.folder), self.where.epoch)
 
     def save(self) -> None:
         """A checkpoint, unless the last step was applied by half, or weights lie in parts that others may have lost.
@@ -345,8 +347,8 @@ def _names(job: Job, step: Step) -> list[str]:
 
 
 def _share(job: Job, loop: Loop, step: Step) -> StepShare:
-    repeats = getattr(job.data.parts[step.modality], "replicate", 1)
-    return StepShare(len(step.indices), repeats, loop.accumulate, job.mixes)
+    part = job.data.parts[step.modality]
+    return StepShare(len(step.indices), getattr(part, "replicate", 1), loop.accumulate, job.mixes)
 
 
 def _accelerator(loop: Loop) -> Accelerator:
@@ -372,8 +374,7 @@ def _scheduler(optimizer: Optimizer, loop: Loop, total: int) -> CosineLRSchedule
     prefix = not loop.warmup_in_cosine
     return CosineLRScheduler(
         optimizer, t_initial=total - warmup if prefix else total, lr_min=loop.final_lr, warmup_t=warmup,
-        warmup_lr_init=loop.start_lr, warmup_prefix=prefix, t_in_epochs=False,
-    )
+        warmup_lr_init=loop.start_lr, warmup_prefix=prefix, t_in_epochs=False)
 
 
 def scheduler_lr(optimizer: Optimizer) -> float:

@@ -32,6 +32,7 @@ from s4d_lib.progress import in_notebook, say
 from s4d_lib.records import DataUse, Finished, Record, read_record, write_record
 from s4d_lib.training.configs import Config, FinetuneConfig, PretrainConfig, stays_alone
 from s4d_lib.training.content import data_use
+from s4d_lib.training.divergence import KEPT, TOLD
 from s4d_lib.training.fingerprints import require_weights, run_mark
 from s4d_lib.training.fitting import finetune, pretrain
 from s4d_lib.training.launch import Launch, run_ranks
@@ -131,7 +132,7 @@ def leave(folder: Path, record: Record, mark: str) -> None:
     left = {name: sha256_of(folder / name) for name in LEFT if (folder / name).is_file()}
     sealed = record.model_copy(update={"run": Finished(mark=mark, files=left, record=record.checksum())})
     write_record(folder / RECORD, sealed)
-    for left_over in (folder / CHECKPOINT, *leftovers(folder)):
+    for left_over in (folder / CHECKPOINT, folder / KEPT, folder / TOLD, *leftovers(folder)):
         left_over.unlink(missing_ok=True)
 
 
