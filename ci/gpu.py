@@ -87,7 +87,7 @@ def checks(call: Call) -> dict:
     for case, (make, batch) in cases.items():
         for precision, (loss_within, cosine_above) in TOLERANCE.items():
             name = f"{case}, {precision}"
-            if name in found:
+            if name in found or (make is landmark_job and precision == "bf16"):  # that one is trained in float32 alone
                 continue
             if call.left() < 20:
                 raise Later

@@ -19,7 +19,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 USERS = sorted(EXTRAS.keys() - {"dev", "site", "all"})  # what a refusal of the library may name
 # What each part of the repository may import beside the core: of the extras, all that belongs to its users.
-PARTS = {"s4d_lib": USERS, "widgets": ["notebooks"], "chapters": ["notebooks", "faces"], "ci": ["all"]}
+PARTS = {"s4d_lib": USERS, "widgets": ["notebooks"], "chapters": ["notebooks", "faces"], "ci": ["all", "parquet"]}
 NOT_ALWAYS_HERE = {"cv2": ["opencv-python-headless"]}  # the other packages are imported under their own names
 DISTRIBUTIONS = packages_distributions()
 
@@ -204,6 +204,8 @@ MISSING = [  # what is asked for, and the extra that the refusal names
     ("from s4d_lib.frames import open_frames; open_frames(sys.argv[1], 'torchcodec')", "torchcodec"),
     ("from s4d_lib.frames.pictures import unknown_picture; raise Refused(unknown_picture('a.heic'))", "heic"),
     ("from s4d_lib.datasets.arrays import _parquet_dicts; list(_parquet_dicts('x.parquet'))", "parquet"),
+    ("from s4d_lib.weights.files import SHIPPED; from s4d_lib.checkpoints.export import export_model; "
+     "export_model(SHIPPED['classifier'], 'graphs', formats=['onnx'])", "export"),
     ("from s4d_lib.training.curves import to_tensorboard; to_tensorboard('run', 'events')", "curves"),
     ("from s4d_lib.batch.runner import run_book; run_book('chapters', 'out')", "book"),
     ("from s4d_lib.batch.cluster import make_executor; make_executor('local', 'out', 1, 1, {})", "cluster"),
