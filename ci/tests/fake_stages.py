@@ -136,7 +136,7 @@ def answering(model: nn.Module, device: str) -> Callable[[Tensor], None]:
     """`s4d predict`'s own way from one window to its probabilities."""
     from s4d_lib.predict.video import _Queue
 
-    queue = _Queue(SimpleNamespace(model=model), SimpleNamespace(device=torch.device(device), batch=1))
+    queue = _Queue(SimpleNamespace(model=model), SimpleNamespace(device=torch.device(device), batch=1, precision="no"))
     return lambda x: queue.add(x, lambda row: None)
 
 

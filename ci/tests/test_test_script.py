@@ -67,7 +67,7 @@ def test_the_whole_run_leaves_nothing_out(script):
     assert started(asked, "build_site.py --check") and started(asked, "s4d data --tier smoke")
     assert asked[-1].startswith("python -m pytest ci/tests chapters/01_a.ipynb --nbval-lax")
     assert asked[-1].endswith(" -k masking") and " -m not" not in asked[-1]
-    assert script()[1][-1].endswith("--dist loadfile"), "and no word is needed"
+    assert script()[1][-1].endswith("--dist loadfile --no-loadscope-reorder"), "and no word is needed"
 
 
 @pytest.mark.parametrize("words", [(), ("--quick",)])

@@ -253,8 +253,8 @@ def _together(steps: Iterable[tuple[Step, dict]], job: Job) -> Iterator[list[tup
 def _update(job: Job, loop: Loop, accelerator: Accelerator, model: nn.Module, weights: list[nn.Parameter],
             optimizer: Optimizer, group: list[tuple[Step, dict]], update: int) -> float:
     """One optimiser step; returns its loss (the sum over tasks under a remedy)."""
-    if not model.training:  # after a validation; it walks through all layers
-        model.train()
+    if not job.model.training:  # after a validation, which may know nothing of what is wrapped around the model
+        model.train()           # walks through all layers, so not every time
     with seeded(loop.seed, update) as rng:
         shares = [_share(job, loop, step) for step, _ in group]
         ready = [(step.modality, share.prepare({name: _to(value, accelerator.device) for name, value in batch.items()},
