@@ -1,7 +1,7 @@
 """device → precision     which numbers a device computes in fast, and which it cannot.
 
 Names are Accelerate's: "no" (float32), "bf16", "fp16". Accelerate takes float16 on a CPU without a word and computes in
-float32, and PyTorch computes bfloat16 on any CPU, thirty times slower than float32 where the processor has no
+float32, and PyTorch computes bfloat16 on any CPU, many times slower than float32 where the processor has no
 instructions for it. So what a device cannot do is refused before anything is read, and "auto" is what it does fast.
 Derived in chapter 06.
 """

@@ -45,7 +45,7 @@ class TaskAdamW(torch.optim.AdamW):
 def adamw(groups: list[dict], lr: float, betas: tuple[float, float], separate: bool, plain: bool) -> torch.optim.AdamW:
     """AdamW over parameter groups; `separate` keeps a state for each modality.
 
-    PyTorch's fused kernel reads and writes every number once; one operation after another takes about five times as
+    PyTorch's fused kernel reads and writes every number once; one operation after another takes about four times as
     long on a CPU, as much as a fifth of a small step. `plain` is for what the kernel does not take: parts of weights
     (fsdp), and float16, whose scaler has to skip a step from outside.
     """

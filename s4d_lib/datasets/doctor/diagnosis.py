@@ -73,13 +73,8 @@ def diagnose(
         raise Refused(f"{root}: no row is of fold {fold}")
     advise_strip(census, form, note)
     walked = name == "voxceleb2" and not census.listings
-    if walked:
-        note.count.pop("list missing", None)
-    elif not census.listings:
-        note("no list", "; ".join(layout.names[:3]) or "train, val, test", 1)
-        note.count.pop("list missing", None)
-        if places := list_places(root, (listing,) if listing else layout.names or ("{split}",)):
-            note.remedies["no list"] = f"They seem to be in {'; '.join(places)}: name that folder"
+    if not census.listings:
+        _say_where_lists_are(root, layout, listing, walked, note)
     lists = _judge_lists(root, census, layout.base if base is None else base, note)
     judge_folds(census, fold_count(layout, form) if fold is None else 1, note)
     looked = Frames(census, layout, PROTOCOLS.values(), note)
@@ -94,15 +89,30 @@ def diagnose(
     levels: dict[str, Level] = {"gap in the frames": "note"} if name.startswith("mafw") else {}
     reading = reading_of(census, report, lists, frames, schema, form)
     training = None if reading is None else configuration(name, str(root), modality_of(layout, report), reading)
-    if training is not None and 1 not in (folds := {one.fold for one in lists}) and "mode" in training:
-        training["fold"] = min(folds)
-    if training is not None and "mode" in training and any(
-            note.count[kind] for kind in ("shared with validation", "group shared with validation")):
-        training["validation_from"] = "train"
+    tuned = training is not None and "mode" in training
+    if tuned:
+        _complete(training, {one.fold for one in lists}, note)
     return Diagnosis(str(root), name, census.schema.name, deep, lists, report, protocols, note.findings(levels),
-                     reading, training,
-                     chapter_words(training) if training is not None and "mode" in training else None,
+                     reading, training, chapter_words(training) if tuned else None,
                      () if reading is None else folds_of(name, root, form))
+
+
+def _say_where_lists_are(root: Path, layout: Any, listing: str | None, walked: bool, note: Tally) -> None:
+    """One finding in place of one for every list; none where a data set has no lists and its folders were walked."""
+    note.count.pop("list missing", None)
+    if walked:
+        return
+    note("no list", "; ".join(layout.names[:3]) or "train, val, test", 1)
+    if places := list_places(root, (listing,) if listing else layout.names or ("{split}",)):
+        note.remedies["no list"] = f"They seem to be in {'; '.join(places)}: name that folder"
+
+
+def _complete(training: dict[str, Any], folds: set[int], note: Tally) -> None:
+    """What a fine-tuning on these lists must say beside how they are read: which fold, and whose validation samples."""
+    if 1 not in folds:
+        training["fold"] = min(folds)
+    if any(note.count[kind] for kind in ("shared with validation", "group shared with validation")):
+        training["validation_from"] = "train"
 
 
 def _inside(root: Path, frames: str) -> bool:
